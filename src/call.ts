@@ -1,0 +1,35 @@
+import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf'
+import type { Span } from '@opentelemetry/api'
+import type { Principal } from './identity/principal.ts'
+
+/** What a service implementation may know of the call that it serves. It never learns which wire carried it. */
+export interface Call {
+  /** UUIDv7, made by the gate; the answer, the logs and the usage record carry it. */
+  readonly id: string
+  /** Who calls; anonymous until the authentication middleware ran. */
+  readonly principal: Principal
+  /** Unix milliseconds at which the caller stops waiting. Always set: the default deadline applies without one. */
+  readonly deadlineMs: number
+  /** Aborted at the deadline, when the caller goes away, and at the end of the drain window. */
+  readonly signal: AbortSignal
+  /** Address of the peer, without port. */
+  readonly peerAddress: string
+  readonly userAgent: string
+  /** Span of the call; a non-recording one when tracing is off. */
+  readonly span: Span
+  /** A request header, lower case; undefined when absent. */
+  header(name: string): string | undefined
+  /** Sets a response header, lower case; must happen before the first response message. */
+  setResponseHeader(name: string, value: string): void
+}
+
+/** Implementation of one unary RPC. */
+export type UnaryHandler<I extends DescMessage, O extends DescMessage> = (
+  request: MessageShape<I>,
+  call: Call,
+) => Promise<MessageInitShape<O>>
+
+/** Implementations of the unary RPCs of a service, by local name; missing ones answer RPC_NOT_FOUND. */
+export type UnaryService<M extends Record<string, unknown>> = {
+  readonly [K in keyof M]?: M[K] extends DescMethodUnary<infer I, infer O> ? UnaryHandler<I, O> : never
+}
