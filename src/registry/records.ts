@@ -1,0 +1,98 @@
+/**
+ * What the control plane knows, as plain immutable values for the hot path. All amounts are safe integers.
+ *
+ * - A **service** is one registered version; its **endpoints** are in order of preference.
+ * - A **price** is one version of what calls cost, in force from an instant until the next version's instant.
+ */
+
+/** Lifecycle of a service version; `active` and `deprecated` take calls. */
+export type ServiceStatus = 'pending_approval' | 'active' | 'deprecated' | 'suspended' | 'retired'
+
+export interface ServiceRecord {
+  /** UUID, lower case. */
+  readonly id: string
+  readonly name: string
+  /** Semantic version. */
+  readonly version: string
+  readonly description: string
+  readonly status: ServiceStatus
+  /** At least one, by position. */
+  readonly endpoints: readonly EndpointRecord[]
+  /** In force when the snapshot was made; undefined means unpriced. {@link priceAt} is exact for any instant. */
+  readonly price: PriceRecord | undefined
+  /** All versions, newest `effectiveFromMs` first, future ones included. */
+  readonly prices: readonly PriceRecord[]
+  /** Output tokens to reserve for a call that names no maximum; at least 1. */
+  readonly defaultMaxOutputTokens: number
+  readonly createdAtMs: number
+}
+
+export interface EndpointRecord {
+  readonly id: string
+  /** Absolute http or https URL that payloads are posted to. */
+  readonly url: string
+  readonly protocol: 'openai'
+  /** "env:NAME", "file:/path", or empty for none. */
+  readonly credentialRef: string
+  /** Longest wait for the whole answer; undefined means the call's own deadline. */
+  readonly timeoutMs: number | undefined
+}
+
+export interface PriceRecord {
+  /** Unique within the service; usage records name it. */
+  readonly version: string
+  /** ISO 4217. */
+  readonly currency: string
+  /** Unix milliseconds. */
+  readonly effectiveFromMs: number
+  readonly model: PriceModel
+}
+
+export type PriceModel =
+  | {
+      readonly kind: 'per_token'
+      /** All in nano-units per million tokens; parts without a rate of their own hold the rate that applies. */
+      readonly inputNanosPerMillion: number
+      readonly outputNanosPerMillion: number
+      readonly cachedInputNanosPerMillion: number
+      readonly cacheWriteInputNanosPerMillion: number
+      readonly reasoningOutputNanosPerMillion: number
+    }
+  | { readonly kind: 'per_request' /** Nano-units per answered request. */; readonly requestNanos: number }
+
+export type Tier = 'basic' | 'premium' | 'enterprise'
+
+export type ConsumerStatus = 'active' | 'suspended' | 'closed'
+
+export interface ConsumerRecord {
+  /** UUID, lower case. */
+  readonly id: string
+  readonly organizationId: string
+  readonly name: string
+  readonly tier: Tier
+  readonly status: ConsumerStatus
+  /** Ids of services, or "*" for all of them. */
+  readonly grantedServices: ReadonlySet<string>
+  readonly overrides: LimitOverrides
+}
+
+/** Limits that differ from the tier's; an absent one is the tier's. */
+export interface LimitOverrides {
+  readonly requestsPerSecond?: number
+  readonly requestBurst?: number
+  readonly tokensPerMonth?: number
+}
+
+/** Output tokens reserved for a call that names no maximum, when the service states none either. */
+export const fallbackMaxOutputTokens = 1024
+
+/** The price in force at an instant: the newest that is effective by then; undefined when there is none. */
+export function priceAt(service: Pick<ServiceRecord, 'prices'>, atMs: number): PriceRecord | undefined {
+  for (const price of service.prices) if (price.effectiveFromMs <= atMs) return price
+  return undefined
+}
+
+/** Whether a service of this status takes calls. */
+export function takesCalls(status: ServiceStatus): boolean {
+  return status === 'active' || status === 'deprecated'
+}

@@ -1,0 +1,66 @@
+import { type ConsumerRecord, priceAt, type ServiceRecord, type ServiceStatus } from './records.ts'
+import { compareVersions } from './semver.ts'
+
+/** Everything that a call needs to know of the control plane at one version of it. Never changes; lookups are Map gets. */
+export interface Snapshot {
+  /** Of `control_version`; 0 before the first load. */
+  readonly version: number
+  readonly servicesById: ReadonlyMap<string, ServiceRecord>
+  /** The version that a bare name means: the newest active one, else the newest deprecated one, else the newest. */
+  readonly servicesByName: ReadonlyMap<string, ServiceRecord>
+  readonly consumersById: ReadonlyMap<string, ConsumerRecord>
+  /** Unix milliseconds at which some service's price changes next; Infinity when no change is known. */
+  readonly nextPriceChangeMs: number
+}
+
+/** The reading end that the hot path and the handlers share. */
+export interface SnapshotSource {
+  /** The newest snapshot of this process; cheap, never waits. */
+  current(): Snapshot
+  /** Resolves when `current()` holds every change that was committed before the call. */
+  refresh(): Promise<void>
+}
+
+export const emptySnapshot: Snapshot = buildSnapshot({ version: 0, services: [], consumers: [], nowMs: 0 })
+
+export interface SnapshotParts {
+  readonly version: number
+  readonly services: Iterable<ServiceRecord>
+  readonly consumers: Iterable<ConsumerRecord>
+  /** Unix milliseconds that decides which price is in force. */
+  readonly nowMs: number
+}
+
+/** Indexes records and puts the price in force at `nowMs` into each service. */
+export function buildSnapshot(parts: SnapshotParts): Snapshot {
+  const servicesById = new Map<string, ServiceRecord>()
+  const servicesByName = new Map<string, ServiceRecord>()
+  let nextPriceChangeMs = Number.POSITIVE_INFINITY
+  for (const record of parts.services) {
+    const service = { ...record, price: priceAt(record, parts.nowMs) }
+    servicesById.set(service.id, service)
+    const rival = servicesByName.get(service.name)
+    if (rival === undefined || isPreferred(service, rival)) servicesByName.set(service.name, service)
+    for (const price of service.prices) {
+      if (price.effectiveFromMs > parts.nowMs) nextPriceChangeMs = Math.min(nextPriceChangeMs, price.effectiveFromMs)
+    }
+  }
+  const consumersById = new Map<string, ConsumerRecord>()
+  for (const consumer of parts.consumers) consumersById.set(consumer.id, consumer)
+  return { version: parts.version, servicesById, servicesByName, consumersById, nextPriceChangeMs }
+}
+
+/** A service by id or by name; undefined when there is none. */
+export function findService(snapshot: Snapshot, idOrName: string): ServiceRecord | undefined {
+  return snapshot.servicesById.get(idOrName) ?? snapshot.servicesByName.get(idOrName)
+}
+
+function isPreferred(a: ServiceRecord, b: ServiceRecord): boolean {
+  const rank = statusRank(a.status) - statusRank(b.status)
+  return rank === 0 ? compareVersions(a.version, b.version) > 0 : rank < 0
+}
+
+function statusRank(status: ServiceStatus): number {
+  if (status === 'active') return 0
+  return status === 'deprecated' ? 1 : 2
+}
