@@ -1,0 +1,30 @@
+import { TollgateError } from '../errors.ts'
+import type { AdminKey } from './admin-key.ts'
+import { looksLikeKey } from './key-format.ts'
+import { invalid, type KeyVerifier } from './key-verifier.ts'
+import type { Principal } from './principal.ts'
+
+export interface AuthenticatorOptions {
+  readonly verifier: Pick<KeyVerifier, 'verify'>
+  /** Absent: there is no administrator by key. */
+  readonly adminKey?: AdminKey | undefined
+}
+
+/**
+ * Tells who brings a credential (the value of "authorization: Bearer" or "x-api-key"), for the address of the peer.
+ * Throws CREDENTIAL_MISSING without one, else what {@link KeyVerifier.verify} throws.
+ */
+export type Authenticator = (credential: string | undefined, peerAddress: string) => Promise<Principal>
+
+export function createAuthenticator({ verifier, adminKey }: AuthenticatorOptions): Authenticator {
+  return async (credential) => {
+    if (credential === undefined || credential === '') {
+      const message = 'This call needs a credential: send "authorization: Bearer <key>" or "x-api-key: <key>".'
+      throw new TollgateError('CREDENTIAL_MISSING', message)
+    }
+    if (looksLikeKey(credential)) return verifier.verify(credential)
+    const principal = adminKey?.match(credential)
+    if (principal === undefined) throw invalid()
+    return principal
+  }
+}
