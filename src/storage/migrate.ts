@@ -1,0 +1,78 @@
+import { createHash } from 'node:crypto'
+import { readdir, readFile } from 'node:fs/promises'
+import type { Sql, StorageLog } from './postgres.ts'
+
+export interface MigrateOptions {
+  readonly log: StorageLog
+  /** Folder of the `NNNN_name.sql` files, with a slash at its end; default: the one beside this file. */
+  readonly directory?: URL
+}
+
+/**
+ * Brings the schema up to date and returns the names of the files that this call applied. Files run in the order of
+ * their numbers, each in a transaction of its own together with its row in `schema_migrations`, under an advisory lock:
+ * any number of replicas may start at once. Forward-only: a file that changed after it was applied is an error, files
+ * that only the database knows (a newer release ran before) are left alone.
+ */
+export async function migrate(sql: Sql, options: MigrateOptions): Promise<string[]> {
+  const files = await readMigrations(options.directory ?? new URL('./migrations/', import.meta.url))
+  const applied: string[] = []
+  for (const file of files) {
+    const isNew = await sql.begin(async (tx) => {
+      // A table rewrite may take long, and so may the wait for another replica that does one.
+      await tx`set local statement_timeout = '15min'`
+      await tx`select pg_advisory_xact_lock(${lockKey})`
+      await tx`set local client_min_messages = warning`
+      await tx`
+        create table if not exists schema_migrations (
+          name text primary key,
+          checksum text not null,
+          applied_at timestamptz not null default now()
+        )`
+      const [row] = await tx<{ checksum: string }[]>`select checksum from schema_migrations where name = ${file.name}`
+      if (row !== undefined) {
+        if (row.checksum !== file.checksum) throw new Error(changedText(file.name))
+        return false
+      }
+      await tx.unsafe(file.text)
+      await tx`insert into schema_migrations (name, checksum) values (${file.name}, ${file.checksum})`
+      return true
+    })
+    if (!isNew) continue
+    applied.push(file.name)
+    options.log.info({ migration: file.name }, 'applied a migration')
+  }
+  return applied
+}
+
+interface Migration {
+  readonly name: string
+  readonly text: string
+  readonly checksum: string
+}
+
+/** Any constant will do, as long as every release uses the same. */
+const lockKey = 7_161_001
+
+async function readMigrations(directory: URL): Promise<Migration[]> {
+  const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort()
+  const numbers = new Set<string>()
+  const migrations: Migration[] = []
+  for (const name of names) {
+    const number = /^(\d{4})_[a-z0-9_]+\.sql$/.exec(name)?.[1]
+    if (number === undefined) throw new Error(`Migration ${name} is not named NNNN_name.sql.`)
+    if (numbers.has(number)) throw new Error(`Two migrations have the number ${number}.`)
+    numbers.add(number)
+    // A checkout with CRLF line endings is still the same migration.
+    const text = (await readFile(new URL(name, directory), 'utf8')).replaceAll('\r\n', '\n')
+    migrations.push({ name, text, checksum: createHash('sha256').update(text).digest('hex') })
+  }
+  return migrations
+}
+
+function changedText(name: string): string {
+  return (
+    `Migration ${name} was changed after this database applied it. ` +
+    'Restore the file and put the change into a new migration with the next number.'
+  )
+}

@@ -1,0 +1,105 @@
+import { randomBytes } from 'node:crypto'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/storage/embedded-postgres.ts'
+import { migrate } from '../../src/storage/migrate.ts'
+import { connectPostgres, type PostgresTarget, type Sql, type StorageLog } from '../../src/storage/postgres.ts'
+
+export interface PostgresServerOptions {
+  /** Apply the migrations; default true. */
+  readonly migrated?: boolean
+  /** Always an instance of its own, even with TOLLGATE_TEST_DATABASE_URL: for tests that kill it. Default false. */
+  readonly owned?: boolean
+  /** Connections of `sql`; default 10. */
+  readonly maxConnections?: number
+}
+
+/** A fresh database for one test file; call stop() at its end. */
+export interface PostgresServer {
+  /** Spread it into `connectPostgres`. */
+  readonly target: PostgresTarget
+  /** A pool on it, which survives kill9() and restart(). */
+  readonly sql: Sql
+  /** Ends the pool, the server, and removes the data. */
+  stop(): Promise<void>
+  /** Shuts the server down in order; only an owned one. */
+  shutDown(): Promise<void>
+  /** Kills the postmaster at once; only an owned one. */
+  kill9(): Promise<void>
+  /** Starts the server again on the same data; only an owned one. */
+  restart(): Promise<void>
+}
+
+/** A log that says nothing. */
+export const silentLog: StorageLog = { info: () => {}, warn: () => {}, error: () => {} }
+
+/**
+ * A real Postgres: a fresh database on TOLLGATE_TEST_DATABASE_URL when that is set, else an embedded server in a folder
+ * of its own.
+ */
+export async function startPostgresServer(options: PostgresServerOptions = {}): Promise<PostgresServer> {
+  const url = process.env.TOLLGATE_TEST_DATABASE_URL
+  const server =
+    url === undefined || url === '' || options.owned === true
+      ? await ownServer(options)
+      : await foreignServer(url, options)
+  if (options.migrated ?? true) await migrate(server.sql, { log: silentLog })
+  return server
+}
+
+async function ownServer(options: PostgresServerOptions): Promise<PostgresServer> {
+  const dataDir = await mkdtemp(join(tmpdir(), 'tollgate-pg-'))
+  await chmod(dataDir, 0o755)
+  const start = (): Promise<EmbeddedPostgres> => startEmbeddedPostgres({ dataDir: join(dataDir, 'pg'), log: silentLog })
+  let running = await start()
+  const { socketPath, user, database } = running
+  const target = { socketPath, user, database }
+  const sql = connectPostgres({ ...target, ...poolOptions(options) })
+  return {
+    target,
+    sql,
+    stop: async () => {
+      await sql.end({ timeout: 5 })
+      await running.stop()
+      await rm(dataDir, { recursive: true, force: true })
+    },
+    shutDown: () => running.stop(),
+    kill9: async () => {
+      process.kill(running.pid, 'SIGKILL')
+      await running.stop()
+    },
+    restart: async () => {
+      running = await start()
+    },
+  }
+}
+
+async function foreignServer(url: string, options: PostgresServerOptions): Promise<PostgresServer> {
+  const name = `tollgate_test_${randomBytes(6).toString('hex')}`
+  const admin = connectPostgres({ url, log: silentLog, maxConnections: 1 })
+  await admin`create database ${admin(name)}`
+  const own = new URL(url)
+  own.pathname = `/${name}`
+  const target = { url: own.href }
+  const sql = connectPostgres({ ...target, ...poolOptions(options) })
+  const refuse = async (): Promise<void> => {
+    throw new Error('This server is not ours to stop: ask for an owned one.')
+  }
+  return {
+    target,
+    sql,
+    stop: async () => {
+      await sql.end({ timeout: 5 })
+      await admin`drop database ${admin(name)} with (force)`
+      await admin.end({ timeout: 5 })
+    },
+    shutDown: refuse,
+    kill9: refuse,
+    restart: refuse,
+  }
+}
+
+function poolOptions(options: PostgresServerOptions): { log: StorageLog; maxConnections: number } {
+  return { log: silentLog, maxConnections: options.maxConnections ?? 10 }
+}
