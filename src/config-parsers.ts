@@ -1,0 +1,127 @@
+import { BlockList, isIP } from 'node:net'
+
+/** Where Tollgate runs: `dev` adds demo data and practice backends and stays on loopback, `serve` is production. */
+export type Mode = 'dev' | 'serve'
+
+/** What a parser makes of the text of a setting. `reason` completes the sentence "<name> …". */
+export type Parsed<T> = { readonly value: T } | { readonly reason: string }
+
+/** How a kind of setting is read; `expects` completes the sentence "Set it to …". */
+export interface Parser<T> {
+  /** Kind as the documentation names it. */
+  readonly type: string
+  readonly expects: string
+  parse(text: string): Parsed<T>
+}
+
+/** A whole number within bounds; digits only, so that "1e3" or "10s" is an error instead of a surprise. */
+export function integer(min: number, max: number): Parser<number> {
+  const expects = `a whole number from ${min} to ${max}`
+  return {
+    type: 'integer',
+    expects,
+    parse(text) {
+      if (!/^-?\d+$/.test(text)) return { reason: 'is not a whole number' }
+      const value = Number(text)
+      if (value < min) return { reason: `is below ${min}` }
+      if (value > max) return { reason: `is above ${max}` }
+      return { value }
+    },
+  }
+}
+
+/** A decimal number within bounds. */
+export function decimal(min: number, max: number): Parser<number> {
+  return {
+    type: 'number',
+    expects: `a number from ${min} to ${max}`,
+    parse(text) {
+      if (!/^\d+(\.\d+)?$/.test(text)) return { reason: 'is not a decimal number' }
+      const value = Number(text)
+      return value < min || value > max ? { reason: `is not between ${min} and ${max}` } : { value }
+    },
+  }
+}
+
+/** `true` or `false`, and nothing that only looks like it. */
+export const boolean: Parser<boolean> = {
+  type: 'boolean',
+  expects: 'true or false',
+  parse: (text) =>
+    text === 'true' ? { value: true } : text === 'false' ? { value: false } : { reason: 'is neither true nor false' },
+}
+
+/** Any text of at most 4096 characters. */
+export const text: Parser<string> = {
+  type: 'text',
+  expects: 'a text of at most 4096 characters',
+  parse: (value) => (value.length > 4096 ? { reason: 'is longer than 4096 characters' } : { value }),
+}
+
+/** One of a closed list. */
+export function oneOf<const T extends string>(...choices: readonly T[]): Parser<T> {
+  return {
+    type: 'choice',
+    expects: `one of ${choices.join(', ')}`,
+    parse(value) {
+      const choice = choices.find((candidate) => candidate === value)
+      return choice === undefined ? { reason: 'is not one of the choices' } : { value: choice }
+    },
+  }
+}
+
+/** A URL with one of the schemes; kept as written, since drivers read more from it than `URL` keeps. */
+export function url(...schemes: readonly string[]): Parser<string> {
+  const list = schemes.map((scheme) => `${scheme}://`).join(' or ')
+  return {
+    type: 'URL',
+    expects: `a URL that starts with ${list}`,
+    parse(value) {
+      if (!schemes.some((scheme) => value.startsWith(`${scheme}://`))) return { reason: `does not start with ${list}` }
+      return URL.canParse(value) ? { value } : { reason: 'is not a valid URL' }
+    },
+  }
+}
+
+/** A secret that travels in a header: visible ASCII, with a minimum length. */
+export function secret(minLength: number): Parser<string> {
+  return {
+    type: 'secret',
+    expects: `at least ${minLength} random letters and digits, for example from "openssl rand -hex 32"`,
+    parse(value) {
+      if (value.length < minLength) return { reason: `is shorter than ${minLength} characters` }
+      if (value.length > 512) return { reason: 'is longer than 512 characters' }
+      return /^[\x21-\x7e]+$/.test(value) ? { value } : { reason: 'holds characters that no header can carry' }
+    },
+  }
+}
+
+/** Origins of browsers, separated by commas. A wildcard is refused: credentials travel on these calls. */
+export const origins: Parser<readonly string[]> = {
+  type: 'list of origins',
+  expects: 'origins separated by commas, each scheme://host[:port] without a path',
+  parse(value) {
+    const list = value.split(',').map((origin) => origin.trim())
+    const wrong = list.find((origin) => !URL.canParse(origin) || new URL(origin).origin !== origin)
+    return wrong === undefined ? { value: list } : { reason: `holds ${JSON.stringify(wrong)}, which is not an origin` }
+  },
+}
+
+/** An IP address or a host name to listen on. */
+export const host: Parser<string> = {
+  type: 'host',
+  expects: 'an IP address or a host name',
+  parse: (value) =>
+    isIP(value) !== 0 || /^(?!-)[A-Za-z0-9.-]{1,253}$/.test(value) ? { value } : { reason: 'is not an address' },
+}
+
+const loopback = new BlockList()
+loopback.addSubnet('127.0.0.0', 8, 'ipv4')
+loopback.addAddress('::1', 'ipv6')
+
+/** True when only this machine can reach a listener on `address`. */
+export function isLoopback(address: string): boolean {
+  if (address === 'localhost') return true
+  const family = isIP(address)
+  return family !== 0 && loopback.check(address, family === 4 ? 'ipv4' : 'ipv6')
+}

@@ -1,0 +1,278 @@
+import type { Mode, Parser } from './config-parsers.ts'
+import * as is from './config-parsers.ts'
+
+/**
+ * One environment variable. `T` is what the rest of the code gets: an optional variable has `undefined` in it.
+ * An empty variable counts as absent, so that a compose file may pass on what its shell did not set.
+ */
+export interface Variable<T> {
+  readonly name: string
+  readonly group: Group
+  readonly parser: Parser<T>
+  /** Value when absent. */
+  readonly defaults: Readonly<Record<Mode, T>>
+  readonly description: string
+  /** Other names, read when `name` is absent. */
+  readonly aliases: readonly string[]
+  readonly unit: 'milliseconds' | 'bytes' | undefined
+  /** True for values that no message may show. */
+  readonly secret: boolean
+}
+
+export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Observability'
+
+/** Every environment variable that Tollgate reads, as data. docs/configuration.md is printed from it. */
+export const variables = {
+  host: setting(is.host, {
+    name: 'HOST',
+    group: 'Server',
+    default: '0.0.0.0',
+    devDefault: '127.0.0.1',
+    description:
+      'Address to listen on. `tollgate dev` prints working keys and refuses an address that other machines can reach.',
+  }),
+  port: setting(is.integer(0, 65535), {
+    name: 'PORT',
+    group: 'Server',
+    default: 3000,
+    description: 'Port of the one listener; 0 takes any free port.',
+  }),
+  tlsCertFile: optional(is.text, {
+    name: 'TLS_CERT_FILE',
+    group: 'Server',
+    description: 'File with the PEM certificate chain. With it and TLS_KEY_FILE the listener speaks TLS only.',
+  }),
+  tlsKeyFile: optional(is.text, {
+    name: 'TLS_KEY_FILE',
+    group: 'Server',
+    description: 'File with the PEM private key of TLS_CERT_FILE.',
+  }),
+  corsOrigins: setting(is.origins, {
+    name: 'CORS_ORIGINS',
+    group: 'Server',
+    default: [],
+    description: 'Browser origins that may call with gRPC-Web and Connect. Without it, none.',
+  }),
+  maxMessageBytes: setting(is.integer(1024, 67_108_864), {
+    name: 'MAX_MESSAGE_BYTES',
+    group: 'Server',
+    default: 4_194_304,
+    unit: 'bytes',
+    description:
+      'Largest request message, after decompression. Larger ones are refused with RESOURCE_EXHAUSTED (HTTP 413).',
+  }),
+  defaultDeadlineMs: setting(is.integer(1, 86_400_000), {
+    name: 'DEFAULT_DEADLINE_MS',
+    group: 'Server',
+    default: 60_000,
+    unit: 'milliseconds',
+    description: 'Deadline of a call whose caller named none.',
+  }),
+  maxDeadlineMs: setting(is.integer(1, 86_400_000), {
+    name: 'MAX_DEADLINE_MS',
+    group: 'Server',
+    default: 600_000,
+    unit: 'milliseconds',
+    description: 'Longest deadline that a caller gets; a longer one is shortened to it.',
+  }),
+  maxStreamsPerConnection: setting(is.integer(1, 100_000), {
+    name: 'MAX_STREAMS_PER_CONNECTION',
+    group: 'Server',
+    default: 1000,
+    description: 'Concurrent calls on one HTTP/2 connection.',
+  }),
+  maxConnectionAgeMs: setting(is.integer(1000, 86_400_000), {
+    name: 'MAX_CONNECTION_AGE_MS',
+    group: 'Server',
+    default: 1_800_000,
+    unit: 'milliseconds',
+    description:
+      'Age, with jitter, at which a connection is asked to go away, so that load balancers spread callers anew.',
+  }),
+  keepaliveMs: setting(is.integer(100, 3_600_000), {
+    name: 'KEEPALIVE_MS',
+    group: 'Server',
+    default: 60_000,
+    unit: 'milliseconds',
+    description: 'An idle HTTP/2 connection is pinged this often; an idle HTTP/1.1 connection is closed after it.',
+  }),
+  headersTimeoutMs: setting(is.integer(100, 3_600_000), {
+    name: 'HEADERS_TIMEOUT_MS',
+    group: 'Server',
+    default: 10_000,
+    unit: 'milliseconds',
+    description: 'Longest wait for the headers of a request.',
+  }),
+  bodyTimeoutMs: setting(is.integer(100, 3_600_000), {
+    name: 'BODY_TIMEOUT_MS',
+    group: 'Server',
+    default: 60_000,
+    unit: 'milliseconds',
+    description: 'Longest wait for the complete body of a request.',
+  }),
+  drainTimeoutMs: setting(is.integer(0, 3_600_000), {
+    name: 'DRAIN_TIMEOUT_MS',
+    group: 'Server',
+    default: 25_000,
+    unit: 'milliseconds',
+    devDefault: 10_000,
+    description:
+      'After SIGTERM, calls in flight have this long to end. Keep it below the grace period of the platform.',
+  }),
+  dataDir: setting(is.text, {
+    name: 'TOLLGATE_DATA_DIR',
+    group: 'Storage',
+    default: '.tollgate',
+    description:
+      'Folder of everything that is kept on this machine: embedded Postgres, embedded usage log, demo facts.',
+  }),
+  databaseUrl: optional(is.url('postgres', 'postgresql'), {
+    name: 'DATABASE_URL',
+    group: 'Storage',
+    secret: true,
+    description: 'Postgres. Without it an embedded Postgres runs in TOLLGATE_DATA_DIR.',
+  }),
+  databaseMaxConnections: setting(is.integer(2, 1000), {
+    name: 'DATABASE_MAX_CONNECTIONS',
+    group: 'Storage',
+    default: 20,
+    aliases: ['DATABASE_POOL_SIZE'],
+    description: 'Connections of this process to Postgres.',
+  }),
+  redisUrl: optional(is.url('redis', 'rediss'), {
+    name: 'REDIS_URL',
+    group: 'Storage',
+    secret: true,
+    description:
+      'Redis 7 or newer with `appendonly yes`. Without it limits and usage log are embedded, which is right for one process only.',
+  }),
+  redisCommandTimeoutMs: setting(is.integer(10, 60_000), {
+    name: 'REDIS_COMMAND_TIMEOUT_MS',
+    group: 'Storage',
+    default: 1000,
+    unit: 'milliseconds',
+    description: 'Longest wait for an answer of Redis; after it a call fails with LIMITS_UNAVAILABLE.',
+  }),
+  backendConnectionsPerHost: setting(is.integer(1, 10_000), {
+    name: 'BACKEND_CONNECTIONS_PER_HOST',
+    group: 'Backends',
+    default: 100,
+    description: 'Kept-alive connections to each backend host.',
+  }),
+  backendConnectTimeoutMs: setting(is.integer(10, 60_000), {
+    name: 'BACKEND_CONNECT_TIMEOUT_MS',
+    group: 'Backends',
+    default: 2000,
+    unit: 'milliseconds',
+    description: 'Longest wait for a connection to a backend, TLS included.',
+  }),
+  maxResponseBytes: setting(is.integer(1024, 268_435_456), {
+    name: 'MAX_RESPONSE_BYTES',
+    group: 'Backends',
+    default: 16_777_216,
+    unit: 'bytes',
+    description: "Largest answer that is taken from a service's backend.",
+  }),
+  breakerFailures: setting(is.integer(1, 10_000), {
+    name: 'BREAKER_FAILURES',
+    group: 'Backends',
+    default: 5,
+    description: "Failures within BREAKER_WINDOW_MS that open an endpoint's breaker.",
+  }),
+  breakerWindowMs: setting(is.integer(100, 600_000), {
+    name: 'BREAKER_WINDOW_MS',
+    group: 'Backends',
+    default: 10_000,
+    unit: 'milliseconds',
+    description: 'Window in which failures are counted.',
+  }),
+  breakerResetMs: setting(is.integer(10, 600_000), {
+    name: 'BREAKER_RESET_MS',
+    group: 'Backends',
+    default: 10_000,
+    unit: 'milliseconds',
+    description: 'Pause of an open breaker before it lets one probe through.',
+  }),
+  adminKey: optional(is.secret(32), {
+    name: 'TOLLGATE_ADMIN_KEY',
+    group: 'Access',
+    secret: true,
+    description:
+      'Credential of the bootstrap administrator. There is no default: without it no credential is an administrator.',
+  }),
+  rbac: setting(is.boolean, {
+    name: 'ENABLE_RBAC',
+    group: 'Access',
+    default: true,
+    description:
+      'Whether permissions are enforced. `false` is for development, and refused where other machines can reach the listener.',
+  }),
+  rateLimiting: setting(is.boolean, {
+    name: 'ENABLE_RATE_LIMITING',
+    group: 'Access',
+    default: true,
+    description: 'Whether request rates and quotas refuse calls. Usage is recorded either way.',
+  }),
+  logLevel: setting(is.oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), {
+    name: 'LOG_LEVEL',
+    group: 'Observability',
+    default: 'info',
+    devDefault: 'warn',
+    description: 'Lowest level that is logged, as JSON lines on standard error.',
+  }),
+  otlpEndpoint: optional(is.url('http', 'https'), {
+    name: 'OTEL_EXPORTER_OTLP_ENDPOINT',
+    group: 'Observability',
+    description: 'OTLP/HTTP collector; `/v1/traces` is added to it. Without it tracing is off and costs nothing.',
+  }),
+  tracesSampler: setting(
+    is.oneOf(
+      'parentbased_traceidratio',
+      'traceidratio',
+      'parentbased_always_on',
+      'always_on',
+      'parentbased_always_off',
+      'always_off',
+    ),
+    {
+      name: 'OTEL_TRACES_SAMPLER',
+      group: 'Observability',
+      default: 'parentbased_traceidratio',
+      description: 'Which traces are recorded.',
+    },
+  ),
+  tracesSamplerArg: setting(is.decimal(0, 1), {
+    name: 'OTEL_TRACES_SAMPLER_ARG',
+    group: 'Observability',
+    default: 1,
+    description: 'Share of traces that the ratio samplers record.',
+  }),
+} as const
+
+interface Named {
+  readonly name: string
+  readonly group: Group
+  readonly description: string
+  readonly aliases?: readonly string[]
+  readonly unit?: 'milliseconds' | 'bytes'
+  readonly secret?: boolean
+}
+
+/** A variable that always has a value. */
+function setting<T>(parser: Parser<T>, options: Named & { default: NoInfer<T>; devDefault?: NoInfer<T> }): Variable<T> {
+  return {
+    name: options.name,
+    group: options.group,
+    parser,
+    defaults: { dev: options.devDefault ?? options.default, serve: options.default },
+    description: options.description,
+    aliases: options.aliases ?? [],
+    unit: options.unit,
+    secret: options.secret ?? false,
+  }
+}
+
+/** A variable that may be absent. */
+function optional<T>(parser: Parser<T>, options: Named): Variable<T | undefined> {
+  return setting<T | undefined>(parser, { ...options, default: undefined })
+}

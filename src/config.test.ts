@@ -1,0 +1,141 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { ConfigError, loadConfig } from './config.ts'
+import { isLoopback, type Mode } from './config-parsers.ts'
+import { variables } from './config-variables.ts'
+
+function problemsOf(env: Record<string, string>, mode: Mode = 'serve') {
+  try {
+    loadConfig(env, mode)
+  } catch (error) {
+    if (error instanceof ConfigError) return error
+    throw error
+  }
+  throw new Error('the configuration was accepted')
+}
+
+describe('accepts', () => {
+  test.each(['dev', 'serve'] as const)('an empty environment in %s', (mode) => {
+    const config = loadConfig({}, mode)
+    expect(config.server.port).toBe(3000)
+    expect(config.server.maxMessageBytes).toBe(4_194_304)
+    expect(config.database.url).toBeUndefined()
+    expect(config.redis.url).toBeUndefined()
+    expect(config.tracing).toBeUndefined()
+    expect(isLoopback(config.server.host)).toBe(mode === 'dev')
+  })
+
+  test('an empty variable as an absent one', () => {
+    expect(loadConfig({ PORT: '', DATABASE_URL: '', HOST: '' }, 'serve')).toEqual(loadConfig({}, 'serve'))
+  })
+
+  test('both names of a variable, the main one first', () => {
+    expect(loadConfig({ DATABASE_POOL_SIZE: '7' }, 'serve').database.maxConnections).toBe(7)
+    expect(
+      loadConfig({ DATABASE_POOL_SIZE: '7', DATABASE_MAX_CONNECTIONS: '9' }, 'serve').database.maxConnections,
+    ).toBe(9)
+  })
+
+  test('the real servers in dev as in serve', () => {
+    const env = { DATABASE_URL: 'postgres://u:p@db/tollgate', REDIS_URL: 'redis://cache:6379' }
+    for (const mode of ['dev', 'serve'] as const) {
+      expect(loadConfig(env, mode).database.url).toBe(env.DATABASE_URL)
+      expect(loadConfig(env, mode).redis.url).toBe(env.REDIS_URL)
+    }
+  })
+
+  test('a list of origins', () => {
+    const { server } = loadConfig({ CORS_ORIGINS: 'https://a.example, http://localhost:5173' }, 'serve')
+    expect(server.corsOrigins).toEqual(['https://a.example', 'http://localhost:5173'])
+  })
+
+  test('a certificate and its key', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'tollgate-config-'))
+    try {
+      const certFile = join(folder, 'cert.pem')
+      const keyFile = join(folder, 'key.pem')
+      writeFileSync(certFile, '')
+      writeFileSync(keyFile, '')
+      const config = loadConfig({ TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile }, 'serve')
+      expect(config.server.tls).toEqual({ certFile, keyFile })
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  test('tracing with sampler and share', () => {
+    const env = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: '0.25' }
+    expect(loadConfig(env, 'serve').tracing).toEqual({
+      endpoint: 'http://collector:4318',
+      sampler: 'parentbased_traceidratio',
+      ratio: 0.25,
+    })
+  })
+})
+
+describe('refuses', () => {
+  test('three wrong settings in one message, each with value, reason and remedy', () => {
+    const { message, problems } = problemsOf({ PORT: 'eighty', BREAKER_FAILURES: '0', DATABASE_URL: 'mysql://db' })
+    expect(problems.map(({ name }) => name).sort()).toEqual(['BREAKER_FAILURES', 'DATABASE_URL', 'PORT'])
+    expect(message).toContain('3 settings are wrong')
+    expect(message).toContain('PORT = "eighty": is not a whole number. Set it to a whole number from 0 to 65535.')
+    expect(message).toContain('BREAKER_FAILURES = "0": is below 1. Set it to a whole number from 1 to 10000.')
+    expect(message).toContain('DATABASE_URL = (set, 10 characters): does not start with postgres:// or postgresql://.')
+  })
+
+  test('a wrong secret without showing it', () => {
+    const { message } = problemsOf({ TOLLGATE_ADMIN_KEY: 'hunter2', REDIS_URL: 'http://:s3cret@cache' })
+    expect(message).not.toContain('hunter2')
+    expect(message).not.toContain('s3cret')
+    expect(message).toContain('TOLLGATE_ADMIN_KEY = (set, 7 characters): is shorter than 32 characters.')
+  })
+
+  test.each(['0.0.0.0', '::', '192.168.1.4', 'example.org'])('demo keys on %s', (host) => {
+    expect(problemsOf({ HOST: host }, 'dev').problems.map(({ name }) => name)).toEqual(['HOST'])
+  })
+
+  test('ENABLE_RBAC=false where other machines reach the listener', () => {
+    expect(problemsOf({ ENABLE_RBAC: 'false' }).problems.map(({ name }) => name)).toEqual(['ENABLE_RBAC'])
+    expect(loadConfig({ ENABLE_RBAC: 'false', HOST: '127.0.0.1' }, 'serve').warnings.join()).toContain('NOT enforced')
+  })
+
+  const cases: readonly (readonly [env: Record<string, string>, name: string, reason: string])[] = [
+    [{ PORT: '65536' }, 'PORT', 'is above 65535'],
+    [{ PORT: '3e3' }, 'PORT', 'is not a whole number'],
+    [{ DATABASE_POOL_SIZE: 'x' }, 'DATABASE_POOL_SIZE', 'is not a whole number'],
+    [{ ENABLE_RATE_LIMITING: 'yes' }, 'ENABLE_RATE_LIMITING', 'is neither true nor false'],
+    [{ LOG_LEVEL: 'loud' }, 'LOG_LEVEL', 'is not one of the choices'],
+    [{ OTEL_TRACES_SAMPLER_ARG: '1.5' }, 'OTEL_TRACES_SAMPLER_ARG', 'is not between 0 and 1'],
+    [{ CORS_ORIGINS: '*' }, 'CORS_ORIGINS', 'holds "*", which is not an origin'],
+    [{ CORS_ORIGINS: 'https://a.example/' }, 'CORS_ORIGINS', 'holds "https://a.example/", which is not an origin'],
+    [{ DEFAULT_DEADLINE_MS: '700000' }, 'DEFAULT_DEADLINE_MS', 'is above MAX_DEADLINE_MS (600000)'],
+    [{ TLS_KEY_FILE: import.meta.filename }, 'TLS_CERT_FILE', 'is missing while TLS_KEY_FILE is set'],
+    [{ TLS_CERT_FILE: import.meta.filename }, 'TLS_KEY_FILE', 'is missing while TLS_CERT_FILE is set'],
+    [{ HOST: 'a b' }, 'HOST', 'is not an address'],
+  ]
+  test.each(cases)('%o', (env, name, reason) => {
+    expect(problemsOf(env).problems).toEqual([expect.objectContaining({ name, reason })])
+  })
+
+  test('certificate files that do not exist, each by name', () => {
+    const { problems } = problemsOf({ TLS_CERT_FILE: '/nonexistent/cert.pem', TLS_KEY_FILE: '/nonexistent/key.pem' })
+    expect(problems.map(({ name }) => name)).toEqual(['TLS_CERT_FILE', 'TLS_KEY_FILE'])
+  })
+})
+
+test('every default is a value that its own parser accepts', () => {
+  for (const { name, defaults, parser } of Object.values(variables)) {
+    for (const value of [defaults.dev, defaults.serve]) {
+      if (value === undefined || Array.isArray(value)) continue
+      expect(parser.parse(String(value)), name).toEqual({ value })
+    }
+  }
+})
+
+test('serve warns of what is not shared or not administered', () => {
+  const names = loadConfig({}, 'serve').warnings.map((warning) => warning.split(' ')[0])
+  expect(names).toEqual(['TOLLGATE_ADMIN_KEY', 'DATABASE_URL', 'REDIS_URL'])
+  expect(loadConfig({}, 'dev').warnings).toEqual([])
+})

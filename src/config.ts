@@ -1,0 +1,202 @@
+import { accessSync, constants, statSync } from 'node:fs'
+import { isLoopback, type Mode } from './config-parsers.ts'
+import { type Variable, variables } from './config-variables.ts'
+
+/** Everything that may be configured, validated. docs/configuration.md says what each setting does. */
+export interface Config {
+  readonly mode: Mode
+  readonly server: {
+    readonly host: string
+    readonly port: number
+    /** Undefined: cleartext. */
+    readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined
+    readonly corsOrigins: readonly string[]
+    readonly maxMessageBytes: number
+    readonly defaultDeadlineMs: number
+    readonly maxDeadlineMs: number
+    readonly maxStreamsPerConnection: number
+    readonly maxConnectionAgeMs: number
+    readonly keepaliveMs: number
+    readonly headersTimeoutMs: number
+    readonly bodyTimeoutMs: number
+    readonly drainTimeoutMs: number
+  }
+  readonly dataDir: string
+  /** `url` undefined: embedded Postgres. */
+  readonly database: { readonly url: string | undefined; readonly maxConnections: number }
+  /** `url` undefined: embedded limits and usage log. */
+  readonly redis: { readonly url: string | undefined; readonly commandTimeoutMs: number }
+  readonly backends: {
+    readonly connectionsPerHost: number
+    readonly connectTimeoutMs: number
+    readonly maxResponseBytes: number
+    readonly breaker: { readonly failures: number; readonly windowMs: number; readonly resetMs: number }
+  }
+  readonly access: {
+    readonly adminKey: string | undefined
+    readonly rbac: boolean
+    readonly rateLimiting: boolean
+  }
+  readonly logLevel: LogLevel
+  /** Undefined: tracing is off. */
+  readonly tracing: { readonly endpoint: string; readonly sampler: Sampler; readonly ratio: number } | undefined
+  /** What is legal and still worth a loud line at start. */
+  readonly warnings: readonly string[]
+}
+
+export type LogLevel = (typeof variables.logLevel.defaults)[Mode]
+export type Sampler = (typeof variables.tracesSampler.defaults)[Mode]
+
+/** One wrong setting; `value` is safe to show. */
+export interface ConfigProblem {
+  readonly name: string
+  readonly value: string
+  readonly reason: string
+  readonly remedy: string
+}
+
+/** Every wrong setting at once; the message lists them, one a line. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly ConfigProblem[]
+
+  constructor(problems: readonly ConfigProblem[]) {
+    const lines = problems.map(({ name, value, reason, remedy }) => `  ${name} = ${value}: ${reason}. ${remedy}.`)
+    const count = problems.length === 1 ? 'One setting is wrong' : `${problems.length} settings are wrong`
+    super(`${count}:\n${lines.join('\n')}`)
+    this.problems = problems
+  }
+}
+
+/**
+ * Reads and validates every setting of `env`; the only place that reads the environment.
+ *
+ * @throws ConfigError that names every problem at once.
+ */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>, mode: Mode): Config {
+  const problems: ConfigProblem[] = []
+
+  function read<T>(variable: Variable<T>): T {
+    const name = [variable.name, ...variable.aliases].find((candidate) => env[candidate])
+    const text = name === undefined ? undefined : env[name]
+    if (name === undefined || text === undefined) return variable.defaults[mode]
+    const parsed = variable.parser.parse(text)
+    if ('value' in parsed) return parsed.value
+    refuse(variable, parsed.reason, `Set it to ${variable.parser.expects}`, name)
+    return variable.defaults[mode]
+  }
+
+  function refuse<T>(variable: Variable<T>, reason: string, remedy: string, name = variable.name): void {
+    problems.push({ name, value: show(env[name], variable.secret), reason, remedy })
+  }
+
+  const certFile = read(variables.tlsCertFile)
+  const keyFile = read(variables.tlsKeyFile)
+  const endpoint = read(variables.otlpEndpoint)
+  const sampler = read(variables.tracesSampler)
+  const ratio = read(variables.tracesSamplerArg)
+  const config: Config = {
+    mode,
+    server: {
+      host: read(variables.host),
+      port: read(variables.port),
+      tls: certFile !== undefined && keyFile !== undefined ? { certFile, keyFile } : undefined,
+      corsOrigins: read(variables.corsOrigins),
+      maxMessageBytes: read(variables.maxMessageBytes),
+      defaultDeadlineMs: read(variables.defaultDeadlineMs),
+      maxDeadlineMs: read(variables.maxDeadlineMs),
+      maxStreamsPerConnection: read(variables.maxStreamsPerConnection),
+      maxConnectionAgeMs: read(variables.maxConnectionAgeMs),
+      keepaliveMs: read(variables.keepaliveMs),
+      headersTimeoutMs: read(variables.headersTimeoutMs),
+      bodyTimeoutMs: read(variables.bodyTimeoutMs),
+      drainTimeoutMs: read(variables.drainTimeoutMs),
+    },
+    dataDir: read(variables.dataDir),
+    database: { url: read(variables.databaseUrl), maxConnections: read(variables.databaseMaxConnections) },
+    redis: { url: read(variables.redisUrl), commandTimeoutMs: read(variables.redisCommandTimeoutMs) },
+    backends: {
+      connectionsPerHost: read(variables.backendConnectionsPerHost),
+      connectTimeoutMs: read(variables.backendConnectTimeoutMs),
+      maxResponseBytes: read(variables.maxResponseBytes),
+      breaker: {
+        failures: read(variables.breakerFailures),
+        windowMs: read(variables.breakerWindowMs),
+        resetMs: read(variables.breakerResetMs),
+      },
+    },
+    access: {
+      adminKey: read(variables.adminKey),
+      rbac: read(variables.rbac),
+      rateLimiting: read(variables.rateLimiting),
+    },
+    logLevel: read(variables.logLevel),
+    tracing: endpoint === undefined ? undefined : { endpoint, sampler, ratio },
+    warnings: [],
+  }
+
+  const reachable = !isLoopback(config.server.host)
+  if (mode === 'dev' && reachable)
+    refuse(
+      variables.host,
+      'lets other machines reach the demo keys',
+      'Set it to 127.0.0.1 or ::1, or run "tollgate serve", which has no demo keys',
+    )
+  if (mode === 'serve' && reachable && !config.access.rbac)
+    refuse(
+      variables.rbac,
+      `lets everyone who reaches ${config.server.host} do everything`,
+      'Leave it out, or set HOST to 127.0.0.1',
+    )
+  if (config.server.defaultDeadlineMs > config.server.maxDeadlineMs)
+    refuse(
+      variables.defaultDeadlineMs,
+      `is above MAX_DEADLINE_MS (${config.server.maxDeadlineMs})`,
+      'Lower it, or raise MAX_DEADLINE_MS',
+    )
+  if (certFile !== undefined && keyFile === undefined)
+    refuse(variables.tlsKeyFile, 'is missing while TLS_CERT_FILE is set', 'Set both or none')
+  if (keyFile !== undefined && certFile === undefined)
+    refuse(variables.tlsCertFile, 'is missing while TLS_KEY_FILE is set', 'Set both or none')
+  for (const [variable, file] of [
+    [variables.tlsCertFile, certFile],
+    [variables.tlsKeyFile, keyFile],
+  ] as const) {
+    if (file !== undefined && !isReadable(file))
+      refuse(variable, 'is not a file that this process can read', 'Set it to the path of a readable PEM file')
+  }
+
+  if (problems.length > 0) throw new ConfigError(problems)
+  return { ...config, warnings: warningsOf(config) }
+}
+
+function warningsOf(config: Config): string[] {
+  const warnings: string[] = []
+  if (!config.access.rbac)
+    warnings.push('ENABLE_RBAC is false: permissions are NOT enforced, every caller may do everything')
+  if (!config.access.rateLimiting)
+    warnings.push('ENABLE_RATE_LIMITING is false: no call is refused for its rate or quota')
+  if (config.mode === 'dev') return warnings
+  if (config.access.adminKey === undefined)
+    warnings.push('TOLLGATE_ADMIN_KEY is not set: no credential is an administrator, so nothing can be registered')
+  if (config.database.url === undefined)
+    warnings.push('DATABASE_URL is not set: the embedded Postgres runs, and no other replica can share it')
+  if (config.redis.url === undefined)
+    warnings.push('REDIS_URL is not set: limits and usage log are embedded, and no other replica can share them')
+  return warnings
+}
+
+function show(text: string | undefined, secret: boolean): string {
+  if (!text) return '(not set)'
+  if (secret) return `(set, ${text.length} characters)`
+  return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}…` : text)
+}
+
+function isReadable(file: string): boolean {
+  try {
+    accessSync(file, constants.R_OK)
+    return statSync(file).isFile()
+  } catch {
+    return false
+  }
+}
