@@ -1,0 +1,200 @@
+import type { Sql, Transaction } from '../storage/postgres.ts'
+import type {
+  ConsumerRecord,
+  ConsumerStatus,
+  EndpointRecord,
+  LimitOverrides,
+  PriceModel,
+  PriceRecord,
+  ServiceRecord,
+  ServiceStatus,
+  Tier,
+} from './records.ts'
+
+/** Statements on the catalog: services, endpoints, prices, the consumers as snapshots hold them, control_version. */
+
+export interface ControlVersion {
+  /** Moves with every change of the control plane. */
+  readonly version: number
+  /** Moves with every change of what {@link Catalog} holds. */
+  readonly catalogVersion: number
+}
+
+export async function selectControlVersion(sql: Sql | Transaction): Promise<ControlVersion> {
+  const [row] = await sql<{ version: number; catalog_version: number }[]>`
+    select version, catalog_version from control_version`
+  if (row === undefined) throw new Error('control_version has lost its row')
+  return { version: row.version, catalogVersion: row.catalog_version }
+}
+
+export interface Catalog extends ControlVersion {
+  /** By id. */
+  readonly services: readonly ServiceRecord[]
+  readonly consumers: readonly ConsumerRecord[]
+}
+
+/** Everything at one instant: the versions belong exactly to the records. Prices in force are not chosen yet. */
+export async function selectCatalog(sql: Sql): Promise<Catalog> {
+  return sql.begin('isolation level repeatable read read only', async (tx) => {
+    const versions = await selectControlVersion(tx)
+    const services = await tx<ServiceRow[]>`select * from services order by id`
+    const endpoints = Map.groupBy(await tx<EndpointRow[]>`select * from endpoints order by position`, serviceOf)
+    const prices = Map.groupBy(
+      await tx<PriceRow[]>`select * from prices order by effective_from desc, version desc`,
+      serviceOf,
+    )
+    const consumers = await tx<ConsumerRow[]>`
+      select id, organization_id, name, tier, status, granted_services, overrides from consumers order by id`
+    return {
+      ...versions,
+      services: services.map((row) => serviceRecord(row, endpoints.get(row.id) ?? [], prices.get(row.id) ?? [])),
+      consumers: consumers.map(consumerRecord),
+    }
+  })
+}
+
+/** Adds a service with its endpoints and its first price in one transaction. */
+export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'price' | 'createdAtMs'>): Promise<void> {
+  await sql.begin(async (tx) => {
+    await tx`
+      insert into services (id, name, version, description, status, default_max_output_tokens)
+      values (${service.id}, ${service.name}, ${service.version}, ${service.description}, ${service.status},
+        ${service.defaultMaxOutputTokens})`
+    const endpoints = service.endpoints.map((endpoint, position) => ({
+      id: endpoint.id,
+      service_id: service.id,
+      position,
+      url: endpoint.url,
+      protocol: endpoint.protocol,
+      credential_ref: endpoint.credentialRef,
+      timeout_ms: endpoint.timeoutMs ?? null,
+    }))
+    await tx`insert into endpoints ${tx(endpoints)}`
+    for (const price of service.prices) await insertPrice(tx, service.id, price)
+  })
+}
+
+async function insertPrice(tx: Transaction, serviceId: string, price: PriceRecord): Promise<void> {
+  const { version, currency, model } = price
+  const row = {
+    service_id: serviceId,
+    version,
+    currency,
+    effective_from: new Date(price.effectiveFromMs),
+    kind: model.kind,
+    ...(model.kind === 'per_request'
+      ? { request_nanos: model.requestNanos }
+      : {
+          input_nanos_per_million: model.inputNanosPerMillion,
+          output_nanos_per_million: model.outputNanosPerMillion,
+          cached_input_nanos_per_million: model.cachedInputNanosPerMillion,
+          cache_write_input_nanos_per_million: model.cacheWriteInputNanosPerMillion,
+          reasoning_output_nanos_per_million: model.reasoningOutputNanosPerMillion,
+        }),
+  }
+  await tx`insert into prices ${tx(row)}`
+}
+
+interface ServiceRow {
+  readonly id: string
+  readonly name: string
+  readonly version: string
+  readonly description: string
+  readonly status: ServiceStatus
+  readonly default_max_output_tokens: number
+  readonly created_at: Date
+}
+
+interface EndpointRow {
+  readonly id: string
+  readonly service_id: string
+  readonly url: string
+  readonly protocol: 'openai'
+  readonly credential_ref: string
+  readonly timeout_ms: number | null
+}
+
+interface PriceRow {
+  readonly service_id: string
+  readonly version: string
+  readonly effective_from: Date
+  readonly currency: string
+  readonly kind: PriceModel['kind']
+  readonly input_nanos_per_million: number | null
+  readonly output_nanos_per_million: number | null
+  readonly cached_input_nanos_per_million: number | null
+  readonly cache_write_input_nanos_per_million: number | null
+  readonly reasoning_output_nanos_per_million: number | null
+  readonly request_nanos: number | null
+}
+
+interface ConsumerRow {
+  readonly id: string
+  readonly organization_id: string
+  readonly name: string
+  readonly tier: Tier
+  readonly status: ConsumerStatus
+  readonly granted_services: readonly string[]
+  readonly overrides: LimitOverrides
+}
+
+function serviceOf(row: { readonly service_id: string }): string {
+  return row.service_id
+}
+
+function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], prices: readonly PriceRow[]): ServiceRecord {
+  return {
+    id: row.id,
+    name: row.name,
+    version: row.version,
+    description: row.description,
+    status: row.status,
+    endpoints: endpoints.map(endpointRecord),
+    price: undefined,
+    prices: prices.map(priceRecord),
+    defaultMaxOutputTokens: row.default_max_output_tokens,
+    createdAtMs: row.created_at.getTime(),
+  }
+}
+
+function endpointRecord(row: EndpointRow): EndpointRecord {
+  return {
+    id: row.id,
+    url: row.url,
+    protocol: row.protocol,
+    credentialRef: row.credential_ref,
+    timeoutMs: row.timeout_ms ?? undefined,
+  }
+}
+
+function priceRecord(row: PriceRow): PriceRecord {
+  const { version, currency } = row
+  return { version, currency, effectiveFromMs: row.effective_from.getTime(), model: priceModel(row) }
+}
+
+/** The table's check makes sure that the rates of the kind are there. */
+function priceModel(row: PriceRow): PriceModel {
+  if (row.kind === 'per_request') return { kind: 'per_request', requestNanos: row.request_nanos ?? 0 }
+  const input = row.input_nanos_per_million ?? 0
+  const output = row.output_nanos_per_million ?? 0
+  return {
+    kind: 'per_token',
+    inputNanosPerMillion: input,
+    outputNanosPerMillion: output,
+    cachedInputNanosPerMillion: row.cached_input_nanos_per_million ?? input,
+    cacheWriteInputNanosPerMillion: row.cache_write_input_nanos_per_million ?? input,
+    reasoningOutputNanosPerMillion: row.reasoning_output_nanos_per_million ?? output,
+  }
+}
+
+function consumerRecord(row: ConsumerRow): ConsumerRecord {
+  return {
+    id: row.id,
+    organizationId: row.organization_id,
+    name: row.name,
+    tier: row.tier,
+    status: row.status,
+    grantedServices: new Set(row.granted_services),
+    overrides: row.overrides,
+  }
+}
