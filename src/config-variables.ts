@@ -225,6 +225,12 @@ export const variables = {
     group: 'Observability',
     description: 'OTLP/HTTP collector; `/v1/traces` is added to it. Without it tracing is off and costs nothing.',
   }),
+  serviceName: setting(is.text, {
+    name: 'OTEL_SERVICE_NAME',
+    group: 'Observability',
+    default: 'tollgate',
+    description: 'Name of this process in traces.',
+  }),
   tracesSampler: setting(
     is.oneOf(
       'parentbased_traceidratio',

@@ -69,6 +69,7 @@ describe('accepts', () => {
     const env = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: '0.25' }
     expect(loadConfig(env, 'serve').tracing).toEqual({
       endpoint: 'http://collector:4318',
+      serviceName: 'tollgate',
       sampler: 'parentbased_traceidratio',
       ratio: 0.25,
     })

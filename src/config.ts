@@ -39,7 +39,15 @@ export interface Config {
   }
   readonly logLevel: LogLevel
   /** Undefined: tracing is off. */
-  readonly tracing: { readonly endpoint: string; readonly sampler: Sampler; readonly ratio: number } | undefined
+  readonly tracing:
+    | {
+        readonly endpoint: string
+        readonly serviceName: string
+        readonly sampler: Sampler
+        /** Share of traces that the ratio samplers record, 0 to 1. */
+        readonly ratio: number
+      }
+    | undefined
   /** What is legal and still worth a loud line at start. */
   readonly warnings: readonly string[]
 }
@@ -93,6 +101,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
   const certFile = read(variables.tlsCertFile)
   const keyFile = read(variables.tlsKeyFile)
   const endpoint = read(variables.otlpEndpoint)
+  const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
   const ratio = read(variables.tracesSamplerArg)
   const config: Config = {
@@ -131,7 +140,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       rateLimiting: read(variables.rateLimiting),
     },
     logLevel: read(variables.logLevel),
-    tracing: endpoint === undefined ? undefined : { endpoint, sampler, ratio },
+    tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },
     warnings: [],
   }
 

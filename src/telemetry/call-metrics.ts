@@ -1,0 +1,89 @@
+import type { Metrics } from './metrics.ts'
+
+/** What the metrics need of an RPC's descriptor. */
+interface Method {
+  readonly name: string
+  readonly parent: { readonly typeName: string }
+}
+
+/** How an RPC ended; `error` absent means well. */
+interface CallOutcome {
+  readonly ms: number
+  readonly error?: { readonly reason: string }
+}
+
+/** How the gate refused a call. */
+interface Refusal {
+  readonly serviceId: string
+  readonly tier: string
+  readonly error: { readonly reason: string; readonly metadata: Readonly<Record<string, string>> }
+}
+
+/** What was recorded of a call. */
+interface Recorded {
+  readonly serviceId: string
+  readonly status: string
+  readonly tokens: Readonly<Record<string, number>>
+}
+
+export interface CallMetrics {
+  /** Told of every RPC once at its start and once at its end, refused ones included. */
+  readonly rpcs: {
+    start(call: unknown, method: Method): void
+    end(call: unknown, method: Method, outcome: CallOutcome): void
+  }
+  /** Told of every call to a service, refused or recorded. */
+  readonly gate: {
+    refused(refusal: Refusal): void
+    recorded(event: Recorded, tier: string): void
+  }
+}
+
+/**
+ * Counts calls. It knows calls by their shape only, so that telemetry depends on no domain folder.
+ *
+ * An RPC is an HTTP POST to "/<service>/<method>" on every wire, with the HTTP status of its outcome.
+ *
+ * @param httpStatusOf HTTP status of an error's reason.
+ */
+export function createCallMetrics(metrics: Metrics, httpStatusOf: (reason: string) => number): CallMetrics {
+  const paths = new WeakMap<Method, string>()
+
+  function pathOf(method: Method): string {
+    let path = paths.get(method)
+    if (path === undefined) {
+      path = `/${method.parent.typeName}/${method.name}`
+      paths.set(method, path)
+    }
+    return path
+  }
+
+  return {
+    rpcs: {
+      start() {
+        metrics.httpRequestsInFlight.inc()
+      },
+      end(_call, method, { ms, error }) {
+        const status = error === undefined ? '200' : String(httpStatusOf(error.reason))
+        metrics.httpRequestsInFlight.dec()
+        metrics.httpRequests.of('POST', pathOf(method), status).inc()
+        metrics.httpRequestDuration.of('POST', pathOf(method), status).observe(ms / 1000)
+      },
+    },
+    gate: {
+      refused({ serviceId, tier, error }) {
+        metrics.consumptionRequests.of(serviceId, error.reason.toLowerCase()).inc()
+        if (error.reason === 'RATE_LIMITED') metrics.rateLimitsExceeded.of(serviceId, tier).inc()
+        if (error.reason === 'QUOTA_EXCEEDED') metrics.quotaExceeded.of(serviceId, tier).inc()
+        if (error.reason === 'POLICY_DENIED')
+          metrics.policyViolations.of(serviceId, error.metadata.policyId ?? '', error.metadata.severity ?? '').inc()
+      },
+      recorded({ serviceId, status, tokens }, tier) {
+        let total = 0
+        for (const part in tokens) total += tokens[part] ?? 0
+        metrics.consumptionRequests.of(serviceId, status).inc()
+        if (total > 0) metrics.tokensConsumed.of(serviceId, tier).inc(total)
+      },
+    },
+  }
+}

@@ -1,0 +1,110 @@
+import { Counter, Gauge, type Registry } from 'prom-client'
+
+/** Asked at each scrape, 1 s at most; a source that is absent, fails or is late leaves its metrics out of that scrape. */
+export interface MetricSources {
+  readonly databaseConnections?: () => { readonly active: number; readonly idle: number }
+  readonly redisConnections?: () => number
+  readonly breakers?: () => Iterable<BreakerSample>
+  /** Entries of the usage log that are not in the ledger yet. */
+  readonly usageBacklog?: () => number | Promise<number>
+  readonly drain?: () => DrainSample
+  readonly limitsAvailable?: () => boolean | Promise<boolean>
+}
+
+export interface BreakerSample {
+  readonly serviceId: string
+  readonly endpointId: string
+  readonly state: 'closed' | 'half_open' | 'open'
+}
+
+export interface DrainSample {
+  /** Unix milliseconds of the last successful write to the ledger; undefined before the first. */
+  readonly lastWriteAtMs: number | undefined
+  /** Records written since start. */
+  readonly written: number
+  /** Records that were in the ledger already, since start. */
+  readonly duplicates: number
+}
+
+const breakerLevels = { closed: 0, half_open: 1, open: 2 } as const
+const sourceTimeoutMs = 1000
+
+/** Registers the gauges and counters that are read from `sources()` at each scrape. */
+export function registerSources(registry: Registry, now: () => number, sources: () => MetricSources): void {
+  sampled('db_connections_active', 'Postgres connections that run a statement', () => {
+    return sources().databaseConnections?.().active
+  })
+  sampled('db_connections_idle', 'Postgres connections that wait for work', () => {
+    return sources().databaseConnections?.().idle
+  })
+  sampled('redis_connections_active', 'Redis connections that are established', () => sources().redisConnections?.())
+  sampled('tollgate_usage_backlog', 'Usage events that are not in the ledger yet', () => sources().usageBacklog?.())
+  sampled('tollgate_drain_last_write_age_seconds', 'Seconds since usage was last written to the ledger', () => {
+    const at = sources().drain?.().lastWriteAtMs
+    return at === undefined ? undefined : Math.max(0, now() - at) / 1000
+  })
+  sampled('tollgate_limits_available', '1 while the store of the limits answers, else 0', async () => {
+    const available = await sources().limitsAvailable?.()
+    return available === undefined ? undefined : Number(available)
+  })
+  cumulative('tollgate_drain_written_total', 'Usage records written to the ledger', () => sources().drain?.().written)
+  cumulative('tollgate_drain_duplicates_total', 'Usage events that were in the ledger already', () => {
+    return sources().drain?.().duplicates
+  })
+  const breakers = new Gauge({
+    name: 'tollgate_breaker_state',
+    help: "State of an endpoint's breaker: 0 closed, 1 half-open, 2 open",
+    labelNames: ['service_id', 'endpoint_id'],
+    registers: [registry],
+    async collect() {
+      const samples = await answerOf(async () => [...(sources().breakers?.() ?? [])])
+      breakers.reset()
+      for (const { serviceId, endpointId, state } of samples ?? [])
+        breakers.set({ service_id: serviceId, endpoint_id: endpointId }, breakerLevels[state])
+    },
+  })
+
+  /** Absent from a scrape without a sample: an unknown value must not read as 0. */
+  function sampled(name: string, help: string, sample: Sample): void {
+    const gauge = new Gauge({
+      name,
+      help,
+      registers: [registry],
+      async collect() {
+        const value = await answerOf(sample)
+        gauge.remove()
+        if (value !== undefined) gauge.set(value)
+      },
+    })
+  }
+
+  /** A counter that its source counts. */
+  function cumulative(name: string, help: string, sample: Sample): void {
+    const counter = new Counter({
+      name,
+      help,
+      registers: [registry],
+      async collect() {
+        const value = await answerOf(sample)
+        counter.remove()
+        if (value !== undefined) counter.inc(value)
+      },
+    })
+  }
+}
+
+type Sample = () => number | undefined | Promise<number | undefined>
+
+async function answerOf<T>(source: () => T | Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, sourceTimeoutMs, undefined)
+  })
+  try {
+    return await Promise.race([source(), late])
+  } catch {
+    return undefined
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,89 @@
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import {
+  type CounterChild,
+  counterFamily,
+  type Family,
+  type HistogramChild,
+  histogramFamily,
+} from './metric-families.ts'
+import { type MetricSources, registerSources } from './metric-sources.ts'
+
+/** All metrics of the process. Counters are counted where things happen; gauges ask their source at each scrape. */
+export interface Metrics {
+  readonly httpRequests: Family<CounterChild, readonly ['method', 'path', 'status']>
+  readonly httpRequestDuration: Family<HistogramChild, readonly ['method', 'path', 'status']>
+  readonly httpRequestsInFlight: { inc(): void; dec(): void }
+  readonly consumptionRequests: Family<CounterChild, readonly ['service_id', 'status']>
+  readonly tokensConsumed: Family<CounterChild, readonly ['service_id', 'tier']>
+  readonly rateLimitsExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
+  readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
+  readonly policyViolations: Family<CounterChild, readonly ['service_id', 'policy_id', 'severity']>
+  readonly policyValidationDuration: Family<HistogramChild, readonly []>
+  /** Says where the gauges come from; sources given later replace those given before, one by one. */
+  setSources(sources: MetricSources): void
+  /** The text format of Prometheus; `contentType` goes with it. */
+  render(): Promise<string>
+  readonly contentType: string
+}
+
+export interface MetricsOptions {
+  /** Unix milliseconds; default Date.now. */
+  readonly now?: () => number
+  /** Metrics of the process and of Node itself; default true. They keep a sampling timer running, which holds nothing. */
+  readonly processMetrics?: boolean
+}
+
+const callBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
+const policyBuckets = [0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
+
+/** Metrics on a registry of their own, so that two gateways in one process do not share counts. */
+export function createMetrics(options: MetricsOptions = {}): Metrics {
+  const registry = new Registry()
+  let sources: MetricSources = {}
+  if (options.processMetrics ?? true) collectDefaultMetrics({ register: registry })
+  registerSources(registry, options.now ?? Date.now, () => sources)
+
+  const http = ['method', 'path', 'status'] as const
+  const perTier = ['service_id', 'tier'] as const
+  const counter = <const L extends readonly string[]>(name: string, help: string, labels: L) =>
+    counterFamily({ registry, name, help, labels })
+  return {
+    httpRequests: counter('http_requests_total', 'Calls by method, path and HTTP status of their outcome', http),
+    httpRequestDuration: histogramFamily({
+      registry,
+      name: 'http_request_duration_seconds',
+      help: 'Seconds from the arrival of the headers to the end of the answer',
+      labels: http,
+      buckets: callBuckets,
+    }),
+    httpRequestsInFlight: new Gauge({
+      name: 'http_requests_in_flight',
+      help: 'Calls that have begun and not ended',
+      registers: [registry],
+    }),
+    consumptionRequests: counter('consumption_requests_total', 'Calls to services by outcome', [
+      'service_id',
+      'status',
+    ]),
+    tokensConsumed: counter('tokens_consumed_total', 'Tokens of recorded calls', perTier),
+    rateLimitsExceeded: counter('rate_limits_exceeded_total', 'Calls that a rate limit refused', perTier),
+    quotaExceeded: counter('quota_exceeded_total', 'Calls that a quota refused', perTier),
+    policyViolations: counter('policy_violations_total', 'Calls that violated a policy', [
+      'service_id',
+      'policy_id',
+      'severity',
+    ]),
+    policyValidationDuration: histogramFamily({
+      registry,
+      name: 'policy_validation_duration_seconds',
+      help: 'Seconds that the policy engine took for one call',
+      labels: [],
+      buckets: policyBuckets,
+    }),
+    setSources(added) {
+      sources = { ...sources, ...added }
+    },
+    render: () => registry.metrics(),
+    contentType: registry.contentType,
+  }
+}
