@@ -1,0 +1,204 @@
+/**
+ * The drain carries usage events from the usage log to the ledger: read → write → acknowledge, one batch at a time.
+ *
+ * At least once: a batch is acknowledged only after its commit, and repeated until then, so that a crash anywhere
+ * repeats it; the ledger's dedupe makes that a no-op. While Postgres is away the batch is held and tried again with a
+ * growing pause; the log keeps everything behind it.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { UsageLog, UsageLogEntry } from '../limits/limits.ts'
+import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { traceInserts } from './insert-spans.ts'
+import { type BatchResult, writeBatchIsolating } from './ledger.ts'
+
+export interface DrainOptions {
+  readonly usageLog: UsageLog
+  readonly sql: Sql
+  readonly log: StorageLog
+  /** Told of each batch after its commit; must not throw. */
+  readonly onBatch?: (result: BatchResult, durationMs: number) => void
+  /** Events in a batch at most; default 1000. */
+  readonly batchMax?: number
+  /** How long one read waits for the first event; default 500. */
+  readonly readWaitMs?: number
+  /** Ceiling for one write, after which it is tried again; default 35 000, longer than the statement timeout. */
+  readonly writeTimeoutMs?: number
+  /** Pause between two looks for abandoned reservations; default 1 000. */
+  readonly sweepEveryMs?: number
+  /** First and longest pause after a failure; defaults 100 and 5 000. */
+  readonly retryMinMs?: number
+  readonly retryMaxMs?: number
+  /** How long stop() may flush; default 5 000. */
+  readonly stopTimeoutMs?: number
+  /** Unix milliseconds. */
+  readonly now?: () => number
+  /** 0 to 1; spreads the pauses of several replicas. */
+  readonly random?: () => number
+}
+
+export interface DrainState {
+  /** Events not yet in the ledger, as of the last sweep. */
+  readonly backlog: number
+  /** Unix milliseconds of the last commit; undefined before the first. */
+  readonly lastWriteMs: number | undefined
+  /** What keeps the drain from going on; undefined while all is well. */
+  readonly failing: string | undefined
+  /** Since the start of this process. */
+  readonly written: number
+  readonly duplicates: number
+  readonly quarantined: number
+}
+
+export interface Drain {
+  /** Starts the loop and the sweep. */
+  start(): void
+  /** Ends both after flushing what the log still holds, within the bound; what is left stays in the log. Never throws. */
+  stop(): Promise<void>
+  /** One batch, or what is left of a failed one. Returns its size; throws on failure. Not beside a started loop. */
+  drainOnce(): Promise<number>
+  /** True once the log is empty; false when that takes longer than `timeoutMs`, default 30 000. Needs a started drain. */
+  drained(timeoutMs?: number): Promise<boolean>
+  state(): DrainState
+}
+
+/** See the head of this file. Constructed idle. */
+export function createDrain(options: DrainOptions): Drain {
+  const { usageLog, sql, log } = options
+  const batchMax = options.batchMax ?? 1_000
+  const readWaitMs = options.readWaitMs ?? 500
+  const writeTimeoutMs = options.writeTimeoutMs ?? 35_000
+  const now = options.now ?? Date.now
+  const random = options.random ?? Math.random
+  const stopping = new AbortController()
+  let held: { entries: readonly UsageLogEntry[]; isWritten: boolean } | undefined
+  let loops: Promise<unknown> = Promise.resolve()
+  let state: DrainState = {
+    backlog: 0,
+    lastWriteMs: undefined,
+    failing: undefined,
+    written: 0,
+    duplicates: 0,
+    quarantined: 0,
+  }
+
+  async function step(waitMs: number, signal: AbortSignal): Promise<number> {
+    if (held === undefined) {
+      const entries = await usageLog.read(batchMax, waitMs, signal)
+      if (entries.length === 0) return 0
+      held = { entries, isWritten: false }
+    }
+    const { entries } = held
+    if (!held.isWritten) {
+      await write(entries)
+      held = { entries, isWritten: true }
+    }
+    await usageLog.acknowledge(entries)
+    held = undefined
+    return entries.length
+  }
+
+  async function write(entries: readonly UsageLogEntry[]): Promise<void> {
+    const events = entries.map((entry) => entry.event)
+    const startMs = now()
+    const result = await within(writeTimeoutMs, writeBatchIsolating(sql, events))
+    const endMs = now()
+    state = {
+      ...state,
+      lastWriteMs: endMs,
+      written: state.written + result.written,
+      duplicates: state.duplicates + result.duplicates,
+      quarantined: state.quarantined + result.quarantined,
+    }
+    if (result.quarantined > 0) log.error({ events: result.quarantined }, 'usage events went to quarantine')
+    traceInserts(events, result.traced, startMs, endMs)
+    options.onBatch?.(result, endMs - startMs)
+  }
+
+  async function loop(): Promise<void> {
+    const retryMinMs = options.retryMinMs ?? 100
+    const retryMaxMs = options.retryMaxMs ?? 5_000
+    let failures = 0
+    while (!stopping.signal.aborted) {
+      try {
+        await step(readWaitMs, stopping.signal)
+        if (failures > 0) log.info({ failures }, 'the usage drain works again')
+        failures = 0
+        state = { ...state, failing: undefined }
+      } catch (error) {
+        if (stopping.signal.aborted) return
+        const failing = describeError(error)
+        if (failures === 0) log.warn({ failing }, 'the usage drain fails and will try again')
+        failures++
+        state = { ...state, failing }
+        const ceilingMs = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(failures - 1, 20))
+        await pause(ceilingMs * (0.5 + random() / 2))
+      }
+    }
+  }
+
+  async function sweep(): Promise<void> {
+    let isFailing = false
+    while (!stopping.signal.aborted) {
+      try {
+        const abandoned = await usageLog.sweep()
+        if (abandoned > 0) log.warn({ abandoned }, 'recorded calls whose gateway went away')
+        const backlog = await usageLog.backlog()
+        state = { ...state, backlog }
+        isFailing = false
+      } catch (error) {
+        if (!isFailing) log.warn({ failing: describeError(error) }, 'the sweep of abandoned reservations fails')
+        isFailing = true
+      }
+      await pause(options.sweepEveryMs ?? 1_000)
+    }
+  }
+
+  async function pause(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: stopping.signal }).catch(() => {})
+  }
+
+  async function flush(deadlineMs: number): Promise<void> {
+    const patience = AbortSignal.timeout(Math.max(1, deadlineMs - now()))
+    // A read that waits 1 ms: 0 means "for ever" to some stores.
+    while (!patience.aborted && (await step(1, patience)) > 0);
+  }
+
+  return {
+    start: () => {
+      loops = Promise.all([loop(), sweep()])
+    },
+    stop: async () => {
+      const deadlineMs = now() + (options.stopTimeoutMs ?? 5_000)
+      stopping.abort()
+      try {
+        await within(deadlineMs - now(), loops)
+        await within(deadlineMs - now(), flush(deadlineMs))
+      } catch (error) {
+        log.warn({ failing: describeError(error) }, 'the usage drain stopped before its log was empty')
+      }
+    },
+    drainOnce: () => step(1, stopping.signal),
+    drained: async (timeoutMs = 30_000) => {
+      const deadlineMs = now() + timeoutMs
+      while (!stopping.signal.aborted && now() < deadlineMs) {
+        const backlog = await usageLog.backlog().catch(() => undefined)
+        if (backlog === 0 && held === undefined) return true
+        await pause(20)
+      }
+      return false
+    },
+    state: () => state,
+  }
+}
+
+/** Rejects when the promise takes longer; its late outcome is of no interest then. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => reject(new Error(`no end within ${Math.round(ms)} ms`)), Math.max(1, ms))
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+    promise.catch(() => {})
+  }
+}

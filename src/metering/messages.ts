@@ -1,0 +1,100 @@
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { timestampFromMs } from '@bufbuild/protobuf/wkt'
+import {
+  CostComponent_Kind,
+  type CostSchema,
+  UsageSource as SourceNumber,
+  type UsageSchema,
+} from '../../gen/marketplace/v1/consumption_pb.ts'
+import { CallStatus as StatusNumber, type UsageRecordSchema } from '../../gen/marketplace/v1/usage_pb.ts'
+import type { CallStatus, TokenParts, UsageEvent, UsageSource } from './usage-event.ts'
+import { totalInput, totalOutput, totalTokens } from './usage-event.ts'
+
+/** What a call costs, with the lines that add up to it when they are known. */
+export interface CostFigures {
+  readonly nanos: number
+  /** ISO 4217; empty when unpriced. */
+  readonly currency: string
+  readonly priceVersion: string
+  readonly components?: readonly {
+    readonly kind: keyof typeof componentKinds
+    readonly quantity: number
+    readonly rateNanos: number
+    readonly nanos: number
+  }[]
+}
+
+/** The tokens of a call as callers see them: totals that include their parts. */
+export function usageMessage(tokens: TokenParts, source: UsageSource): MessageInitShape<typeof UsageSchema> {
+  return {
+    inputTokens: BigInt(totalInput(tokens)),
+    outputTokens: BigInt(totalOutput(tokens)),
+    totalTokens: BigInt(totalTokens(tokens)),
+    cachedInputTokens: BigInt(tokens.cachedInput),
+    cacheWriteInputTokens: BigInt(tokens.cacheWriteInput),
+    reasoningOutputTokens: BigInt(tokens.reasoningOutput),
+    source: sources[source],
+  }
+}
+
+/** The price of a call; `amount` is derived from the exact nano-units, last. */
+export function costMessage(cost: CostFigures): MessageInitShape<typeof CostSchema> {
+  return {
+    amount: cost.nanos / 1e9,
+    currency: cost.currency,
+    amountNanos: BigInt(cost.nanos),
+    priceVersion: cost.priceVersion,
+    breakdown: (cost.components ?? []).map((component) => ({
+      kind: componentKinds[component.kind],
+      quantity: BigInt(component.quantity),
+      rateNanos: BigInt(component.rateNanos),
+      amountNanos: BigInt(component.nanos),
+    })),
+  }
+}
+
+/** A row of the ledger. Its cost has no breakdown: the ledger keeps the sum and the version of the price. */
+export function usageRecordMessage(event: UsageEvent): MessageInitShape<typeof UsageRecordSchema> {
+  return {
+    id: event.id,
+    requestId: event.requestId,
+    consumerId: event.consumerId,
+    organizationId: event.organizationId,
+    serviceId: event.serviceId,
+    endpointId: event.endpointId,
+    keyId: event.keyId,
+    startTime: timestampFromMs(event.startMs),
+    durationMs: BigInt(event.durationMs),
+    status: statuses[event.status],
+    errorReason: event.errorReason,
+    usage: usageMessage(event.tokens, event.usageSource),
+    cost: costMessage({ nanos: event.costNanos, currency: event.currency, priceVersion: event.priceVersion }),
+    model: event.model,
+    attempt: event.attempt,
+    metadata: { ...event.metadata },
+  }
+}
+
+const sources: Readonly<Record<UsageSource, SourceNumber>> = {
+  provider: SourceNumber.PROVIDER,
+  partial: SourceNumber.PARTIAL,
+  estimated: SourceNumber.ESTIMATED,
+  none: SourceNumber.NONE,
+}
+
+const statuses: Readonly<Record<CallStatus, StatusNumber>> = {
+  succeeded: StatusNumber.SUCCEEDED,
+  failed: StatusNumber.FAILED,
+  deadline_exceeded: StatusNumber.DEADLINE_EXCEEDED,
+  cancelled: StatusNumber.CANCELLED,
+  abandoned: StatusNumber.ABANDONED,
+}
+
+const componentKinds = {
+  input: CostComponent_Kind.INPUT,
+  cached_input: CostComponent_Kind.CACHED_INPUT,
+  cache_write_input: CostComponent_Kind.CACHE_WRITE_INPUT,
+  output: CostComponent_Kind.OUTPUT,
+  reasoning_output: CostComponent_Kind.REASONING_OUTPUT,
+  request: CostComponent_Kind.REQUEST,
+} as const

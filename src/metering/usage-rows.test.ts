@@ -1,0 +1,41 @@
+import { randomUUID } from 'node:crypto'
+import { expect, test } from 'vitest'
+import { usageEvent } from '../../test/support/usage-events.ts'
+import { noTokens, type UsageEvent } from './usage-event.ts'
+import { usageColumns } from './usage-rows.ts'
+
+test.for<[string, Partial<UsageEvent>]>([
+  ['id is not a UUID', { id: 'x' }],
+  ['id is not a UUID', { id: randomUUID().toUpperCase() }],
+  ['requestId is not a UUID', { requestId: '' }],
+  ['consumerId is not a text of at most 128 characters', { consumerId: 'c'.repeat(129) }],
+  ['serviceId is not a text of at most 128 characters', { serviceId: 'a\0b' }],
+  ['startMs is out of range', { startMs: Number.NaN }],
+  ['startMs is out of range', { startMs: 9e15 }],
+  ['durationMs is out of range', { durationMs: Number.POSITIVE_INFINITY }],
+  ['tokens.output is not a count', { tokens: { ...noTokens, output: -1 } }],
+  ['tokens.input is not a count', { tokens: { ...noTokens, input: 0.5 } }],
+  ['costNanos is not a count', { costNanos: 2 ** 53 }],
+  ['attempt is out of range', { attempt: 1e12 }],
+])('rejects an event whose %s', ([reason, changes]) => {
+  const event = usageEvent(changes)
+  const { columns, rejected } = usageColumns([event, usageEvent()])
+  expect(rejected).toEqual([{ event, reason }])
+  expect(columns.ids).toHaveLength(1)
+})
+
+test('rejects what is no event at all', () => {
+  const { tokens: _, ...event } = usageEvent()
+  const damaged: UsageEvent[] = [JSON.parse('{}'), JSON.parse(JSON.stringify(event))]
+  expect(usageColumns(damaged).rejected.map(({ reason }) => reason)).toEqual(['id is not a UUID', 'a field is missing'])
+})
+
+test('makes the texts of callers and backends storable instead of rejecting them', () => {
+  const { columns, rejected } = usageColumns([
+    usageEvent({ model: `a\0b${'m'.repeat(500)}`, metadata: { 'k\0': 'v\ud800' }, durationMs: 1.6 }),
+  ])
+  expect(rejected).toEqual([])
+  expect(columns.models).toEqual([`a\uFFFDb${'m'.repeat(197)}`])
+  expect(columns.metadata).toEqual([JSON.stringify({ 'k\uFFFD': 'v\uFFFD' })])
+  expect(columns.durationsMs).toEqual([2])
+})

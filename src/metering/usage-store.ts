@@ -1,0 +1,122 @@
+import { TollgateError } from '../errors.ts'
+import { asStorageError, type Sql } from '../storage/postgres.ts'
+import type { CallStatus, UsageEvent, UsageSource } from './usage-event.ts'
+
+export interface UsageQuery {
+  readonly consumerId: string
+  /** Only the attempts of this call; undefined for all. */
+  readonly requestId?: string | undefined
+  /** 1 to 1000. */
+  readonly pageSize: number
+  /** nextPageToken of the page before; empty for the first. */
+  readonly pageToken: string
+}
+
+export interface UsagePage {
+  /** Newest first; traceparent is not kept and empty. */
+  readonly events: readonly UsageEvent[]
+  /** Empty on the last page. */
+  readonly nextPageToken: string
+}
+
+/**
+ * A page of a consumer's records, newest first. Pages do not shift when records arrive: the token names the last record
+ * seen, not a count. Throws INVALID_ARGUMENT for a token that is none of ours, STORAGE_UNAVAILABLE.
+ */
+export async function listUsageRecords(sql: Sql, query: UsageQuery): Promise<UsagePage> {
+  const after = query.pageToken === '' ? undefined : parsePageToken(query.pageToken)
+  const requestId = query.requestId ?? ''
+  // An id that is no UUID names no call.
+  if (requestId !== '' && !uuid.test(requestId)) return { events: [], nextPageToken: '' }
+  // Index usage_records_consumer read backwards, or usage_records_request.
+  const rows = await sql<UsageRow[]>`
+    select id, request_id as "requestId", organization_id as "organizationId", consumer_id as "consumerId",
+      service_id as "serviceId", endpoint_id as "endpointId", key_id as "keyId",
+      (extract(epoch from start_time) * 1000)::int8 as "startMs", duration_ms as "durationMs", status,
+      error_reason as "errorReason", input_tokens as "input", cached_input_tokens as "cachedInput",
+      cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
+      reasoning_output_tokens as "reasoningOutput", usage_source as "usageSource", cost_nanos as "costNanos", currency,
+      price_version as "priceVersion", model, attempt, metadata
+    from usage_records
+    where consumer_id = ${query.consumerId}
+      ${requestId === '' ? sql`` : sql`and request_id = ${requestId}`}
+      ${after === undefined ? sql`` : sql`and (start_time, id) < (to_timestamp(${after.startMs}::int8 / 1000.0), ${after.id}::uuid)`}
+    order by start_time desc, id desc
+    limit ${query.pageSize + 1}`.catch((error: unknown) => {
+    throw asStorageError(error)
+  })
+  const events = rows.slice(0, query.pageSize).map(toEvent)
+  const last = events.at(-1)
+  return { events, nextPageToken: rows.length > query.pageSize && last !== undefined ? pageToken(last) : '' }
+}
+
+export interface UsedTokensQuery {
+  readonly consumerId: string
+  readonly serviceId: string
+  /** Unix milliseconds, start of an hour; inclusive. */
+  readonly monthStartMs: number
+  /** Unix milliseconds, start of an hour; exclusive. */
+  readonly monthEndMs: number
+}
+
+/** Exact sum of all tokens that the ledger holds for a consumer and service in a period. Throws STORAGE_UNAVAILABLE. */
+export async function usedTokens(sql: Sql, query: UsedTokensQuery): Promise<number> {
+  // Primary key of usage_hourly: consumer, service, hour.
+  const [row] = await sql<[{ used: number }]>`
+    select coalesce(sum(input_tokens + cached_input_tokens + cache_write_input_tokens + output_tokens
+      + reasoning_output_tokens), 0)::int8 as used
+    from usage_hourly
+    where consumer_id = ${query.consumerId} and service_id = ${query.serviceId}
+      and hour >= to_timestamp(${query.monthStartMs}::int8 / 1000.0)
+      and hour < to_timestamp(${query.monthEndMs}::int8 / 1000.0)`.catch((error: unknown) => {
+    throw asStorageError(error)
+  })
+  return row.used
+}
+
+interface UsageRow {
+  readonly id: string
+  readonly requestId: string
+  readonly organizationId: string
+  readonly consumerId: string
+  readonly serviceId: string
+  readonly endpointId: string
+  readonly keyId: string
+  readonly startMs: number
+  readonly durationMs: number
+  readonly status: CallStatus
+  readonly errorReason: string
+  readonly input: number
+  readonly cachedInput: number
+  readonly cacheWriteInput: number
+  readonly output: number
+  readonly reasoningOutput: number
+  readonly usageSource: UsageSource
+  readonly costNanos: number
+  readonly currency: string
+  readonly priceVersion: string
+  readonly model: string
+  readonly attempt: number
+  readonly metadata: Record<string, string>
+}
+
+function toEvent(row: UsageRow): UsageEvent {
+  const { input, cachedInput, cacheWriteInput, output, reasoningOutput, ...rest } = row
+  return { ...rest, tokens: { input, cachedInput, cacheWriteInput, output, reasoningOutput }, traceparent: '' }
+}
+
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
+function pageToken(last: UsageEvent): string {
+  return Buffer.from(`1.${last.startMs}.${last.id}`).toString('base64url')
+}
+
+function parsePageToken(token: string): { startMs: number; id: string } {
+  const [version, start, id] = Buffer.from(token, 'base64url').toString().split('.')
+  if (version !== '1' || start === undefined || !/^\d{1,13}$/.test(start) || id === undefined || !uuid.test(id)) {
+    throw new TollgateError('INVALID_ARGUMENT', 'page_token is not one that an earlier page returned.', {
+      fields: [{ field: 'page_token', description: 'take next_page_token of the page before, unchanged' }],
+    })
+  }
+  return { startMs: Number(start), id }
+}
