@@ -8,7 +8,7 @@ export interface LimitOverrides {
   readonly requestsPerSecond?: number
   /** Capacity of the request bucket; default twice the rate. */
   readonly requestBurst?: number
-  /** Tokens of a UTC month; 0 refuses every call that costs a token. */
+  /** Tokens of a UTC month; 0 refuses every call. */
   readonly tokensPerMonth?: number
 }
 

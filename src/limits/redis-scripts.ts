@@ -1,0 +1,75 @@
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { TollgateError } from '../errors.ts'
+import type { RedisClient } from '../storage/redis.ts'
+
+export type ScriptName = 'admit' | 'settle' | 'sweep' | 'read' | 'acknowledge' | 'retire'
+
+/** The Lua scripts beside this file, each with the common prelude, run by digest. */
+export class RedisScripts {
+  readonly #redis: RedisClient
+  readonly #scripts: ReadonlyMap<ScriptName, { readonly lua: string; readonly sha: string }>
+
+  private constructor(redis: RedisClient, scripts: ReadonlyMap<ScriptName, { lua: string; sha: string }>) {
+    this.#redis = redis
+    this.#scripts = scripts
+  }
+
+  /** Reads the scripts from disk; Redis learns each when it is first run. */
+  static async load(redis: RedisClient): Promise<RedisScripts> {
+    const prelude = await read('buckets')
+    const names: readonly ScriptName[] = ['admit', 'settle', 'sweep', 'read', 'acknowledge', 'retire']
+    const scripts = new Map<ScriptName, { lua: string; sha: string }>()
+    for (const name of names) {
+      const lua = `${prelude}\n${await read(name)}`
+      scripts.set(name, { lua, sha: createHash('sha1').update(lua).digest('hex') })
+    }
+    return new RedisScripts(redis, scripts)
+  }
+
+  /** Runs one script atomically. Every failure is LIMITS_UNAVAILABLE: the caller cannot know whether it ran. */
+  async run(name: ScriptName, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    const script = this.#scripts.get(name)
+    if (script === undefined) throw new TollgateError('INTERNAL', `no script ${name}`)
+    return command(async () => {
+      try {
+        return await this.#redis.call('evalsha', script.sha, keys.length, ...keys, ...args)
+      } catch (error) {
+        if (!isReply(error, 'NOSCRIPT')) throw error
+        return await this.#redis.call('eval', script.lua, keys.length, ...keys, ...args)
+      }
+    })
+  }
+}
+
+/** Runs a command; what fails becomes LIMITS_UNAVAILABLE with the cause inside. */
+export async function command<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return await run()
+  } catch (cause) {
+    throw new TollgateError('LIMITS_UNAVAILABLE', 'limits cannot be checked at the moment', { cause })
+  }
+}
+
+/** True for an error answer of Redis that begins with the given code, also inside a TollgateError. */
+export function isReply(error: unknown, code: string): boolean {
+  if (error instanceof TollgateError) return isReply(error.cause, code)
+  return error instanceof Error && error.message.startsWith(code)
+}
+
+/** A reply that must be an array. */
+export function asArray(reply: unknown): readonly unknown[] {
+  return Array.isArray(reply) ? reply : []
+}
+
+/** Name and value pairs, as XINFO answers them. */
+export function asFacts(reply: unknown): ReadonlyMap<string, unknown> {
+  const flat = asArray(reply)
+  const facts = new Map<string, unknown>()
+  for (let index = 0; index + 1 < flat.length; index += 2) facts.set(String(flat[index]), flat[index + 1])
+  return facts
+}
+
+function read(name: string): Promise<string> {
+  return readFile(new URL(`./${name}.lua`, import.meta.url), 'utf8')
+}
