@@ -1,0 +1,118 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { constants, type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
+import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
+import { boundedText, messageMaxBytes } from './connect-error.ts'
+import { bodyIsUnread, endAnswer } from './early-answer.ts'
+
+export type Request = IncomingMessage | Http2ServerRequest
+export type Response = ServerResponse | Http2ServerResponse
+
+/**
+ * Writes an answer of the router and returns when it left or its caller is gone. Once `signal` is aborted it has
+ * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it.
+ */
+export async function writeAnswer(
+  answer: UniversalServerResponse,
+  request: Request,
+  response: Response,
+  signal: AbortSignal,
+): Promise<void> {
+  const chunks = answer.body?.[Symbol.asyncIterator]()
+  const stopWatching = cutAfter(signal, response)
+  try {
+    // The first chunk before the headers: until then the implementation may still set some.
+    let chunk = await chunks?.next()
+    response.statusCode = answer.status
+    answer.header?.forEach((value, name) => {
+      response.setHeader(name, value)
+    })
+    announceClose(request, response)
+    for (; chunk !== undefined && chunk.done !== true; chunk = await chunks?.next()) {
+      if (!(await write(response, chunk.value))) return
+    }
+    if (answer.trailer !== undefined) response.addTrailers(trailersOf(answer.trailer))
+    await endAnswer(request, response)
+  } finally {
+    stopWatching()
+    chunks?.return?.().catch(() => {})
+  }
+}
+
+/** Answers with one body of text; a HEAD request gets its headers. */
+export async function answerWhole(
+  request: Request,
+  response: Response,
+  status: number,
+  headers: Readonly<Record<string, string>>,
+  body = '',
+): Promise<void> {
+  const stopWatching = cutAfter(AbortSignal.timeout(writeGraceMs), response)
+  try {
+    response.statusCode = status
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value)
+    const bytes = Buffer.from(body)
+    if (bytes.length > 0) response.setHeader('content-length', bytes.length)
+    announceClose(request, response)
+    if (bytes.length > 0 && request.method !== 'HEAD' && !(await write(response, bytes))) return
+    await endAnswer(request, response)
+  } finally {
+    stopWatching()
+  }
+}
+
+const writeGraceMs = 5000
+
+/** HTTP/1.1 cannot leave a body unread and keep the connection. */
+function announceClose(request: Request, response: Response): void {
+  if (request.httpVersionMajor === 1 && bodyIsUnread(request)) response.setHeader('connection', 'close')
+}
+
+/** Resolves when more may be written; to false when the caller is gone. */
+async function write(response: Response, bytes: Uint8Array): Promise<boolean> {
+  if (isGone(response)) return false
+  if (writeChunk(response, bytes)) return true
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const again = (): void => resolve()
+  response.on('drain', again)
+  response.on('close', again)
+  if (isGone(response)) resolve()
+  await promise
+  response.off('drain', again)
+  response.off('close', again)
+  return !isGone(response)
+}
+
+function writeChunk(response: Response, bytes: Uint8Array): boolean {
+  return response instanceof Http2ServerResponse ? response.write(bytes) : response.write(bytes)
+}
+
+function isGone(response: Response): boolean {
+  return response instanceof Http2ServerResponse ? response.stream.destroyed : response.destroyed
+}
+
+/** Cuts the stream some time after the signal; returns how to stop watching. */
+function cutAfter(signal: AbortSignal, response: Response): () => void {
+  let timer: NodeJS.Timeout | undefined
+  const onAbort = (): void => {
+    timer = setTimeout(() => {
+      if (response instanceof Http2ServerResponse) response.stream.close(constants.NGHTTP2_CANCEL)
+      else response.destroy()
+    }, writeGraceMs)
+  }
+  if (signal.aborted) onAbort()
+  else signal.addEventListener('abort', onAbort, { once: true })
+  return () => {
+    signal.removeEventListener('abort', onAbort)
+    clearTimeout(timer)
+  }
+}
+
+/** Errors of the decoder quote what they could not decode, of any length: clients drop trailers that are too large. */
+function trailersOf(trailer: Headers): Record<string, string> {
+  const trailers = Object.fromEntries(trailer)
+  const message = trailers['grpc-message']
+  if (message !== undefined && message.length > messageMaxBytes) {
+    trailers['grpc-message'] = encodeURIComponent(boundedText(decodeURIComponent(message), messageMaxBytes))
+  }
+  return trailers
+}

@@ -1,0 +1,50 @@
+import { cors } from '@connectrpc/connect'
+import type { Request, Response } from './answer.ts'
+
+/**
+ * Lets scripts of the configured origins call over gRPC-Web and Connect. Origins are compared exactly
+ * (scheme, host, port); "*" allows all of them, which is safe as far as credentials go: the gate reads no cookie.
+ */
+export function createCors(origins: readonly string[]): Cors {
+  const allowed: ReadonlySet<string> = new Set(origins)
+  return {
+    apply(request, response) {
+      const { origin } = request.headers
+      const preflight = request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined
+      if (origin === undefined) return preflight ? 'refused' : 'pass'
+      response.setHeader('vary', 'origin')
+      if (!allowed.has(origin) && !allowed.has('*')) return preflight ? 'refused' : 'pass'
+      response.setHeader('access-control-allow-origin', origin)
+      if (!preflight) {
+        response.setHeader('access-control-expose-headers', exposedHeaders)
+        return 'pass'
+      }
+      response.setHeader('access-control-allow-methods', cors.allowedMethods.join(', '))
+      response.setHeader('access-control-allow-headers', allowedHeaders)
+      response.setHeader('access-control-max-age', String(preflightMaxAgeS))
+      return 'preflight'
+    },
+  }
+}
+
+export interface Cors {
+  /**
+   * Sets what a browser must see. `preflight`: answer 204 with these headers; `refused`: a preflight from elsewhere,
+   * answer 403; `pass`: go on with the request, the browser enforces the rest.
+   */
+  apply(request: Request, response: Response): 'pass' | 'preflight' | 'refused'
+}
+
+const allowedHeaders = [...cors.allowedHeaders, 'authorization', 'x-api-key', 'traceparent', 'tracestate'].join(', ')
+
+const exposedHeaders = [
+  ...cors.exposedHeaders,
+  'x-request-id',
+  'retry-after',
+  'x-ratelimit-limit',
+  'x-ratelimit-remaining',
+  'x-ratelimit-reset',
+].join(', ')
+
+/** Two hours: the longest that Chromium honours. */
+const preflightMaxAgeS = 7200

@@ -1,0 +1,68 @@
+import { TollgateError } from '../errors.ts'
+import type { Middleware } from './middleware.ts'
+import type { ServerCall } from './server-call.ts'
+
+export interface DeadlineOptions {
+  /** Applies when the caller names no timeout, in milliseconds. */
+  readonly defaultDeadlineMs: number
+  /** A longer timeout is shortened to this one: a caller that asks for more is served, not refused. */
+  readonly maxDeadlineMs: number
+  /** Applies to long-lived streams whose caller names no timeout: their connection ends before it. */
+  readonly longLivedMs: number
+}
+
+/**
+ * Aborts the call's signal with DEADLINE_EXCEEDED when its time is up. Whoever waits for the call races against the
+ * signal, so the caller is answered then, whatever the implementation does.
+ */
+export function limitDeadlines(options: DeadlineOptions): Middleware {
+  return {
+    name: 'deadline',
+    why: 'before authentication, which may wait for others and must not outlast the caller',
+    phase: 'headers',
+    enter(call) {
+      const asked = askedTimeoutMs(call)
+      const timeoutMs = call.rpc.longLived
+        ? (asked ?? options.longLivedMs)
+        : Math.min(asked ?? options.defaultDeadlineMs, options.maxDeadlineMs)
+      const timerMs = Math.min(timeoutMs, longestTimerMs)
+      call.deadlineMs = Date.now() + timerMs
+      call.deadlineTimer = setTimeout(() => {
+        call.abort(
+          new TollgateError('DEADLINE_EXCEEDED', `the call did not finish within ${timeoutMs} ms`, {
+            metadata: { timeoutMs: String(timeoutMs) },
+          }),
+        )
+      }, timerMs)
+    },
+    exit(call) {
+      clearTimeout(call.deadlineTimer)
+    },
+  }
+}
+
+/** The timeout that the caller names in milliseconds; throws INVALID_ARGUMENT when it is malformed. */
+function askedTimeoutMs(call: ServerCall): number | undefined {
+  const grpc = call.header('grpc-timeout')
+  if (grpc !== undefined) {
+    const [, digits, unit] = /^(\d{1,8})([HMSmun])$/.exec(grpc) ?? []
+    if (digits === undefined) throw malformed('grpc-timeout', 'up to 8 digits and one of H, M, S, m, u, n')
+    return Number(digits) * (unitMs[unit ?? ''] ?? 1)
+  }
+  const connect = call.header('connect-timeout-ms')
+  if (connect === undefined) return undefined
+  if (!/^\d{1,10}$/.test(connect)) throw malformed('connect-timeout-ms', 'up to 10 digits')
+  return Number(connect)
+}
+
+function malformed(header: string, expected: string): TollgateError {
+  return new TollgateError('INVALID_ARGUMENT', `header ${header} is malformed: expected ${expected}`, {
+    fields: [{ field: header, description: `expected ${expected}` }],
+  })
+}
+
+/** https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, "TimeoutUnit". */
+const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 }
+
+/** Node runs longer timers at once. */
+const longestTimerMs = 2 ** 31 - 1

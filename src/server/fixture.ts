@@ -1,0 +1,172 @@
+import { create } from '@bufbuild/protobuf'
+import { type Client, createClient, type Transport } from '@connectrpc/connect'
+import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node'
+import { pino } from 'pino'
+import { ConsumptionService, QuotaStatusSchema } from '../../gen/marketplace/v1/consumption_pb.ts'
+import type { Call } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import type { Principal } from '../identity/principal.ts'
+import type { CallObserver } from './observe.ts'
+import { register, type ServiceRegistration } from './rpc.ts'
+import { type RunningServer, type ServerOptions, startServer } from './server.ts'
+
+/**
+ * A server for tests of this folder: the real one, on a free port, with an implementation of ConsumptionService that
+ * does what `service_id` says.
+ */
+export async function startFixture(overrides: Partial<ServerOptions> = {}): Promise<Fixture> {
+  const ended: Fixture['ended'] = []
+  const lines: string[] = []
+  const calls: Call[] = []
+  const held = Promise.withResolvers<void>()
+  const observer: CallObserver = {
+    start: () => {},
+    end: (_call, method, { error }) => ended.push({ rpc: method.name, reason: error?.reason ?? 'OK' }),
+  }
+  const server = await startServer({
+    host: '127.0.0.1',
+    port: 0,
+    services: [consumption(calls, held.promise)],
+    pages: { '/health': async () => ({ status: 200, contentType: 'application/json', body: '{"status":"ok"}' }) },
+    authenticate,
+    rbac: true,
+    corsOrigins: ['https://console.example'],
+    maxMessageBytes: 4 * 1024 * 1024,
+    defaultDeadlineMs: 30_000,
+    maxDeadlineMs: 60_000,
+    maxStreamsPerConnection: 1000,
+    maxConnectionAgeMs: 600_000,
+    headersTimeoutMs: 10_000,
+    bodyTimeoutMs: 30_000,
+    keepAliveMs: 30_000,
+    drainMs: 10_000,
+    log: pino({ level: 'debug' }, { write: (line: string) => void lines.push(line) }),
+    observer,
+    newId: () => crypto.randomUUID(),
+    ...overrides,
+  })
+  return { server, calls, ended, lines, release: held.resolve, close: () => server.close() }
+}
+
+export interface Fixture {
+  readonly server: RunningServer
+  /** What the implementation was called with, in order. */
+  readonly calls: readonly Call[]
+  /** What the observer was told, in order. */
+  readonly ended: { readonly rpc: string; readonly reason: string }[]
+  /** Log lines. */
+  readonly lines: readonly string[]
+  /** Lets the calls to the service "held" answer. */
+  release(): void
+  close(): Promise<void>
+}
+
+export const ownConsumer = '018f0000-0000-7000-8000-000000000001'
+
+/** Keys that the fixture knows. */
+export const keys = { own: 'tg_own', noRoles: 'tg_no_roles', admin: 'tg_admin' } as const
+
+export const wires = {
+  grpc: (baseUrl: string): Transport => createGrpcTransport({ baseUrl }),
+  'grpc-web over HTTP/2': (baseUrl) => createGrpcWebTransport({ baseUrl, httpVersion: '2' }),
+  'grpc-web over HTTP/1.1': (baseUrl) => createGrpcWebTransport({ baseUrl, httpVersion: '1.1' }),
+  'Connect JSON over HTTP/1.1': (baseUrl) =>
+    createConnectTransport({ baseUrl, httpVersion: '1.1', useBinaryFormat: false }),
+  'Connect binary over HTTP/1.1': (baseUrl) =>
+    createConnectTransport({ baseUrl, httpVersion: '1.1', useBinaryFormat: true }),
+  'Connect JSON over HTTP/2': (baseUrl) =>
+    createConnectTransport({ baseUrl, httpVersion: '2', useBinaryFormat: false }),
+  'Connect binary over HTTP/2': (baseUrl) =>
+    createConnectTransport({ baseUrl, httpVersion: '2', useBinaryFormat: true }),
+} as const satisfies Record<string, (baseUrl: string) => Transport>
+
+export type Wire = keyof typeof wires
+
+export const wireNames: readonly Wire[] = [
+  'grpc',
+  'grpc-web over HTTP/2',
+  'grpc-web over HTTP/1.1',
+  'Connect JSON over HTTP/1.1',
+  'Connect binary over HTTP/1.1',
+  'Connect JSON over HTTP/2',
+  'Connect binary over HTTP/2',
+]
+
+export function clientOf(fixture: Fixture, wire: Wire): Client<typeof ConsumptionService> {
+  return createClient(ConsumptionService, wires[wire](fixture.server.address))
+}
+
+export function as(key: string): { headers: { authorization: string } } {
+  return { headers: { authorization: `Bearer ${key}` } }
+}
+
+/** Waits until `check` holds, for at most 10 seconds. */
+export async function until(check: () => boolean): Promise<void> {
+  const giveUp = Date.now() + 10_000
+  while (!check()) {
+    if (Date.now() > giveUp) throw new Error(`never came true: ${check}`)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+async function authenticate(credential: string | undefined): Promise<Principal> {
+  const key = { kind: 'key', keyId: 'k1', consumerId: ownConsumer, organizationId: 'o1' } as const
+  switch (credential) {
+    case keys.own:
+      return { ...key, roles: ['consumer'] }
+    case keys.noRoles:
+      return { ...key, roles: [] }
+    case keys.admin:
+      return { kind: 'administrator', roles: ['admin'] }
+    case undefined:
+      throw new TollgateError('CREDENTIAL_MISSING', 'no credential')
+    default:
+      throw new TollgateError('CREDENTIAL_INVALID', 'the credential is not known')
+  }
+}
+
+function consumption(calls: Call[], held: Promise<void>): ServiceRegistration {
+  return register(ConsumptionService, {
+    async routeRequest({ serviceId, payload }, call) {
+      calls.push(call)
+      switch (serviceId) {
+        case 'held':
+          await held
+          break
+        case 'deaf':
+          // Ignores its signal for as long as it likes.
+          await held
+          throw new Error('too late for anybody')
+        case 'crash':
+          throw new Error('password of the database is hunter2')
+        case 'limited':
+          throw new TollgateError('RATE_LIMITED', 'too many requests', {
+            retryAfterMs: 1500,
+            metadata: { limit: 'requests_per_second' },
+            limits: [
+              {
+                subject: 'consumer:c1',
+                limit: 'requests_per_second',
+                capacity: 20,
+                remaining: 0,
+                unit: 'requests',
+                resetAtMs: Date.now() + 2000,
+              },
+            ],
+          })
+        default:
+          if (serviceId.startsWith('unknown')) {
+            throw new TollgateError('SERVICE_NOT_FOUND', `no service "${serviceId} ${'é😀'.repeat(5000)}"`, {
+              metadata: { service: 'x'.repeat(20_000) },
+            })
+          }
+      }
+      call.setResponseHeader('x-served', serviceId)
+      return { requestId: call.id, responseData: payload }
+    },
+    async checkQuota({ serviceId }, call) {
+      calls.push(call)
+      return create(QuotaStatusSchema, { serviceId, limit: 100_000n, tier: 'basic' })
+    },
+  })
+}

@@ -1,0 +1,231 @@
+import { readFile } from 'node:fs/promises'
+import { createServer as createHttp1, type Server as Http1Server, type IncomingMessage } from 'node:http'
+import { createServer as createHttp2, type Http2Server, type ServerHttp2Session } from 'node:http2'
+import { type AddressInfo, createServer as createTcp, type Server, type Socket } from 'node:net'
+import { createServer as createTls, TLSSocket } from 'node:tls'
+import type { Logger } from 'pino'
+import type { Request, Response } from './answer.ts'
+
+export interface ListenerOptions {
+  readonly host: string
+  /** 0 takes any free port. */
+  readonly port: number
+  /** PEM files. With them the port speaks TLS 1.3 only. */
+  readonly tls?: { readonly certPath: string; readonly keyPath: string }
+  readonly maxStreamsPerConnection: number
+  /** Age at which a connection is asked to close, give or take a tenth, so that load balancers spread callers anew. */
+  readonly maxConnectionAgeMs: number
+  /** Time for the first bytes, the TLS handshake, and the headers of an HTTP/1.1 request. */
+  readonly headersTimeoutMs: number
+  /** Time for the body of an HTTP/1.1 request. */
+  readonly bodyTimeoutMs: number
+  /** Interval of HTTP/2 pings, and how long an idle HTTP/1.1 connection is kept. */
+  readonly keepAliveMs: number
+  /** Time that calls of a connection get after it was asked to close. */
+  readonly drainMs: number
+  readonly log: Logger
+}
+
+/** One port for HTTP/1.1 and HTTP/2, in clear or over TLS. */
+export interface Listener {
+  readonly host: string
+  readonly port: number
+  /** Accepts no more connections, and asks the open ones to close when their requests are answered. Idempotent. */
+  drain(): void
+  /** Resolves when the last connection is gone. */
+  readonly closed: Promise<void>
+  /** Cuts every connection. */
+  destroy(): void
+}
+
+/**
+ * Listens. Node's HTTP/2 server does not speak HTTP/1.1 in clear, so a plain server looks at the first bytes of each
+ * connection and hands it to the one or the other; over TLS the client says which in ALPN. Rejects when the port is
+ * taken or a certificate cannot be read.
+ */
+export async function listen(
+  options: ListenerOptions,
+  handle: (request: Request, response: Response) => void,
+): Promise<Listener> {
+  const { log } = options
+  const sockets = new Set<Socket>()
+  const aged = new WeakSet<object>()
+  let draining = false
+  const http1 = http1Server(options, (request, response) => {
+    if (draining || aged.has(request.socket)) response.setHeader('connection', 'close')
+    handle(request, response)
+  })
+  const sessions = new Set<ServerHttp2Session>()
+  const http2 = http2Server(options, sessions, handle)
+
+  const accept = (socket: Socket): void => {
+    sockets.add(socket)
+    // The raw socket needs a listener of its own: before the hand-over nobody else has one.
+    socket.on('error', (err) => log.debug({ err }, 'connection failed'))
+    const age = setTimeout(() => aged.add(socket), jittered(options.maxConnectionAgeMs))
+    socket.once('close', () => {
+      clearTimeout(age)
+      sockets.delete(socket)
+    })
+    if (socket instanceof TLSSocket && socket.alpnProtocol === 'h2') http2.emit('connection', socket)
+    else sniff(socket, options.headersTimeoutMs, (isHttp2) => (isHttp2 ? http2 : http1).emit('connection', socket))
+  }
+  const server = await acceptor(options, accept)
+  server.maxConnections = maxConnections
+  const closed = new Promise<void>((resolve) => server.once('close', resolve))
+  const { address, port } = await listening(server, options)
+  // Without it the HTTP/1.1 server, which does not listen itself, never checks its header timeouts.
+  http1.emit('listening')
+  server.on('error', (err) => log.error({ err }, 'listener failed'))
+  return {
+    host: address,
+    port,
+    closed,
+    drain() {
+      if (draining) return
+      draining = true
+      server.close()
+      // Stops the timeout checks that "listening" started; the server itself was never listening.
+      http1.close()
+      http1.closeIdleConnections()
+      for (const session of sessions) session.close()
+    },
+    destroy() {
+      for (const session of sessions) session.destroy()
+      for (const socket of sockets) socket.destroy()
+    },
+  }
+}
+
+/** Connections beyond it are closed as they come: each costs a socket and some kilobytes. */
+const maxConnections = 20_000
+
+/** How much of a request's body may be on its way before it is read; Node's 64 KiB make large bodies crawl. */
+const streamWindowBytes = 1024 * 1024
+
+/** The same for all streams of a connection together. */
+const connectionWindowBytes = 8 * 1024 * 1024
+
+function http1Server(
+  options: ListenerOptions,
+  handle: (request: IncomingMessage, response: Extract<Response, { assignSocket: unknown }>) => void,
+): Http1Server {
+  const server = createHttp1(
+    {
+      headersTimeout: options.headersTimeoutMs,
+      requestTimeout: options.headersTimeoutMs + options.bodyTimeoutMs,
+      connectionsCheckingInterval: Math.min(options.headersTimeoutMs, 5000),
+      keepAliveTimeout: options.keepAliveMs,
+    },
+    handle,
+  )
+  server.on('clientError', (err, socket) => {
+    options.log.debug({ err }, 'request is not HTTP/1.1')
+    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
+    else socket.destroy()
+  })
+  return server
+}
+
+function http2Server(
+  options: ListenerOptions,
+  sessions: Set<ServerHttp2Session>,
+  handle: (request: Request, response: Response) => void,
+): Http2Server {
+  const settings = {
+    maxConcurrentStreams: options.maxStreamsPerConnection,
+    initialWindowSize: streamWindowBytes,
+    maxHeaderListSize: 32 * 1024,
+  }
+  const server = createHttp2({ settings }, handle)
+  server.on('sessionError', (err) => options.log.debug({ err }, 'HTTP/2 session failed'))
+  server.on('session', (session) => {
+    sessions.add(session)
+    session.setLocalWindowSize(connectionWindowBytes)
+    const pings = setInterval(pingOrDestroy(session), options.keepAliveMs)
+    let grace: NodeJS.Timeout | undefined
+    const age = setTimeout(() => {
+      session.close()
+      grace = setTimeout(() => session.destroy(), options.drainMs)
+    }, jittered(options.maxConnectionAgeMs))
+    session.once('close', () => {
+      clearInterval(pings)
+      clearTimeout(age)
+      clearTimeout(grace)
+      sessions.delete(session)
+    })
+  })
+  return server
+}
+
+/** A peer that did not answer the last ping when the next one is due is gone. */
+function pingOrDestroy(session: ServerHttp2Session): () => void {
+  let answered = true
+  return () => {
+    if (!answered) return session.destroy()
+    answered = false
+    session.ping(() => {
+      answered = true
+    })
+  }
+}
+
+/** Reads until it is clear whether the bytes are HTTP/2's connection preface, puts them back, and says so. */
+function sniff(socket: Socket, timeoutMs: number, handOver: (isHttp2: boolean) => void): void {
+  const timer = setTimeout(() => socket.destroy(), timeoutMs)
+  socket.once('close', () => clearTimeout(timer))
+  let seen = Buffer.alloc(0)
+  const onReadable = (): void => {
+    for (let chunk: unknown = socket.read(); Buffer.isBuffer(chunk); chunk = socket.read()) {
+      seen = Buffer.concat([seen, chunk])
+    }
+    const length = Math.min(seen.length, preface.length)
+    const isPrefix = seen.compare(preface, 0, length, 0, length) === 0
+    if (isPrefix && seen.length < preface.length && !socket.readableEnded) return
+    socket.off('readable', onReadable)
+    clearTimeout(timer)
+    if (socket.destroyed || socket.readableEnded) return void socket.destroy()
+    socket.unshift(seen)
+    handOver(isPrefix)
+  }
+  socket.on('readable', onReadable)
+}
+
+const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
+
+async function acceptor(
+  { tls, headersTimeoutMs, log }: ListenerOptions,
+  accept: (socket: Socket) => void,
+): Promise<Server> {
+  if (tls === undefined) return createTcp({ noDelay: true, keepAlive: true }, accept)
+  const [cert, key] = await Promise.all([readFile(tls.certPath), readFile(tls.keyPath)])
+  const server = createTls(
+    {
+      cert,
+      key,
+      minVersion: 'TLSv1.3',
+      ALPNProtocols: ['h2', 'http/1.1'],
+      handshakeTimeout: headersTimeoutMs,
+      noDelay: true,
+      keepAlive: true,
+    },
+    accept,
+  )
+  server.on('tlsClientError', (err) => log.debug({ err }, 'TLS handshake failed'))
+  return server
+}
+
+async function listening(server: Server, { host, port }: ListenerOptions): Promise<AddressInfo> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  server.once('error', reject)
+  server.listen({ host, port }, resolve)
+  await promise
+  server.off('error', reject)
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('the listener has no address')
+  return address
+}
+
+function jittered(ms: number): number {
+  return ms * (0.9 + Math.random() * 0.2)
+}

@@ -1,0 +1,83 @@
+import type { TollgateError } from '../errors.ts'
+import type { ServerCall } from './server-call.ts'
+
+/**
+ * The chain that every call goes through, on every wire. It is data: an ordered list of named entries.
+ *
+ * Entries of phase `headers` run before a byte of the body is read, so that what they refuse costs nothing. Entries of
+ * phase `message` run on each decoded request message. `exit` runs in reverse order, once, for those that were entered,
+ * after the answer left.
+ */
+export interface Middleware {
+  readonly name: MiddlewareName
+  /** Why it stands where it stands. */
+  readonly why: string
+  readonly phase: 'headers' | 'message'
+  /** Throws a TollgateError to refuse the call. */
+  enter?(call: ServerCall): void | Promise<void>
+  /** Must not throw. */
+  exit?(call: ServerCall, outcome: Outcome): void
+}
+
+/** How a call ended. */
+export interface Outcome {
+  /** From the arrival of the headers to the end of the answer, in milliseconds. */
+  readonly ms: number
+  /** What the caller was told; absent when the call succeeded. */
+  readonly error?: TollgateError
+}
+
+/** The one order; {@link createChain} refuses any other. */
+export const middlewareOrder = [
+  'trace',
+  'observe',
+  'deadline',
+  'authenticate',
+  'authorize',
+  'consumer',
+  'validate',
+] as const
+
+export type MiddlewareName = (typeof middlewareOrder)[number]
+
+export interface Chain {
+  readonly middlewares: readonly Middleware[]
+  /** Phase `headers`; rejects with the refusal. */
+  headers(call: ServerCall): Promise<void>
+  /** Phase `message`, for `call.request`; rejects with the refusal. */
+  message(call: ServerCall): Promise<void>
+  exit(call: ServerCall, outcome: Outcome): void
+}
+
+/** Throws when the list is not exactly {@link middlewareOrder}, or when a message entry stands before a headers entry. */
+export function createChain(middlewares: readonly Middleware[]): Chain {
+  const names = middlewares.map((middleware) => middleware.name)
+  if (names.join() !== middlewareOrder.join()) {
+    throw new Error(`middleware order is ${names.join(', ')}; it must be ${middlewareOrder.join(', ')}`)
+  }
+  const ofHeaders = middlewares.filter((middleware) => middleware.phase === 'headers')
+  const ofMessage = middlewares.slice(ofHeaders.length)
+  if (ofMessage.some((middleware) => middleware.phase === 'headers')) {
+    throw new Error('a middleware of phase "message" stands before one of phase "headers"')
+  }
+  return {
+    middlewares,
+    async headers(call) {
+      for (const middleware of ofHeaders) {
+        call.entered++
+        const entering = middleware.enter?.(call)
+        if (entering !== undefined) await entering
+      }
+    },
+    async message(call) {
+      call.entered = middlewares.length
+      for (const middleware of ofMessage) {
+        const entering = middleware.enter?.(call)
+        if (entering !== undefined) await entering
+      }
+    },
+    exit(call, outcome) {
+      for (const middleware of middlewares.slice(0, call.entered).reverse()) middleware.exit?.(call, outcome)
+    },
+  }
+}

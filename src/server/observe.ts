@@ -1,0 +1,51 @@
+import type { DescMethod } from '@bufbuild/protobuf'
+import type { Logger } from 'pino'
+import type { Call } from '../call.ts'
+import { reasons } from '../errors.ts'
+import type { Middleware, Outcome } from './middleware.ts'
+
+/** Told of every call once at its start and once at its end, refused ones included. Must not throw. */
+export interface CallObserver {
+  start(call: Call, method: DescMethod): void
+  end(call: Call, method: DescMethod, outcome: Outcome): void
+}
+
+/**
+ * Counts calls and writes the access log: `error` with the cause for INTERNAL, `info` for the other failures of ours,
+ * `debug` for the rest. A line never holds a payload, a header value or a credential.
+ */
+export function observeCalls(observer: CallObserver, log: Logger): Middleware {
+  return {
+    name: 'observe',
+    why: 'before everything that can refuse, so that refused calls are counted and logged too',
+    phase: 'headers',
+    enter(call) {
+      observer.start(call, call.rpc.method)
+    },
+    exit(call, outcome) {
+      observer.end(call, call.rpc.method, outcome)
+      const { error, ms } = outcome
+      const level = error === undefined ? 'debug' : levelOf(reasons[error.reason].grpc)
+      if (!log.isLevelEnabled(level)) return
+      log[level](
+        {
+          callId: call.id,
+          rpc: call.rpc.name,
+          peer: call.peerAddress,
+          code: error === undefined ? 0 : reasons[error.reason].grpc,
+          ms: Math.round(ms * 1000) / 1000,
+          traceId: call.span.spanContext().traceId,
+          ...(error !== undefined && { reason: error.reason }),
+          ...(call.principal.kind === 'key' && { keyId: call.principal.keyId }),
+          ...(level === 'error' && { err: error?.cause }),
+        },
+        'call',
+      )
+    },
+  }
+}
+
+function levelOf(code: number): 'error' | 'info' | 'debug' {
+  if (code === 13) return 'error'
+  return code === 2 || code === 14 || code === 15 ? 'info' : 'debug'
+}

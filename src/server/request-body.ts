@@ -1,0 +1,109 @@
+import type { IncomingMessage } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
+import { TollgateError } from '../errors.ts'
+import { failCall, messageTooLarge } from './connect-error.ts'
+import { callerGone, type ServerCall } from './server-call.ts'
+
+export interface BodyLimits {
+  /** Largest message as sent, in bytes. */
+  readonly maxMessageBytes: number
+  /** Longest time until the whole body is there, in milliseconds; undefined for streams of the caller. */
+  readonly bodyTimeoutMs: number | undefined
+  /** True when messages come in length-prefixed envelopes, false when the body is one message. */
+  readonly enveloped: boolean
+}
+
+/**
+ * The body of a request, chunk by chunk. Fails with what the caller shall see: MESSAGE_TOO_LARGE as soon as a length is
+ * announced that is over the limit, and with the reason of the call's signal while it waits for bytes.
+ *
+ * Node's own iterator would destroy the request when it is left early, and with it the answer.
+ */
+export async function* readBody(
+  request: IncomingMessage | Http2ServerRequest,
+  call: ServerCall,
+  limits: BodyLimits,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const timer = limits.bodyTimeoutMs === undefined ? undefined : setTimeout(tooSlow, limits.bodyTimeoutMs, call, limits)
+  try {
+    const check = limits.enveloped ? envelopeCheck(limits) : lengthCheck(limits, request.headers['content-length'])
+    for (;;) {
+      call.signal.throwIfAborted()
+      const chunk: unknown = request.read()
+      if (chunk instanceof Uint8Array) {
+        check(chunk)
+        yield chunk
+      } else if (request.readableEnded) {
+        return
+      } else if (request.destroyed) {
+        throw callerGone()
+      } else {
+        await moreOf(request, call.signal)
+      }
+    }
+  } catch (error) {
+    throw failCall(call, error)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function tooSlow(call: ServerCall, { bodyTimeoutMs }: BodyLimits): void {
+  call.abort(
+    new TollgateError('DEADLINE_EXCEEDED', `the request body did not arrive within ${bodyTimeoutMs} ms`, {
+      metadata: { timeoutMs: String(bodyTimeoutMs) },
+    }),
+  )
+}
+
+function lengthCheck({ maxMessageBytes }: BodyLimits, announced: string | undefined): (chunk: Uint8Array) => void {
+  if (announced !== undefined && Number(announced) > maxMessageBytes) {
+    throw messageTooLarge(maxMessageBytes, Number(announced))
+  }
+  let length = 0
+  return (chunk) => {
+    length += chunk.length
+    if (length > maxMessageBytes) throw messageTooLarge(maxMessageBytes)
+  }
+}
+
+/** Envelopes are one byte of flags, four bytes of length, and the message. */
+function envelopeCheck({ maxMessageBytes }: BodyLimits): (chunk: Uint8Array) => void {
+  let seen = 0
+  let length = 0
+  let left = 0
+  return (chunk) => {
+    let at = 0
+    while (at < chunk.length) {
+      if (left > 0) {
+        const step = Math.min(left, chunk.length - at)
+        left -= step
+        at += step
+        continue
+      }
+      const byte = chunk[at++] ?? 0
+      length = seen === 0 ? 0 : length * 256 + byte
+      if (++seen < 5) continue
+      if (length > maxMessageBytes) throw messageTooLarge(maxMessageBytes, length)
+      left = length
+      seen = 0
+    }
+  }
+}
+
+/** Resolves when reading is worth another try; rejects with the signal's reason. */
+async function moreOf(request: IncomingMessage | Http2ServerRequest, signal: AbortSignal): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const again = (): void => resolve()
+  const onAbort = (): void => reject(signal.reason)
+  for (const event of wakingEvents) request.on(event, again)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    await promise
+  } finally {
+    for (const event of wakingEvents) request.off(event, again)
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+const wakingEvents = ['readable', 'end', 'error', 'close'] as const

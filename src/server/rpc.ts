@@ -1,0 +1,225 @@
+import type {
+  DescMessage,
+  DescMethod,
+  DescMethodBiDiStreaming,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  Message,
+  MessageInitShape,
+  MessageShape,
+} from '@bufbuild/protobuf'
+import { type ConnectRouter, createContextKey, type HandlerContext } from '@connectrpc/connect'
+import { context } from '@opentelemetry/api'
+import type { Logger } from 'pino'
+import type { Call, UnaryHandler } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import { declaredAccess, declaredConsumerPath } from './authorize.ts'
+import { failCall } from './connect-error.ts'
+import type { Chain } from './middleware.ts'
+import type { Rpc, ServerCall } from './server-call.ts'
+
+/**
+ * Implementations of a service's RPCs by local name. Missing ones answer RPC_NOT_FOUND. A `UnaryService` of
+ * src/call.ts is one.
+ */
+export type ServiceImplementation<S extends DescService> = {
+  readonly [K in keyof S['method']]?: Handler<S['method'][K]>
+}
+
+type Handler<M> =
+  M extends DescMethodUnary<infer I, infer O>
+    ? UnaryHandler<I, O>
+    : M extends DescMethodServerStreaming<infer I, infer O>
+      ? (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>
+      : M extends DescMethodBiDiStreaming<infer I, infer O>
+        ? (requests: AsyncIterable<MessageShape<I>>, call: Call) => AsyncIterable<MessageInitShape<O>>
+        : never
+
+export interface RegisterOptions {
+  /** Callable without a credential, whatever the protos say; for services of others, such as health. Default false. */
+  readonly public?: boolean
+  /** Its streams live as long as their connection, and are cut at once at shutdown. Default false. */
+  readonly longLived?: boolean
+}
+
+/** A service with its implementation; made by {@link register}. */
+export interface ServiceRegistration {
+  readonly service: DescService
+  readonly options: RegisterOptions
+  /** Implementation of the RPC with this local name. */
+  readonly implementation: (localName: string) => unknown
+}
+
+export function register<S extends DescService>(
+  service: S,
+  implementation: ServiceImplementation<S>,
+  options: RegisterOptions = {},
+): ServiceRegistration {
+  return {
+    service,
+    options,
+    implementation: (localName) => {
+      const handler: unknown = Reflect.get(implementation, localName)
+      return typeof handler === 'function' ? handler.bind(implementation) : undefined
+    },
+  }
+}
+
+/** The RPCs of the registrations by path, with what their descriptors say. Throws on a wrong `consumer_field`. */
+export function describeRpcs(registrations: readonly ServiceRegistration[]): Map<string, Rpc> {
+  const rpcs = new Map<string, Rpc>()
+  for (const { service, options } of registrations) {
+    for (const method of service.methods) {
+      const name = `${service.typeName}/${method.name}`
+      rpcs.set(`/${name}`, {
+        method,
+        name,
+        access: options.public === true ? 'public' : declaredAccess(method),
+        consumerPath: declaredConsumerPath(method),
+        longLived: options.longLived === true,
+      })
+    }
+  }
+  return rpcs
+}
+
+/** The call that a request belongs to; set by whoever hands the request to the router. */
+export const callKey = createContextKey<ServerCall | undefined>(undefined, { description: 'the call' })
+
+/** Runs the headers phase; the router calls it before it reads the body. */
+export function gate(chain: Chain): (context: HandlerContext) => Promise<void> {
+  return async (context) => {
+    const call = callOf(context)
+    call.answerWith(context.responseHeader)
+    call.setResponseHeader('x-request-id', call.id)
+    try {
+      await call.race(chain.headers(call), ignore)
+    } catch (error) {
+      throw failCall(call, error)
+    }
+  }
+}
+
+/** Puts every RPC of a registration on the router, behind the message phase of the chain and the call's signal. */
+export function bind(router: ConnectRouter, registration: ServiceRegistration, chain: Chain, log: Logger): void {
+  for (const method of registration.service.methods) {
+    const handler = registration.implementation(method.localName)
+    if (isKind(method, 'unary')) {
+      router.rpc(method, (request, context) => answerOnce(handler, request, callOf(context), chain, log))
+    } else if (isKind(method, 'server_streaming')) {
+      router.rpc(method, (request, context) => {
+        const call = callOf(context)
+        const start = async (): Promise<unknown> => {
+          await admitMessage(call, request, chain)
+          return invoke(handler, request, call)
+        }
+        return answerMany(start, call, log)
+      })
+    } else if (isKind(method, 'bidi_streaming')) {
+      router.rpc(method, (requests, context) => {
+        const call = callOf(context)
+        return answerMany(async () => invoke(handler, admitted(requests, call, chain), call), call, log)
+      })
+    } else {
+      throw new Error(`${method} streams from the client only, which no service here does`)
+    }
+  }
+}
+
+function isKind<K extends keyof MethodOfKind>(method: DescMethod, kind: K): method is MethodOfKind[K] {
+  return method.methodKind === kind
+}
+
+interface MethodOfKind {
+  readonly unary: DescMethodUnary
+  readonly server_streaming: DescMethodServerStreaming
+  readonly bidi_streaming: DescMethodBiDiStreaming
+}
+
+async function answerOnce(
+  handler: unknown,
+  request: Message,
+  call: ServerCall,
+  chain: Chain,
+  log: Logger,
+): Promise<MessageInitShape<DescMessage>> {
+  try {
+    await admitMessage(call, request, chain)
+    return messageOf(await call.race(Promise.resolve(invoke(handler, request, call)), lateTo(log, call)))
+  } catch (error) {
+    throw failCall(call, error)
+  }
+}
+
+async function* answerMany(
+  start: () => Promise<unknown>,
+  call: ServerCall,
+  log: Logger,
+): AsyncIterable<MessageInitShape<DescMessage>> {
+  let answers: AsyncIterator<unknown> | undefined
+  const late = lateTo(log, call)
+  try {
+    answers = iteratorOf(await call.race(start(), late))
+    for (;;) {
+      const next = await call.race(answers.next(), late)
+      if (next.done === true) return
+      yield messageOf(next.value)
+    }
+  } catch (error) {
+    throw failCall(call, error)
+  } finally {
+    // Not awaited: an implementation that ignores the signal must not hold the answer. The call stays pending.
+    const ended = answers?.return?.()
+    if (ended !== undefined) call.race(ended, late).catch(ignore)
+  }
+}
+
+async function* admitted(requests: AsyncIterable<Message>, call: ServerCall, chain: Chain): AsyncIterable<Message> {
+  for await (const request of requests) {
+    await admitMessage(call, request, chain)
+    yield request
+  }
+}
+
+async function admitMessage(call: ServerCall, request: Message, chain: Chain): Promise<void> {
+  call.request = request
+  await chain.message(call)
+}
+
+function invoke(handler: unknown, input: unknown, call: ServerCall): unknown {
+  if (typeof handler !== 'function') {
+    throw new TollgateError('RPC_NOT_FOUND', `${call.rpc.name} is not implemented`, {
+      metadata: { rpc: call.rpc.name },
+    })
+  }
+  return context.with(call.traceContext, () => Reflect.apply(handler, undefined, [input, call]))
+}
+
+function lateTo(log: Logger, call: ServerCall): (error: unknown) => void {
+  return (err) => log.debug({ callId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered')
+}
+
+function callOf({ values }: HandlerContext): ServerCall {
+  const call = values.get(callKey)
+  if (call === undefined) throw new Error('a request reached the router without its call')
+  return call
+}
+
+// The types of `register` guarantee the shapes below; they are lost where implementations are looked up by name.
+
+function messageOf(value: unknown): MessageInitShape<DescMessage> {
+  if (typeof value !== 'object' || value === null) throw new Error('an implementation answered no message')
+  return { ...value }
+}
+
+function iteratorOf(value: unknown): AsyncIterator<unknown> {
+  if (!isAsyncIterable(value)) throw new Error('an implementation answered no stream')
+  return value[Symbol.asyncIterator]()
+}
+
+function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
+  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+}
+
+function ignore(): void {}

@@ -1,0 +1,119 @@
+import type { DescField, DescMethod, Message } from '@bufbuild/protobuf'
+import { type Context, INVALID_SPAN_CONTEXT, ROOT_CONTEXT, type Span, trace } from '@opentelemetry/api'
+import type { Call } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import { anonymous, type Principal } from '../identity/principal.ts'
+
+/**
+ * The server's own side of a {@link Call}: what the middleware chain fills in while the call goes through it. Service
+ * implementations see it as `Call` only.
+ */
+export class ServerCall implements Call {
+  readonly id: string
+  readonly rpc: Rpc
+  readonly peerAddress: string
+  readonly startedMs = performance.now()
+  principal: Principal = anonymous
+  deadlineMs = Number.POSITIVE_INFINITY
+  span: Span = noSpan
+  /** Context that holds the span; parents what the implementation starts. */
+  traceContext: Context = ROOT_CONTEXT
+  /** The latest request message; undefined until one was decoded. */
+  request: Message | undefined
+  /** What the caller was told went wrong; the first failure wins. */
+  error: TollgateError | undefined
+  /** How many middlewares were entered; the chain's own. */
+  entered = 0
+  deadlineTimer: NodeJS.Timeout | undefined
+  #responseHeaders: Headers | undefined
+  /** Work of the implementation that has not settled yet, even if the caller was answered. */
+  readonly #pending = new Set<Promise<unknown>>()
+  readonly #abort = new AbortController()
+  readonly #headers: IncomingHeaders
+
+  constructor(id: string, rpc: Rpc, headers: IncomingHeaders, peerAddress: string) {
+    this.id = id
+    this.rpc = rpc
+    this.#headers = headers
+    this.peerAddress = peerAddress
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  get userAgent(): string {
+    return this.header('user-agent') ?? ''
+  }
+
+  get headers(): IncomingHeaders {
+    return this.#headers
+  }
+
+  header(name: string): string | undefined {
+    const value = this.#headers[name]
+    return Array.isArray(value) ? value.join(', ') : value
+  }
+
+  setResponseHeader(name: string, value: string): void {
+    this.#responseHeaders?.set(name, value)
+  }
+
+  /** Gives the call the headers of its answer, once the wire made them. */
+  answerWith(headers: Headers): void {
+    this.#responseHeaders = headers
+  }
+
+  /** Ends the call from outside: deadline, caller gone, end of the drain window. The first reason wins. */
+  abort(reason: TollgateError): void {
+    if (!this.#abort.signal.aborted) this.#abort.abort(reason)
+  }
+
+  /**
+   * Settles as `work` does, or rejects with the signal's reason as soon as the signal is aborted. `work` stays known as
+   * pending until it settles; a failure that comes after the abort goes to `late`.
+   */
+  async race<T>(work: Promise<T>, late: (error: unknown) => void): Promise<T> {
+    this.#pending.add(work)
+    const { promise: aborted, reject } = Promise.withResolvers<never>()
+    const onAbort = (): void => reject(this.signal.reason)
+    if (this.signal.aborted) onAbort()
+    else this.signal.addEventListener('abort', onAbort, { once: true })
+    const settled = work.finally(() => {
+      this.#pending.delete(work)
+      this.signal.removeEventListener('abort', onAbort)
+    })
+    settled.catch((error: unknown) => {
+      if (this.signal.aborted && error !== this.signal.reason) late(error)
+    })
+    return await Promise.race([settled, aborted])
+  }
+
+  /** Resolves when no work of the implementation is left; never rejects. */
+  async settled(): Promise<void> {
+    while (this.#pending.size > 0) await Promise.allSettled(this.#pending)
+  }
+}
+
+/** One RPC as registered, with everything that its descriptor says, read once at start. */
+export interface Rpc {
+  readonly method: DescMethod
+  /** "<service>/<method>", as in logs, spans and metrics. */
+  readonly name: string
+  /** Who may call: anyone, holders of a permission, or nobody because the contract does not say. */
+  readonly access: 'public' | 'undeclared' | { readonly permission: string }
+  /** Fields from the request down to the one that names the consumer acted for; empty without one. */
+  readonly consumerPath: readonly DescField[]
+  /** True for streams that live as long as their connection: without a timeout of the caller, none applies. */
+  readonly longLived: boolean
+}
+
+/** Header names in lower case, as both of Node's HTTP servers hand them out. */
+export type IncomingHeaders = Readonly<Record<string, string | string[] | undefined>>
+
+/** The reason of calls whose caller went away. */
+export function callerGone(): TollgateError {
+  return new TollgateError('CANCELLED', 'the caller went away')
+}
+
+const noSpan = trace.wrapSpanContext(INVALID_SPAN_CONTEXT)

@@ -1,0 +1,156 @@
+import { createConnectRouter } from '@connectrpc/connect'
+import { compressionGzip } from '@connectrpc/connect-node'
+import type { Logger } from 'pino'
+import { TollgateError } from '../errors.ts'
+import { type Authenticate, authenticateCalls } from './authenticate.ts'
+import { authorizeCalls, confineToConsumer } from './authorize.ts'
+import { createCors } from './cors.ts'
+import { limitDeadlines } from './deadline.ts'
+import { createDispatcher } from './dispatch.ts'
+import { createHealth } from './health.ts'
+import { listen } from './listener.ts'
+import { createChain } from './middleware.ts'
+import { type CallObserver, observeCalls } from './observe.ts'
+import { createPages, type Pages } from './pages.ts'
+import { createReflection } from './reflection.ts'
+import { bind, describeRpcs, gate, type ServiceRegistration } from './rpc.ts'
+import type { ServerCall } from './server-call.ts'
+import { traceCalls } from './trace.ts'
+import { validateMessages } from './validate.ts'
+
+export interface ServerOptions {
+  readonly host: string
+  /** 0 takes any free port. */
+  readonly port: number
+  /** PEM files; with them the port speaks TLS 1.3 only. */
+  readonly tls?: { readonly certPath: string; readonly keyPath: string }
+  /** Made by `register` of rpc.ts. Health and reflection come on top. */
+  readonly services: readonly ServiceRegistration[]
+  /** Plain GET pages by path, such as "/metrics". */
+  readonly pages: Pages
+  readonly authenticate: Authenticate
+  /** False gives every authenticated caller every permission; for development. */
+  readonly rbac: boolean
+  /** Origins whose scripts may call, "https://host[:port]" each; "*" for all. */
+  readonly corsOrigins: readonly string[]
+  /** Largest request message, before and after decompression. */
+  readonly maxMessageBytes: number
+  /** Deadline of calls whose caller names none. */
+  readonly defaultDeadlineMs: number
+  /** Longer timeouts of callers are shortened to this one. */
+  readonly maxDeadlineMs: number
+  readonly maxStreamsPerConnection: number
+  readonly maxConnectionAgeMs: number
+  readonly headersTimeoutMs: number
+  readonly bodyTimeoutMs: number
+  /** Interval of HTTP/2 pings, and how long an idle HTTP/1.1 connection is kept. */
+  readonly keepAliveMs: number
+  /** Longest time that {@link RunningServer.close} takes. */
+  readonly drainMs: number
+  readonly log: Logger
+  readonly observer: CallObserver
+  /** UUIDv7, for calls. */
+  readonly newId: () => string
+}
+
+export interface RunningServer {
+  /** "http://host:port", or "https://host:port". */
+  readonly address: string
+  readonly host: string
+  readonly port: number
+  /** Calls that are not over; those whose implementation works on after its caller was answered count. */
+  readonly activeCalls: () => number
+  /** What the health service says. A load balancer should see `false` for a while before {@link close}. */
+  setServing(serving: boolean): void
+  /**
+   * Says NOT_SERVING, accepts nothing new, lets calls finish, aborts those that are left with SHUTTING_DOWN shortly
+   * before `drainMs` is over, and then cuts what is left. Never rejects; idempotent.
+   */
+  close(): Promise<void>
+}
+
+/**
+ * Serves gRPC, gRPC-Web and Connect (JSON and binary) over HTTP/2 and HTTP/1.1 on one port, in clear or over TLS, with
+ * health and reflection. Resolves when it listens; rejects when the port is taken, a certificate cannot be read, or a
+ * contract is wrong.
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { log, drainMs } = options
+  const descriptors = options.services.map((registration) => registration.service)
+  const health = createHealth(descriptors)
+  const reflection = createReflection([...descriptors, health.registration.service])
+  const registrations = [...options.services, health.registration, ...reflection]
+  const rpcs = describeRpcs(registrations)
+  const chain = createChain([
+    traceCalls(),
+    observeCalls(options.observer, log),
+    limitDeadlines({ ...options, longLivedMs: options.maxConnectionAgeMs * 2 + drainMs }),
+    authenticateCalls(options.authenticate),
+    authorizeCalls(options.rbac),
+    confineToConsumer(options.rbac),
+    validateMessages(new Set([...rpcs.values()].map((rpc) => rpc.method.input))),
+  ])
+  const router = createConnectRouter({
+    acceptCompression: [compressionGzip],
+    readMaxBytes: options.maxMessageBytes,
+    writeMaxBytes: Math.max(answerMaxBytes, options.maxMessageBytes),
+    requestGate: gate(chain),
+  })
+  for (const registration of registrations) bind(router, registration, chain, log)
+  const dispatcher = createDispatcher({
+    ...options,
+    router,
+    rpcs,
+    chain,
+    cors: createCors(options.corsOrigins),
+    pages: createPages(options.pages, log),
+  })
+  const listener = await listen(options, dispatcher.handle)
+
+  async function shutDown(): Promise<void> {
+    health.setServing(false)
+    listener.drain()
+    // The last part of the window belongs to the aborted calls: to settle, and to say so to their callers.
+    const abortAfterMs = drainMs - Math.min(drainMs / 2, 2000)
+    const leave = new TollgateError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterMs: 1000 })
+    const abort = (which: (call: ServerCall) => boolean): void => {
+      for (const call of dispatcher.calls) if (which(call)) call.abort(leave)
+    }
+    // Watchers get the moment that it takes to hear NOT_SERVING.
+    const leavingStreams = setTimeout(abort, Math.min(drainMs / 4, 250), (call: ServerCall) => call.rpc.longLived)
+    const aborting = setTimeout(abort, abortAfterMs, () => true)
+    const idle = dispatcher.idle().then(() => withinMs(listener.closed, lastBytesMs))
+    await withinMs(idle, drainMs)
+    clearTimeout(leavingStreams)
+    clearTimeout(aborting)
+    listener.destroy()
+    await withinMs(listener.closed, lastBytesMs)
+  }
+
+  let closing: Promise<void> | undefined
+  const host = listener.host.includes(':') ? `[${listener.host}]` : listener.host
+  return {
+    address: `${options.tls === undefined ? 'http' : 'https'}://${host}:${listener.port}`,
+    host: listener.host,
+    port: listener.port,
+    activeCalls: () => dispatcher.calls.size,
+    setServing: (serving) => health.setServing(serving),
+    close: () => {
+      closing ??= shutDown()
+      return closing
+    },
+  }
+}
+
+/** Answers may be larger than requests: a backend's answer was paid for when it gets here, whatever its size. */
+const answerMaxBytes = 64 * 1024 * 1024
+
+/** How long connections may take to close after their last answer. */
+const lastBytesMs = 500
+
+async function withinMs(work: Promise<void>, ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  await Promise.race([work, promise])
+  clearTimeout(timer)
+}
