@@ -1,0 +1,46 @@
+import { describe, expect, it } from 'vitest'
+import { createAdminKey } from './admin-key.ts'
+import { createAuthenticator } from './authenticator.ts'
+import { generateKey } from './key-format.ts'
+import type { KeyPrincipal } from './key-verifier.ts'
+
+const secret = 'an administrator key of 36 characters'
+const principal: KeyPrincipal = { kind: 'key', roles: ['consumer'], keyId: 'k', consumerId: 'c', organizationId: 'o' }
+const authenticate = createAuthenticator({
+  verifier: { verify: async () => principal },
+  adminKey: createAdminKey(secret),
+})
+
+describe('createAuthenticator', () => {
+  it('knows the administrator by its key', async () => {
+    expect(await authenticate(secret, '127.0.0.1')).toEqual({ kind: 'administrator', roles: ['admin'] })
+  })
+
+  it('leaves API keys to the verifier', async () => {
+    expect(await authenticate(generateKey().key, '127.0.0.1')).toBe(principal)
+  })
+
+  it.each([
+    ['no credential', undefined, 'CREDENTIAL_MISSING'],
+    ['an empty credential', '', 'CREDENTIAL_MISSING'],
+    ['another text', 'sk-something', 'CREDENTIAL_INVALID'],
+    ['the administrator key with a character more', `${secret}x`, 'CREDENTIAL_INVALID'],
+    ['the administrator key with a character less', secret.slice(1), 'CREDENTIAL_INVALID'],
+  ])('refuses %s', async (_, credential, reason) => {
+    await expect(authenticate(credential, '127.0.0.1')).rejects.toMatchObject({ reason })
+  })
+
+  it('has no administrator when no key is set', async () => {
+    const without = createAuthenticator({ verifier: { verify: async () => principal } })
+    await expect(without(secret, '127.0.0.1')).rejects.toMatchObject({ reason: 'CREDENTIAL_INVALID' })
+  })
+})
+
+describe('createAdminKey refuses', () => {
+  it.each([
+    ['a short key', 'x'.repeat(31)],
+    ['a key that looks like an API key', generateKey().key],
+  ])('%s', (_, key) => {
+    expect(() => createAdminKey(key)).toThrow(RangeError)
+  })
+})

@@ -1,0 +1,44 @@
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+} from '@bufbuild/protobuf'
+import { INVALID_SPAN_CONTEXT, trace } from '@opentelemetry/api'
+import type { Call, UnaryHandler } from '../../src/call.ts'
+import type { Principal } from '../../src/identity/principal.ts'
+
+/** Calls the implementation of a unary RPC directly, without a wire; rules and permissions of the contract do not apply. */
+export async function invoke<I extends DescMessage, O extends DescMessage>(
+  method: DescMethodUnary<I, O>,
+  handler: UnaryHandler<I, O> | undefined,
+  request: MessageInitShape<I>,
+  principal: Principal,
+): Promise<MessageShape<O>> {
+  if (handler === undefined) throw new Error(`${method.name} is not implemented`)
+  return create(method.output, await handler(create(method.input, request), testCall(principal)))
+}
+
+/** A call by someone, with a minute left and nothing else known of it. */
+export function testCall(principal: Principal): Call {
+  return {
+    id: '0193d6a0-0000-7000-8000-000000000000',
+    principal,
+    deadlineMs: Date.now() + 60_000,
+    signal: new AbortController().signal,
+    peerAddress: '127.0.0.1',
+    userAgent: 'test',
+    span: trace.wrapSpanContext(INVALID_SPAN_CONTEXT),
+    header: () => undefined,
+    setResponseHeader: () => {},
+  }
+}
+
+export const administrator: Principal = { kind: 'administrator', roles: ['admin'] }
+
+/** The caller that a consumer's API key makes. */
+export function keyOf(consumer: { id: string; organizationId: string }): Principal {
+  const { id, organizationId } = consumer
+  return { kind: 'key', roles: ['consumer'], keyId: 'testkey', consumerId: id, organizationId }
+}
