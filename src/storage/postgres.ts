@@ -37,7 +37,8 @@ export type PostgresOptions = PostgresTarget & {
 
 /**
  * Makes a pool; it connects with its first query and again after an outage, at most a second apart. A query that meets
- * a dead server is rejected, not queued: callers decide whether to repeat it. End it with `sql.end({ timeout })`.
+ * a dead server is rejected, not queued: callers decide whether to repeat it. End it with `sql.end({ timeout })`: without
+ * the ceiling it waits for ever for a connection that died in mid-query and was not needed again.
  */
 export function connectPostgres(options: PostgresOptions): Sql {
   const { log } = options

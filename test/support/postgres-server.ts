@@ -60,7 +60,7 @@ async function ownServer(options: PostgresServerOptions): Promise<PostgresServer
     target,
     sql,
     stop: async () => {
-      await sql.end({ timeout: 5 })
+      await sql.end({ timeout: 1 })
       await running.stop()
       await rm(dataDir, { recursive: true, force: true })
     },
@@ -90,7 +90,7 @@ async function foreignServer(url: string, options: PostgresServerOptions): Promi
     target,
     sql,
     stop: async () => {
-      await sql.end({ timeout: 5 })
+      await sql.end({ timeout: 1 })
       await admin`drop database ${admin(name)} with (force)`
       await admin.end({ timeout: 5 })
     },

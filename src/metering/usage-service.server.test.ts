@@ -1,0 +1,100 @@
+import { create } from '@bufbuild/protobuf'
+import { ROOT_CONTEXT, trace } from '@opentelemetry/api'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type ListUsageRecordsRequest, ListUsageRecordsRequestSchema } from '../../gen/marketplace/v1/usage_pb.ts'
+import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
+import { usageEvent } from '../../test/support/usage-events.ts'
+import type { Call } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import type { Principal } from '../identity/principal.ts'
+import { writeBatch } from './ledger.ts'
+import { ensurePartitions } from './partitions.ts'
+import { createUsageService } from './usage-service.ts'
+
+const timeout = 60_000
+const consumer: Principal = {
+  kind: 'key',
+  roles: ['consumer'],
+  keyId: 'k',
+  consumerId: 'consumer-a',
+  organizationId: 'o',
+}
+const administrator: Principal = { kind: 'administrator', roles: ['admin'] }
+/** Three share a millisecond, so that a page may end among them. */
+const ages = [0, 1_000, 2_000, 2_000, 2_000, 3_000, 40 * 86_400_000]
+const base = Date.UTC(new Date().getUTCFullYear(), new Date().getUTCMonth(), 28)
+const events = ages.map((age) =>
+  usageEvent({ startMs: base - age, consumerId: 'consumer-a', metadata: { age: `${age}` } }),
+)
+let server: PostgresServer
+
+beforeAll(async () => {
+  server = await startPostgresServer()
+  await ensurePartitions(server.sql, base)
+  await ensurePartitions(server.sql, base - 40 * 86_400_000)
+  await writeBatch(server.sql, [...events, usageEvent({ consumerId: 'consumer-b', startMs: base })])
+}, timeout)
+
+afterAll(() => server?.stop(), timeout)
+
+function callOf(principal: Principal): Call {
+  return {
+    id: '019a0000-0000-7000-8000-000000000000',
+    principal,
+    deadlineMs: Number.POSITIVE_INFINITY,
+    signal: new AbortController().signal,
+    peerAddress: '127.0.0.1',
+    userAgent: '',
+    span: trace.getTracer('test').startSpan('test', {}, ROOT_CONTEXT),
+    header: () => undefined,
+    setResponseHeader: () => {},
+  }
+}
+
+async function list(
+  principal: Principal,
+  fields: Partial<Omit<ListUsageRecordsRequest, '$typeName' | '$unknown'>> = {},
+) {
+  const handler = createUsageService({ sql: server.sql }).listUsageRecords
+  if (handler === undefined) throw new Error('not implemented')
+  return handler(create(ListUsageRecordsRequestSchema, fields), callOf(principal))
+}
+
+test('pages hold each record of the consumer once, newest first', { timeout }, async () => {
+  for (const pageSize of [1, 2, 3, 7, 100]) {
+    const ids: (string | undefined)[] = []
+    let pageToken = ''
+    do {
+      const page = await list(consumer, { pageSize, pageToken })
+      const records = page.usageRecords ?? []
+      expect(records.length).toBeLessThanOrEqual(pageSize)
+      ids.push(...records.map((record) => record.metadata?.age))
+      pageToken = page.nextPageToken ?? ''
+    } while (pageToken !== '')
+    expect(ids).toEqual(ages.map(String))
+  }
+})
+
+test('finds the attempts of a call, and nothing for an id that is none', { timeout }, async () => {
+  const wanted = events[2]
+  const found = await list(consumer, { requestId: wanted?.requestId ?? '' })
+  expect(found.usageRecords).toMatchObject([{ id: wanted?.id, metadata: { age: '2000' } }])
+  expect(await list(consumer, { requestId: 'not-a-uuid' })).toEqual({ usageRecords: [], nextPageToken: '' })
+})
+
+test('an administrator sees the consumer that it names', { timeout }, async () => {
+  expect((await list(administrator, { consumerId: 'consumer-b' })).usageRecords).toHaveLength(1)
+})
+
+test.for<[string, Principal, Partial<ListUsageRecordsRequest>, Partial<TollgateError>]>([
+  ['an administrator who names no consumer', administrator, {}, { reason: 'INVALID_ARGUMENT' }],
+  ['a consumer who names another', consumer, { consumerId: 'consumer-b' }, { reason: 'CONSUMER_MISMATCH' }],
+  ['a page token of nobody', consumer, { pageToken: 'AAAA' }, { reason: 'INVALID_ARGUMENT' }],
+])('refuses %s', async ([, principal, fields, expected]) => {
+  const error = await list(principal, fields).catch((caught: unknown) => caught)
+  expect(error).toBeInstanceOf(TollgateError)
+  expect(error).toMatchObject(expected)
+  if (expected.reason === 'INVALID_ARGUMENT') {
+    expect(error).toMatchObject({ fields: [{ field: principal === administrator ? 'consumer_id' : 'page_token' }] })
+  }
+})
