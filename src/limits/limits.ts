@@ -78,7 +78,11 @@ export interface Admission {
 }
 
 export type AdmissionResult =
-  | { readonly admitted: true; /** After the take, in the order of `costs`. */ readonly limits: readonly LimitState[] }
+  | {
+      readonly admitted: true
+      /** After the take, in the order of `costs`. */
+      readonly limits: readonly LimitState[]
+    }
   | {
       readonly admitted: false
       /** Index into `costs` of the limit that refuses: of several the one with the longest wait. */

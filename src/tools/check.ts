@@ -20,7 +20,7 @@ const lanes: readonly (readonly Part[])[] = [
     // First of its lane: it assembles the protos of others, which the rest of the lane reads.
     { name: 'gen/ follows proto/', command: node('generate.ts', '--check') },
     { name: 'proto lint', command: ['buf', 'lint'] },
-    { name: 'proto format', command: ['buf', 'format', '--diff', '--exit-code', 'proto/marketplace'] },
+    { name: 'proto format', command: ['buf', 'format', '--diff', '--exit-code', '--path', 'proto/marketplace'] },
     { name: 'proto breaks nothing released', command: ['buf', 'breaking', '--against', 'proto/baseline.binpb'] },
     { name: 'proto keeps reference 004', command: node('check-contract.ts') },
     { name: 'docs/configuration.md follows its table', command: node('config-docs.ts', '--check') },
@@ -33,7 +33,9 @@ const lanes: readonly (readonly Part[])[] = [
 
 const started = performance.now()
 const failed = (await Promise.all(lanes.map(runLane))).flat()
-console.log(`${failed.length === 0 ? 'All holds' : `${failed.length} failed: ${failed.join(', ')}`} (${since(started)})`)
+console.log(
+  `${failed.length === 0 ? 'All holds' : `${failed.length} failed: ${failed.join(', ')}`} (${since(started)})`,
+)
 if (failed.length > 0) process.exitCode = 1
 
 async function runLane(parts: readonly Part[]): Promise<string[]> {
