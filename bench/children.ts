@@ -1,0 +1,122 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+
+/** A child process that talks over a channel: one question, one answer. */
+export interface Child {
+  readonly pid: number
+  /** What it said first. */
+  readonly hello: unknown
+  /** Sends a message and waits for the next one from it, at most `timeoutMs`. */
+  ask(message: object, timeoutMs: number): Promise<unknown>
+}
+
+const running = new Set<ChildProcess>()
+
+/** True when processes can be pinned: taskset is there, and a second core. */
+export const canPin = availableParallelism() > 1 && hasTaskset()
+
+/** Starts `node script args` beside this file, pinned to one core if possible, and waits for its first message. */
+export async function startChild(script: string, args: readonly string[], cpu: number): Promise<Child> {
+  const path = fileURLToPath(new URL(script, import.meta.url))
+  const child = spawnPinned([path, ...args], cpu, { ipc: true })
+  const hello = await nextMessage(child, 10_000)
+  return {
+    pid: child.pid ?? 0,
+    hello,
+    ask: (message, timeoutMs) => {
+      const answer = nextMessage(child, timeoutMs)
+      child.send(message)
+      return answer
+    },
+  }
+}
+
+/** Starts node with arguments, pinned to one core if possible; {@link stopChildren} ends it. */
+export function spawnPinned(
+  args: readonly string[],
+  cpu: number,
+  options: { readonly ipc?: boolean; readonly env?: NodeJS.ProcessEnv; readonly cwd?: string } = {},
+): ChildProcess {
+  const command = canPin ? ['taskset', '-c', String(cpu), process.execPath, ...args] : [process.execPath, ...args]
+  const [file = '', ...rest] = command
+  const child = spawn(file, rest, {
+    stdio: options.ipc ? ['ignore', 'inherit', 'inherit', 'ipc'] : ['ignore', 'pipe', 'pipe'],
+    env: options.env ?? process.env,
+    cwd: options.cwd,
+  })
+  running.add(child)
+  child.once('exit', () => running.delete(child))
+  return child
+}
+
+/** Ends every child: SIGTERM, and SIGKILL for what is left after `graceMs`. Returns when all have left. */
+export async function stopChildren(graceMs = 10_000): Promise<void> {
+  await Promise.all(
+    [...running].map(async (child) => {
+      const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+      child.kill('SIGTERM')
+      const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)
+      await gone
+      clearTimeout(timer)
+    }),
+  )
+}
+
+/** CPU time in microseconds of a process and, apart, of its descendants; undefined where there is no /proc. */
+export function readCpu(pid: number): { readonly ownUs: number; readonly descendantsUs: number } | undefined {
+  try {
+    const all = new Map<number, { parent: number; us: number }>()
+    for (const name of readdirSync('/proc')) {
+      if (!/^\d+$/.test(name)) continue
+      const stat = readStat(Number(name))
+      if (stat !== undefined) all.set(Number(name), stat)
+    }
+    const family = [pid]
+    // Breadth first: the list grows while it is walked.
+    for (const member of family) for (const [child, { parent }] of all) if (parent === member) family.push(child)
+    const descendantsUs = family.slice(1).reduce((sum, member) => sum + (all.get(member)?.us ?? 0), 0)
+    const own = all.get(pid)
+    return own === undefined ? undefined : { ownUs: own.us, descendantsUs }
+  } catch {
+    return undefined
+  }
+}
+
+/** Parent and CPU time of a process by proc(5): fields 4, 14 and 15, in ticks of 10 ms. */
+function readStat(pid: number): { parent: number; us: number } | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+    return { parent: Number(fields[1]), us: (Number(fields[11]) + Number(fields[12])) * 10_000 }
+  } catch {
+    return undefined
+  }
+}
+
+function nextMessage(child: ChildProcess, timeoutMs: number): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => finish(() => reject(new Error('a child process does not answer'))), timeoutMs)
+    const onMessage = (message: unknown): void => finish(() => resolve(message))
+    const onExit = (code: number | null): void =>
+      finish(() => reject(new Error(`a child process left with code ${code}`)))
+    const finish = (settle: () => void): void => {
+      clearTimeout(timer)
+      child.off('message', onMessage)
+      child.off('exit', onExit)
+      settle()
+    }
+    child.once('message', onMessage)
+    child.once('exit', onExit)
+  })
+}
+
+function hasTaskset(): boolean {
+  try {
+    execFileSync('taskset', ['--version'], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}
