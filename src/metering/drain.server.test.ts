@@ -3,7 +3,7 @@ import { type PostgresServer, silentLog, startPostgresServer } from '../../test/
 import { MemoryUsageLog, usageEvent } from '../../test/support/usage-events.ts'
 import { createDrain, type Drain, type DrainOptions } from './drain.ts'
 import { writeBatch } from './ledger.ts'
-import { ensurePartitions } from './partitions.ts'
+import { ensurePartitions } from './month-partitions.ts'
 import type { UsageEvent } from './usage-event.ts'
 
 const timeout = 120_000

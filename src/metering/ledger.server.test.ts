@@ -3,7 +3,9 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { writeBatch, writeBatchIsolating } from './ledger.ts'
-import { ensurePartitions, startPartitions } from './partitions.ts'
+import { ensurePartitions } from './month-partitions.ts'
+import { startPartitions } from './partitions.ts'
+import { releaseQuarantine } from './release.ts'
 import type { UsageEvent } from './usage-event.ts'
 import { totalTokens } from './usage-event.ts'
 import { usedTokens } from './usage-store.ts'
@@ -184,4 +186,19 @@ test('makes the next partition when the clock reaches it', { timeout }, async ()
   const found = () => server.sql`select to_regclass('usage_records_2035_05') is not null as found`
   await expect.poll(found, { timeout: 30_000 }).toEqual([{ found: true }])
   await partitions.stop()
+})
+
+test('events of a gateway that was off for months leave quarantine for the ledger, once', { timeout }, async () => {
+  const nowMs = Date.UTC(2041, 6, 15)
+  const late = Array.from({ length: 1_100 }, (_, n) => usageEvent({ startMs: Date.UTC(2040, n % 12, 2) }))
+  const absurd = usageEvent({ startMs: Date.UTC(1999, 1, 1) })
+  expect(await writeBatch(server.sql, [...late, absurd])).toMatchObject({ written: 0, quarantined: 1_101 })
+  expect(await releaseQuarantine(server.sql, nowMs)).toBe(1_100)
+  expect(await releaseQuarantine(server.sql, nowMs)).toBe(0)
+  expect(await writeBatch(server.sql, late)).toMatchObject({ written: 0, duplicates: 1_100 })
+  const { ledger, rollup } = await sums()
+  expect(ledger).toMatchObject({ requests: 1_100 })
+  expect(rollup).toEqual(ledger)
+  const left = await server.sql<{ event: string }[]>`select event from usage_quarantine`
+  expect(left.map(({ event }) => JSON.parse(event))).toEqual([absurd])
 })

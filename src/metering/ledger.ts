@@ -7,7 +7,7 @@
  *   delivered again once the reason is gone.
  */
 import { errorCode, type Sql } from '../storage/postgres.ts'
-import { quarantine } from './quarantine.ts'
+import { homelessReason, quarantine } from './quarantine.ts'
 import type { UsageEvent } from './usage-event.ts'
 import { type RejectedEvent, type UsageColumns, usageColumns } from './usage-rows.ts'
 
@@ -33,10 +33,7 @@ export async function writeBatch(sql: Sql, events: readonly UsageEvent[]): Promi
   const outcome = columns.ids.length === 0 ? nothing : await insertNew(sql, columns, tracedIds(events))
   const homeless = new Set(outcome.homeless)
   const late = events.filter((event) => homeless.has(event.id))
-  const misfits = [
-    ...rejected,
-    ...late.map((event): RejectedEvent => ({ event, reason: 'no partition holds its start' })),
-  ]
+  const misfits = [...rejected, ...late.map((event): RejectedEvent => ({ event, reason: homelessReason }))]
   const quarantined = await quarantine(sql, misfits)
   return {
     written: outcome.written,

@@ -2,6 +2,9 @@ import { createHash } from 'node:crypto'
 import type { Sql } from '../storage/postgres.ts'
 import type { RejectedEvent } from './usage-rows.ts'
 
+/** Reason of an event whose month has no partition: the one that cures itself, see `release.ts`. */
+export const homelessReason = 'no partition holds its start'
+
 /**
  * Keeps events that the ledger cannot take, whole, with the reason. Returns how many are new there: the same event
  * brought again changes nothing.

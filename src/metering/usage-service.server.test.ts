@@ -8,7 +8,7 @@ import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import { writeBatch } from './ledger.ts'
-import { ensurePartitions } from './partitions.ts'
+import { ensurePartitions } from './month-partitions.ts'
 import { createUsageService } from './usage-service.ts'
 
 const timeout = 60_000
