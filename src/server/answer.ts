@@ -30,7 +30,11 @@ export async function writeAnswer(
     for (; chunk !== undefined && chunk.done !== true; chunk = await chunks?.next()) {
       if (!(await write(response, chunk.value))) return
     }
-    if (answer.trailer !== undefined) response.addTrailers(trailersOf(answer.trailer))
+    if (answer.trailer !== undefined) {
+      // Without it, an answer that has no body ends with its headers, and its trailers are lost.
+      if (!response.headersSent) sendHeaders(response)
+      response.addTrailers(trailersOf(answer.trailer))
+    }
     await endAnswer(request, response)
   } finally {
     stopWatching()
@@ -84,6 +88,11 @@ async function write(response: Response, bytes: Uint8Array): Promise<boolean> {
 
 function writeChunk(response: Response, bytes: Uint8Array): boolean {
   return response instanceof Http2ServerResponse ? response.write(bytes) : response.write(bytes)
+}
+
+function sendHeaders(response: Response): void {
+  if (response instanceof Http2ServerResponse) response.writeHead(response.statusCode)
+  else response.flushHeaders()
 }
 
 function isGone(response: Response): boolean {

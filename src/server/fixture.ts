@@ -1,6 +1,11 @@
 import { create } from '@bufbuild/protobuf'
 import { type Client, createClient, type Transport } from '@connectrpc/connect'
-import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node'
+import {
+  createConnectTransport,
+  createGrpcTransport,
+  createGrpcWebTransport,
+  Http2SessionManager,
+} from '@connectrpc/connect-node'
 import { pino } from 'pino'
 import { ConsumptionService, QuotaStatusSchema } from '../../gen/marketplace/v1/consumption_pb.ts'
 import type { Call } from '../call.ts'
@@ -18,7 +23,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
   const ended: Fixture['ended'] = []
   const lines: string[] = []
   const calls: Call[] = []
-  const held = Promise.withResolvers<void>()
+  let held = Promise.withResolvers<void>()
   const observer: CallObserver = {
     start: () => {},
     end: (_call, method, { error }) => ended.push({ rpc: method.name, reason: error?.reason ?? 'OK' }),
@@ -26,7 +31,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
-    services: [consumption(calls, held.promise)],
+    services: [consumption(calls, () => held.promise)],
     pages: { '/health': async () => ({ status: 200, contentType: 'application/json', body: '{"status":"ok"}' }) },
     authenticate,
     rbac: true,
@@ -45,7 +50,11 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
     newId: () => crypto.randomUUID(),
     ...overrides,
   })
-  return { server, calls, ended, lines, release: held.resolve, close: () => server.close() }
+  const release = (): void => {
+    held.resolve()
+    held = Promise.withResolvers()
+  }
+  return { server, calls, ended, lines, release, close: () => server.close() }
 }
 
 export interface Fixture {
@@ -56,7 +65,7 @@ export interface Fixture {
   readonly ended: { readonly rpc: string; readonly reason: string }[]
   /** Log lines. */
   readonly lines: readonly string[]
-  /** Lets the calls to the service "held" answer. */
+  /** Lets the calls to the services "held" and "deaf" go on. */
   release(): void
   close(): Promise<void>
 }
@@ -74,8 +83,11 @@ export const wires = {
     createConnectTransport({ baseUrl, httpVersion: '1.1', useBinaryFormat: false }),
   'Connect binary over HTTP/1.1': (baseUrl) =>
     createConnectTransport({ baseUrl, httpVersion: '1.1', useBinaryFormat: true }),
-  'Connect JSON over HTTP/2': (baseUrl) =>
-    createConnectTransport({ baseUrl, httpVersion: '2', useBinaryFormat: false }),
+  'Connect JSON over HTTP/2': (baseUrl) => {
+    // Node's client rejects an answer's headers while more than 10 MB of requests are queued, unless it may hold more.
+    const sessionManager = new Http2SessionManager(baseUrl, {}, { maxSessionMemory: 64 })
+    return createConnectTransport({ baseUrl, httpVersion: '2', useBinaryFormat: false, sessionManager })
+  },
   'Connect binary over HTTP/2': (baseUrl) =>
     createConnectTransport({ baseUrl, httpVersion: '2', useBinaryFormat: true }),
 } as const satisfies Record<string, (baseUrl: string) => Transport>
@@ -125,17 +137,17 @@ async function authenticate(credential: string | undefined): Promise<Principal> 
   }
 }
 
-function consumption(calls: Call[], held: Promise<void>): ServiceRegistration {
+function consumption(calls: Call[], held: () => Promise<void>): ServiceRegistration {
   return register(ConsumptionService, {
     async routeRequest({ serviceId, payload }, call) {
       calls.push(call)
       switch (serviceId) {
         case 'held':
-          await held
+          await held()
           break
         case 'deaf':
           // Ignores its signal for as long as it likes.
-          await held
+          await held()
           throw new Error('too late for anybody')
         case 'crash':
           throw new Error('password of the database is hunter2')

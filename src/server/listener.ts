@@ -106,6 +106,9 @@ const streamWindowBytes = 1024 * 1024
 /** The same for all streams of a connection together. */
 const connectionWindowBytes = 8 * 1024 * 1024
 
+/** What a connection may hold in buffers; above it, Node resets new streams. Its 10 MB are one or two large answers. */
+const sessionMemoryMegabytes = 128
+
 function http1Server(
   options: ListenerOptions,
   handle: (request: IncomingMessage, response: Extract<Response, { assignSocket: unknown }>) => void,
@@ -137,7 +140,7 @@ function http2Server(
     initialWindowSize: streamWindowBytes,
     maxHeaderListSize: 32 * 1024,
   }
-  const server = createHttp2({ settings }, handle)
+  const server = createHttp2({ settings, maxSessionMemory: sessionMemoryMegabytes }, handle)
   server.on('sessionError', (err) => options.log.debug({ err }, 'HTTP/2 session failed'))
   server.on('session', (session) => {
     sessions.add(session)
