@@ -28,7 +28,7 @@ const lanes: readonly (readonly Part[])[] = [
     { name: 'format and lint', command: ['biome', 'check', '.'] },
     { name: 'types', command: ['tsc'] },
   ],
-  [{ name: 'unit tests', command: ['vitest', 'run', '--project', 'unit', '--silent'] }],
+  [{ name: 'unit tests', command: ['vitest', 'run', '--project', 'unit', '--silent', '--reporter', 'dot'] }],
 ]
 
 const started = performance.now()
