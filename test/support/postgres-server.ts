@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/storage/embedded-postgres.ts'
 import { migrate } from '../../src/storage/migrate.ts'
 import { connectPostgres, type PostgresTarget, type Sql, type StorageLog } from '../../src/storage/postgres.ts'
+import { noteServer } from './used-servers.ts'
 
 export interface PostgresServerOptions {
   /** Apply the migrations; default true. */
@@ -44,6 +45,8 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
     url === undefined || url === '' || options.owned === true
       ? await ownServer(options)
       : await foreignServer(url, options)
+  const [version] = await server.sql<[{ text: string }]>`select split_part(version(), ' ', 2) as text`
+  noteServer(`Postgres ${version.text}, ${'url' in server.target ? 'by TOLLGATE_TEST_DATABASE_URL' : 'embedded'}`)
   if (options.migrated ?? true) await migrate(server.sql, { log: silentLog })
   return server
 }
