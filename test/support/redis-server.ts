@@ -14,6 +14,8 @@ export interface RedisServerOptions {
   readonly dataDir?: string
   /** Default: a free port, kept over restarts. */
   readonly port?: number
+  /** More arguments of the server, for example `--cluster-enabled yes`. */
+  readonly args?: readonly string[]
 }
 
 export interface RedisServer {
@@ -43,6 +45,7 @@ export async function startRedisServer(options: RedisServerOptions = {}): Promis
   const args = ['--bind', '127.0.0.1', '--port', String(port), '--dir', dataDir, '--save', '', '--daemonize', 'no']
   args.push(...(options.appendonly === false ? ['--appendonly', 'no'] : ['--appendonly', 'yes']))
   if (options.appendonly !== false) args.push('--appendfsync', 'always')
+  args.push(...(options.args ?? []))
 
   let child: ChildProcess | undefined
   // Only what ends the test process in order gets here; after a SIGKILL of it the server stays, as any child would.

@@ -1,0 +1,33 @@
+/**
+ * Remembers ids for at least `keepMs` after they were added, and not much longer. Two sets take turns, which is cheaper
+ * than a time for each id; a set that reaches `most` ids ends its turn early.
+ */
+export class RecentIds {
+  readonly #clock: () => number
+  readonly #keepMs: number
+  readonly #most: number
+  #young = new Set<string>()
+  #old = new Set<string>()
+  #turnedAt: number
+
+  constructor(clock: () => number, keepMs: number, most: number) {
+    this.#clock = clock
+    this.#keepMs = keepMs
+    this.#most = most
+    this.#turnedAt = clock()
+  }
+
+  has(id: string): boolean {
+    return this.#young.has(id) || this.#old.has(id)
+  }
+
+  add(id: string): void {
+    const now = this.#clock()
+    if (now - this.#turnedAt >= this.#keepMs || this.#young.size >= this.#most) {
+      this.#old = this.#young
+      this.#young = new Set()
+      this.#turnedAt = now
+    }
+    this.#young.add(id)
+  }
+}
