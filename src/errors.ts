@@ -104,3 +104,7 @@ export class TollgateError extends Error {
     this.limits = init.limits ?? []
   }
 }
+
+export function isReason(text: string): text is Reason {
+  return Object.hasOwn(reasons, text)
+}

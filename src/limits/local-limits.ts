@@ -2,9 +2,9 @@ import { mkdir } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
+import { lockFolder } from '../storage/folder-lock.ts'
 import { AcknowledgedFile } from './acknowledged-file.ts'
 import { admit, settle, states, unseeded } from './buckets.ts'
-import { lockFolder } from './folder-lock.ts'
 import type {
   Admission,
   AdmissionResult,

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Limit } from './limits.ts'
-import { type LimitedConsumer, limitsFor, type Tier } from './tiers.ts'
+import { type LimitedConsumer, limitsFor, quotaScopeOf, type Tier } from './tiers.ts'
 
 const november = Date.UTC(2026, 10, 21, 12)
 
@@ -57,5 +57,21 @@ describe('the month', () => {
   it('has keys of its own for each service', () => {
     const keys = ['s1', 's2'].flatMap((service) => limitsFor(consumer('basic'), service, november).map((l) => l.key))
     expect(new Set(keys).size).toBe(4)
+  })
+})
+
+describe('scope of a quota', () => {
+  it('is read back from the limit that counts it', () => {
+    const [, tokens] = limitsFor(consumer('basic'), 's1', november)
+    expect(quotaScopeOf(tokens)).toEqual({
+      consumerId: 'c1',
+      serviceId: 's1',
+      monthStartMs: Date.UTC(2026, 10, 1),
+      monthEndMs: Date.UTC(2026, 11, 1),
+    })
+  })
+
+  it('is refused for any other key', () => {
+    expect(() => quotaScopeOf({ key: 'requests:consumer:c1:service:s1', endsAtMs: 0 })).toThrow('no monthly quota')
   })
 })

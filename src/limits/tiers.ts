@@ -67,6 +67,24 @@ export function limitsFor(
   ]
 }
 
+/** Whose usage of which month a `tokens_per_month` limit counts. */
+export interface QuotaScope {
+  readonly consumerId: string
+  readonly serviceId: string
+  /** Unix milliseconds, inclusive. */
+  readonly monthStartMs: number
+  /** Unix milliseconds, exclusive. */
+  readonly monthEndMs: number
+}
+
+/** The inverse of {@link limitsFor}'s period key: what the ledger must add up to know a counter. */
+export function quotaScopeOf({ key, endsAtMs }: Pick<PeriodLimit, 'key' | 'endsAtMs'>): QuotaScope {
+  const [, consumerId, serviceId, year, month] =
+    /^tokens:consumer:([^:]+):service:([^:]+):(\d{4})-(\d{2})$/.exec(key) ?? []
+  if (consumerId === undefined || serviceId === undefined) throw new RangeError(`${key} is no monthly quota`)
+  return { consumerId, serviceId, monthStartMs: Date.UTC(Number(year), Number(month) - 1, 1), monthEndMs: endsAtMs }
+}
+
 function within(value: number, least: number, most: number): number {
   return Number.isFinite(value) ? Math.min(most, Math.max(least, Math.trunc(value))) : least
 }

@@ -42,7 +42,7 @@ export type CallStatus = 'succeeded' | 'failed' | 'deadline_exceeded' | 'cancell
 export type UsageSource = 'provider' | 'partial' | 'estimated' | 'none'
 
 /** Disjoint parts of a call's tokens; every total is derived from them. */
-export interface TokenParts {
+export type TokenParts = {
   readonly input: number
   readonly cachedInput: number
   readonly cacheWriteInput: number

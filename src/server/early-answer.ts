@@ -21,7 +21,12 @@ export async function endAnswer(
     if (stream.destroyed) return
     const closed = once(stream, ['close'])
     if (request.complete) request.resume()
-    else void throwAway(request).then(() => stream.close(constants.NGHTTP2_NO_ERROR))
+    else {
+      void throwAway(request).then(() => {
+        // A body that came to its end lets the stream close on its own; a reset could overtake the trailers.
+        if (!request.complete) stream.close(constants.NGHTTP2_NO_ERROR)
+      })
+    }
     await closed
     return
   }

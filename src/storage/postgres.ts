@@ -56,8 +56,19 @@ export function connectPostgres(options: PostgresOptions): Sql {
       idle_in_transaction_session_timeout: 60_000,
     },
   }
-  if ('url' in options) return postgres(options.url, settings)
+  if ('url' in options) return fromUrl(options.url, settings)
   return postgres({ ...settings, path: options.socketPath, user: options.user, database: options.database })
+}
+
+/** Also takes libpq's form for sockets, "postgres://user@localhost/database?host=/folder", which the driver does not know. */
+function fromUrl(text: string, settings: postgres.Options<{ bigint: postgres.PostgresType<number> }>): Sql {
+  const url = new URL(text)
+  const folder = url.searchParams.get('host')
+  if (folder === null || !folder.startsWith('/')) return postgres(text, settings)
+  const port = url.searchParams.get('port') ?? '5432'
+  url.searchParams.delete('host')
+  url.searchParams.delete('port')
+  return postgres(url.href, { ...settings, path: `${folder}/.s.PGSQL.${port}` })
 }
 
 /** Ok, or the reason why the server does not answer within `timeoutMs` (default 2 000); never throws. */

@@ -55,11 +55,10 @@ const secretPaths = secretNames.flatMap((name) => {
   return [step.replace(/^\./, ''), `*${step}`]
 })
 
-const noIds = {}
-
+/** A fresh object each time: pino writes the line's own fields into it, and a shared one would carry them on. */
 function traceIds(): object {
   const context = trace.getActiveSpan()?.spanContext()
-  if (context === undefined || !isSpanContextValid(context)) return noIds
+  if (context === undefined || !isSpanContextValid(context)) return {}
   return { trace_id: context.traceId, span_id: context.spanId }
 }
 

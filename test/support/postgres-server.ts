@@ -20,6 +20,8 @@ export interface PostgresServerOptions {
 export interface PostgresServer {
   /** Spread it into `connectPostgres`. */
   readonly target: PostgresTarget
+  /** The same for processes, as DATABASE_URL. */
+  readonly url: string
   /** A pool on it, which survives kill9() and restart(). */
   readonly sql: Sql
   /** Ends the pool, the server, and removes the data. */
@@ -59,8 +61,10 @@ async function ownServer(options: PostgresServerOptions): Promise<PostgresServer
   const { socketPath, user, database } = running
   const target = { socketPath, user, database }
   const sql = connectPostgres({ ...target, ...poolOptions(options) })
+  const [folder = ''] = socketPath.split('/.s.PGSQL.')
   return {
     target,
+    url: `postgres://${user}@localhost/${database}?host=${encodeURIComponent(folder)}`,
     sql,
     stop: async () => {
       await sql.end({ timeout: 1 })
@@ -91,6 +95,7 @@ async function foreignServer(url: string, options: PostgresServerOptions): Promi
   }
   return {
     target,
+    url: own.href,
     sql,
     stop: async () => {
       await sql.end({ timeout: 1 })

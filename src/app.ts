@@ -1,0 +1,232 @@
+/**
+ * The one place where parts are constructed and handed to each other, bottom up. {@link App.close} takes them down in
+ * the opposite order, so that nothing is used after it ended.
+ */
+import { mkdir } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import { ConsumerService } from '../gen/marketplace/v1/consumers_pb.ts'
+import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
+import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
+import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
+import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
+import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
+import type { Config } from './config.ts'
+import { createConsumptionService } from './consumption/consumption-service.ts'
+import { createGate } from './consumption/gate.ts'
+import { isReason, reasons } from './errors.ts'
+import { createHealthPages } from './health-pages.ts'
+import { createAdminKey } from './identity/admin-key.ts'
+import { createAuthenticator } from './identity/authenticator.ts'
+import { createConsumerService } from './identity/consumer-service.ts'
+import { selectKeyRecords } from './identity/identity-store.ts'
+import { createKeyLoader } from './identity/key-loader.ts'
+import { createKeyService } from './identity/key-service.ts'
+import { createKeyVerifier } from './identity/key-verifier.ts'
+import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
+import { newId } from './ids.ts'
+import type { Limits, PeriodSeed } from './limits/limits.ts'
+import { createLocalLimits } from './limits/local-limits.ts'
+import { createRedisLimits } from './limits/redis-limits.ts'
+import { quotaScopeOf } from './limits/tiers.ts'
+import { createDrain } from './metering/drain.ts'
+import { startPartitions } from './metering/partitions.ts'
+import { createUsageService } from './metering/usage-service.ts'
+import { usedTokens } from './metering/usage-store.ts'
+import { createBuiltinPolicyEngine } from './policy/policy-engine.ts'
+import { createPolicyService } from './policy/policy-service.ts'
+import { createRegistryService } from './registry/registry-service.ts'
+import { createSnapshots } from './registry/snapshots.ts'
+import { createCredentials } from './routing/credentials.ts'
+import { createDispatcher } from './routing/dispatcher.ts'
+import { register } from './server/rpc.ts'
+import { startServer } from './server/server.ts'
+import { startEmbeddedPostgres } from './storage/embedded-postgres.ts'
+import { lockFolder } from './storage/folder-lock.ts'
+import { migrate } from './storage/migrate.ts'
+import { connectPostgres, type Sql } from './storage/postgres.ts'
+import { connectRedis } from './storage/redis.ts'
+import { createCallMetrics } from './telemetry/call-metrics.ts'
+import { createLogger } from './telemetry/log.ts'
+import { createMetrics } from './telemetry/metrics.ts'
+import { startTracing } from './telemetry/tracing.ts'
+
+/** A running gate. */
+export interface App {
+  /** With scheme, host and port. */
+  readonly address: string
+  /** host:port. */
+  readonly grpcAddress: string
+  /** Ends calls inside the drain window, writes what is left to the ledger, and leaves. Idempotent. */
+  close(): Promise<void>
+}
+
+export interface AppHooks {
+  /** Runs when the schema is up to date and before the first call is taken. */
+  beforeServing?(sql: Sql, hasher: SecretHasher): Promise<void>
+}
+
+/** Starts everything that the configuration asks for; throws, with nothing left running, when a part cannot start. */
+export async function startApp(config: Config, hooks: AppHooks = {}): Promise<App> {
+  const log = createLogger({ level: config.logLevel })
+  for (const warning of config.warnings) log.warn(warning)
+  const closers: (() => Promise<unknown>)[] = []
+  const close = async (): Promise<void> => {
+    for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer()
+  }
+  try {
+    const { address, grpcAddress } = await construct(config, hooks, log, closers)
+    return { address, grpcAddress, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+async function construct(
+  config: Config,
+  hooks: AppHooks,
+  log: Logger,
+  closers: (() => Promise<unknown>)[],
+): Promise<{ address: string; grpcAddress: string }> {
+  const now = Date.now
+  if (config.tracing !== undefined) {
+    const tracing = await startTracing(config.tracing)
+    closers.push(() => tracing.shutdown())
+  }
+  const metrics = createMetrics()
+  const callMetrics = createCallMetrics(metrics, (reason) => (isReason(reason) ? reasons[reason].http : 500))
+
+  if (config.database.url === undefined || config.redis.url === undefined) {
+    await mkdir(config.dataDir, { recursive: true })
+    closers.push(await lockFolder(config.dataDir))
+  }
+  const sql = await openPostgres(config, log, closers)
+  await migrate(sql, { log })
+  const partitions = await startPartitions({ sql, log })
+  closers.push(() => partitions.stop())
+
+  const limits = await openLimits(config, log, (limit) => usedTokens(sql, quotaScopeOf(limit)), closers)
+  const drain = createDrain({ usageLog: limits.usageLog, sql, log })
+  drain.start()
+  closers.push(() => drain.stop())
+  // What an earlier process left in the embedded log must be in the ledger before a quota is read from there.
+  if (config.redis.url === undefined && !(await drain.drained(replayTimeoutMs))) {
+    throw new Error(`The usage log of ${config.dataDir} could not be written to the ledger: ${drain.state().failing}`)
+  }
+
+  const hasher = createSecretHasher()
+  await hooks.beforeServing?.(sql, hasher)
+  const snapshots = createSnapshots({ sql, log, onChange: () => verifier.invalidate() })
+  const loadKey = createKeyLoader({ loadKeys: (ids) => selectKeyRecords(sql, ids) })
+  const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
+  await snapshots.start()
+  closers.push(() => snapshots.close())
+  const adminKey = config.access.adminKey === undefined ? undefined : createAdminKey(config.access.adminKey)
+
+  const dispatcher = createDispatcher({
+    ...config.backends,
+    credentials: createCredentials(process.env, now),
+    now,
+    onBreakerChange: (endpointId, state) => log.warn({ endpointId, state }, 'breaker changed'),
+  })
+  closers.push(() => dispatcher.close())
+
+  const policy = createBuiltinPolicyEngine()
+  const gate = createGate({
+    snapshots,
+    policy,
+    limits,
+    dispatcher,
+    rateLimiting: config.access.rateLimiting,
+    observer: {
+      ...callMetrics.gate,
+      policyChecked: (seconds) => metrics.policyValidationDuration.of().observe(seconds),
+    },
+    log,
+    now,
+    newId,
+  })
+  let accepting = true
+  const { tls, keepaliveMs, drainTimeoutMs, ...serverSettings } = config.server
+  const server = await startServer({
+    ...serverSettings,
+    ...(tls === undefined ? {} : { tls: { certPath: tls.certFile, keyPath: tls.keyFile } }),
+    keepAliveMs: keepaliveMs,
+    drainMs: drainTimeoutMs,
+    services: [
+      register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, now })),
+      register(UsageService, createUsageService({ sql })),
+      register(KeyService, createKeyService({ sql, hasher, snapshots })),
+      register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
+      register(Registry, createRegistryService({ sql, newId, snapshots })),
+      register(PolicyEngine, createPolicyService({ engine: policy, snapshots })),
+    ],
+    pages: createHealthPages({
+      sql,
+      limits,
+      drain,
+      snapshots,
+      dispatcher,
+      metrics,
+      warnings: config.warnings,
+      accepting: () => accepting,
+    }),
+    authenticate: createAuthenticator({ verifier, adminKey }),
+    rbac: config.access.rbac,
+    log,
+    observer: callMetrics.rpcs,
+    newId,
+  })
+  closers.push(() => {
+    accepting = false
+    return server.close()
+  })
+  metrics.setSources({
+    breakers: dispatcher.breakers,
+    usageBacklog: () => limits.usageLog.backlog(),
+    drain: () => {
+      const { lastWriteMs, written, duplicates } = drain.state()
+      return { lastWriteAtMs: lastWriteMs, written, duplicates }
+    },
+    limitsAvailable: async () => (await limits.health()).ok,
+  })
+  server.setServing(true)
+  log.info({ address: server.address }, 'serving')
+  return { address: server.address, grpcAddress: `${server.host}:${server.port}` }
+}
+
+/** A log that takes longer than this to replay is a fault that somebody must look at. */
+const replayTimeoutMs = 600_000
+
+async function openPostgres(config: Config, log: Logger, closers: (() => Promise<unknown>)[]): Promise<Sql> {
+  const { url, maxConnections } = config.database
+  if (url !== undefined) return connected(connectPostgres({ url, log, maxConnections }), closers)
+  const embedded = await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log })
+  closers.push(() => embedded.stop())
+  return connected(connectPostgres({ ...embedded, log, maxConnections }), closers)
+}
+
+function connected(sql: Sql, closers: (() => Promise<unknown>)[]): Sql {
+  closers.push(() => sql.end({ timeout: 5 }))
+  return sql
+}
+
+async function openLimits(
+  config: Config,
+  log: Logger,
+  seed: PeriodSeed,
+  closers: (() => Promise<unknown>)[],
+): Promise<Limits> {
+  const { url, commandTimeoutMs } = config.redis
+  if (url === undefined) {
+    const limits = await createLocalLimits({ folder: join(config.dataDir, 'usage'), seed, log })
+    closers.push(() => limits.close())
+    return limits
+  }
+  const redis = await connectRedis({ url, log, commandTimeoutMs })
+  const limits = await createRedisLimits({ redis, instanceId: `${hostname()}-${process.pid}-${newId()}`, seed, log })
+  closers.push(() => limits.close())
+  return limits
+}

@@ -1,0 +1,58 @@
+import { TollgateError } from '../errors.ts'
+import type { AdmissionResult, LimitCost } from '../limits/limits.ts'
+import type { Decision } from '../policy/policy-engine.ts'
+
+type Refused = Extract<AdmissionResult, { admitted: false }>
+
+/**
+ * The refusal of a limit: RATE_LIMITED for a bucket, QUOTA_EXCEEDED for a period. Message, metadata, QuotaFailure and
+ * RetryInfo carry the same figures.
+ */
+export function refusal(costs: readonly LimitCost[], result: Refused): TollgateError {
+  const cost = costs[result.refusedBy]
+  const state = result.limits[result.refusedBy]
+  if (cost === undefined || state === undefined) {
+    return new TollgateError('INTERNAL', 'The call was refused by a limit that it does not have.')
+  }
+  const { limit, amount } = cost
+  const remaining = Math.max(0, Math.floor(state.remaining))
+  const bucket = limit.kind === 'bucket'
+  const left = `${limit.name} of ${limit.subject} has ${remaining} of ${limit.capacity} ${limit.unit} left and the call needs ${amount}`
+  return new TollgateError(
+    bucket ? 'RATE_LIMITED' : 'QUOTA_EXCEEDED',
+    bucket
+      ? `${left}; retry in ${result.retryAfterMs} ms.`
+      : `${left}; the quota is whole again at ${new Date(limit.endsAtMs).toISOString()}.`,
+    {
+      retryAfterMs: result.retryAfterMs,
+      metadata: {
+        limit: limit.name,
+        subject: limit.subject,
+        capacity: String(limit.capacity),
+        remaining: String(remaining),
+        requested: String(amount),
+        unit: limit.unit,
+        retryAfterMs: String(result.retryAfterMs),
+        resetAt: new Date(state.resetAtMs).toISOString(),
+      },
+      limits: [
+        {
+          subject: limit.subject,
+          limit: limit.name,
+          capacity: limit.capacity,
+          remaining,
+          unit: limit.unit,
+          resetAtMs: state.resetAtMs,
+        },
+      ],
+    },
+  )
+}
+
+/** POLICY_DENIED with the first violation's id and every violation's text. */
+export function policyDenial(decision: Decision): TollgateError {
+  const [first] = decision.violations
+  return new TollgateError('POLICY_DENIED', decision.reason, {
+    metadata: first === undefined ? {} : { policyId: first.policyId, severity: first.severity },
+  })
+}

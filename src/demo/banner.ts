@@ -1,0 +1,41 @@
+import type { DemoFacts } from './demo.ts'
+
+const question = Buffer.from(
+  JSON.stringify({ model: 'practice', messages: [{ role: 'user', content: 'Say hello.' }] }),
+).toString('base64')
+
+/** What `tollgate dev` prints: the facts of the demo, and commands to paste that work as they stand. */
+export function banner(facts: DemoFacts, file: string): string {
+  const call = `'{"serviceId":"${facts.serviceId}","payload":"${question}"}'`
+  const route = 'marketplace.v1.ConsumptionService/RouteRequest'
+  const secure = facts.address.startsWith('https:')
+  return `
+Tollgate listens on ${facts.address}
+
+  demo key      ${facts.key}
+  limited key   ${facts.limitedKey}   (basic tier: 10 requests a second)
+  service       ${facts.serviceId}   (practice)
+  slow service  ${facts.slowServiceId}   (practice-slow: answers after 2 s)
+  all of it     ${file}
+
+Call it (the payload is the service's own request body, base64 in JSON):
+
+  curl -s ${facts.address}/${route} \\
+    -H 'authorization: Bearer ${facts.key}' -H 'content-type: application/json' \\
+    -d ${call}
+
+  npx buf curl ${secure ? '' : '--http2-prior-knowledge '}--protocol grpc -H 'authorization: Bearer ${facts.key}' \\
+    -d ${call} \\
+    ${facts.address}/${route}
+
+  grpcurl ${secure ? '' : '-plaintext '}-H 'authorization: Bearer ${facts.key}' \\
+    -d ${call} \\
+    ${facts.grpcAddress} ${route}
+
+See the usage records that calls left:
+
+  curl -s ${facts.address}/marketplace.v1.UsageService/ListUsageRecords \\
+    -H 'authorization: Bearer ${facts.key}' -H 'content-type: application/json' -d '{"pageSize":3}'
+
+`
+}

@@ -1,0 +1,88 @@
+import type { Limits } from './limits/limits.ts'
+import type { Drain } from './metering/drain.ts'
+import type { Snapshots } from './registry/snapshots.ts'
+import type { BreakerSample, Dispatcher } from './routing/dispatcher.ts'
+import type { Page, Pages } from './server/pages.ts'
+import { pingPostgres, type Sql } from './storage/postgres.ts'
+import type { Metrics } from './telemetry/metrics.ts'
+
+export interface HealthParts {
+  readonly sql: Sql
+  readonly limits: Limits
+  readonly drain: Drain
+  readonly snapshots: Snapshots
+  readonly dispatcher: Pick<Dispatcher, 'breakers'>
+  readonly metrics: Metrics
+  /** What stands beside normal operation, such as switched-off permissions. */
+  readonly warnings: readonly string[]
+  /** False as soon as the process leaves. */
+  readonly accepting: () => boolean
+}
+
+interface Component {
+  /** degraded: calls go on, and something needs a look; down: calls fail. */
+  readonly status: 'ok' | 'degraded' | 'down'
+  readonly detail: string
+}
+
+/**
+ * The pages of operations: `/health` (the process is up), `/ready` (calls can be served), `/health/detailed` (each
+ * component with its state), `/metrics`.
+ */
+export function createHealthPages(parts: HealthParts): Pages {
+  async function components(): Promise<Record<string, Component>> {
+    const [postgres, limits] = await Promise.all([pingPostgres(parts.sql), parts.limits.health()])
+    const drain = parts.drain.state()
+    const stale = parts.snapshots.staleSinceMs()
+    return {
+      // Calls go on without Postgres: the snapshot is in memory, and usage waits in its log.
+      postgres: { status: postgres.ok ? 'ok' : 'degraded', detail: postgres.detail },
+      limits: { status: limits.ok ? 'ok' : 'down', detail: limits.detail },
+      snapshot: {
+        status: stale === undefined ? 'ok' : 'degraded',
+        detail: stale === undefined ? `version ${parts.snapshots.current().version}` : `stale since ${iso(stale)}`,
+      },
+      ledger: {
+        status: drain.failing === undefined ? 'ok' : 'degraded',
+        detail: drain.failing ?? `${drain.backlog} events on their way`,
+      },
+    }
+  }
+
+  async function detailed(): Promise<Page> {
+    const states = await components()
+    const breakers = [...parts.dispatcher.breakers()]
+    const worst = Object.values(states).map(({ status }) => status)
+    const status = worst.includes('down')
+      ? 'down'
+      : worst.includes('degraded') || breakers.some(({ state }: BreakerSample) => state !== 'closed')
+        ? 'degraded'
+        : 'ok'
+    return json(status === 'down' ? 503 : 200, { status, components: states, breakers, warnings: parts.warnings })
+  }
+
+  async function ready(): Promise<Page> {
+    if (!parts.accepting()) return json(503, { status: 'down', detail: 'the process is shutting down' })
+    const limits = await parts.limits.health()
+    return json(limits.ok ? 200 : 503, { status: limits.ok ? 'ok' : 'down', detail: limits.detail })
+  }
+
+  return {
+    '/health': async () => json(200, { status: 'ok' }),
+    '/ready': ready,
+    '/health/detailed': detailed,
+    '/metrics': async () => ({
+      status: 200,
+      contentType: parts.metrics.contentType,
+      body: await parts.metrics.render(),
+    }),
+  }
+}
+
+function json(status: number, value: object): Page {
+  return { status, contentType: 'application/json', body: `${JSON.stringify(value)}\n` }
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString()
+}

@@ -1,0 +1,9 @@
+import { expect, test } from 'vitest'
+import { newId } from './ids.ts'
+
+test('makes distinct UUIDs of version 7 that sort by their millisecond', () => {
+  const ids = Array.from({ length: 10_000 }, (_, index) => newId(1_700_000_000_000 + index))
+  expect(new Set(ids).size).toBe(ids.length)
+  for (const id of ids) expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
+  expect(ids.toSorted()).toEqual(ids)
+})

@@ -1,0 +1,106 @@
+/** The `tollgate` command. */
+import { Command, InvalidArgumentError } from 'commander'
+import { startApp } from './app.ts'
+import { type Config, ConfigError, loadConfig } from './config.ts'
+import { startDemo } from './demo/demo.ts'
+import { startPracticeBackend } from './practice/backend.ts'
+import { migrate } from './storage/migrate.ts'
+import { connectPostgres } from './storage/postgres.ts'
+import { createLogger } from './telemetry/log.ts'
+
+interface Closable {
+  close(): Promise<void>
+}
+
+const program = new Command('tollgate').description('The gate of an internal LLM marketplace.').version('0.1.0')
+
+program
+  .command('dev')
+  .description('run with embedded defaults, practice backends and demo data, on loopback')
+  .action(() => run(() => startDemo(loadConfig(process.env, 'dev'), process.stdout)))
+
+program
+  .command('serve')
+  .description('run with what is configured; embedded parts stand in for DATABASE_URL and REDIS_URL')
+  .action(() => run(() => startApp(loadConfig(process.env, 'serve'))))
+
+program
+  .command('migrate')
+  .description('bring the schema of DATABASE_URL up to date and leave')
+  .action(() => once(() => migrateOnly(loadConfig(process.env, 'serve'))))
+
+program
+  .command('backend')
+  .description('run a practice backend: an OpenAI-compatible server with deterministic answers and faults on request')
+  .option('--host <host>', 'address to listen on', '127.0.0.1')
+  .option('--port <port>', 'port to listen on; 0 takes a free one', port, 4000)
+  .option('--log <file>', 'append what was served to this file, before each answer')
+  .option('--delay <ms>', 'wait this long before each answer', milliseconds, 0)
+  .action((options: { host: string; port: number; log?: string; delay: number }) =>
+    run(async () => {
+      const backend = await startPracticeBackend({
+        host: options.host,
+        port: options.port,
+        defaultDelayMs: options.delay,
+        ...(options.log === undefined ? {} : { logPath: options.log }),
+      })
+      process.stdout.write(`practice backend listens on ${backend.url}\n`)
+      return backend
+    }),
+  )
+
+await program.parseAsync()
+
+/** Starts something and ends it on SIGTERM or SIGINT; a second signal ends the process at once. */
+async function run(start: () => Promise<Closable>): Promise<void> {
+  await once(async () => {
+    const running = await start()
+    const stop = (): void => {
+      process.once('SIGTERM', () => process.exit(1))
+      process.once('SIGINT', () => process.exit(1))
+      running.close().then(
+        () => process.exit(0),
+        (error: unknown) => fail(error),
+      )
+    }
+    process.once('SIGTERM', stop)
+    process.once('SIGINT', stop)
+  })
+}
+
+/** Runs to the end; says what went wrong in words and leaves with 1 (2 for wrong settings). */
+async function once(action: () => Promise<void>): Promise<void> {
+  try {
+    await action()
+  } catch (error) {
+    fail(error)
+  }
+}
+
+function fail(error: unknown): never {
+  process.stderr.write(`tollgate: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exit(error instanceof ConfigError ? 2 : 1)
+}
+
+async function migrateOnly(config: Config): Promise<void> {
+  const log = createLogger({ level: config.logLevel })
+  const { url } = config.database
+  if (url === undefined) throw new Error('DATABASE_URL is not set: the embedded database migrates itself at start.')
+  const sql = connectPostgres({ url, log, maxConnections: 1 })
+  try {
+    const applied = await migrate(sql, { log })
+    process.stdout.write(applied.length === 0 ? 'the schema is up to date\n' : `applied ${applied.join(', ')}\n`)
+  } finally {
+    await sql.end({ timeout: 5 })
+  }
+}
+
+function port(text: string): number {
+  if (!/^\d+$/.test(text) || Number(text) > 65535) throw new InvalidArgumentError('a port is a number from 0 to 65535')
+  return Number(text)
+}
+
+function milliseconds(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('a number of milliseconds is expected')
+  return Number(text)
+}

@@ -1,0 +1,129 @@
+/**
+ * Reads what the gate must know out of OpenAI-compatible bodies: the ceiling of the answer from a request, and usage
+ * from an answer. Bodies themselves pass unchanged.
+ *
+ * Totals include their parts here: cached tokens are part of `prompt_tokens`, reasoning tokens of `completion_tokens`
+ * (OpenAI API reference, "usage" of chat.completions).
+ */
+import { TollgateError } from '../errors.ts'
+import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
+
+/** What a request says about the answer that it wants. */
+export interface RequestFacts {
+  /** Most output tokens that the request allows, over all its choices; undefined when it sets no limit. */
+  readonly maxOutputTokens: number | undefined
+}
+
+export interface ReportedUsage {
+  readonly tokens: TokenParts
+  readonly source: UsageSource
+  /** Model named by the answer; empty when it names none. */
+  readonly model: string
+}
+
+/** Token counts above this are no counts: an answer that reports one is invalid. */
+const maxTokens = 100_000_000
+
+/**
+ * Bytes of JSON per token for estimates: an English token is about four bytes, and JSON's own punctuation makes the
+ * estimate err on the high side.
+ */
+const bytesPerToken = 4
+
+/** Throws INVALID_ARGUMENT naming `payload` for anything but a JSON object that asks for one whole answer. */
+export function readRequest(payload: Uint8Array): RequestFacts {
+  const body = parseObject(payload)
+  if (body === undefined) throw invalidPayload('must be a JSON object')
+  if (body.stream === true) throw invalidPayload('must not ask for a stream: this RPC returns one whole answer')
+  const ceiling = body.max_completion_tokens ?? body.max_tokens
+  if (ceiling === undefined || ceiling === null) return { maxOutputTokens: undefined }
+  if (!isCount(ceiling)) throw invalidPayload(`must have max_tokens as an integer from 0 to ${maxTokens}`)
+  const choices = body.n ?? 1
+  if (!isCount(choices)) throw invalidPayload('must have n as a positive integer')
+  return { maxOutputTokens: Math.min(ceiling * choices, maxTokens) }
+}
+
+/** Input tokens that a payload may have, before the backend counts them. */
+export function estimateTokens(byteLength: number): number {
+  return Math.ceil(byteLength / bytesPerToken)
+}
+
+/**
+ * Usage of a whole answer. An answer without usage is estimated from its bytes and says so.
+ * Throws BACKEND_ANSWER_INVALID when the answer is no JSON object or its counts cannot be true.
+ */
+export function readUsage(answer: Uint8Array, requestBytes: number): ReportedUsage {
+  const body = parseObject(answer)
+  if (body === undefined) throw invalidAnswer('is not a JSON object')
+  const model = typeof body.model === 'string' ? body.model.slice(0, 128) : ''
+  const usage = body.usage
+  if (!isObject(usage)) return { tokens: estimated(requestBytes, answer.length), source: 'estimated', model }
+  const input = count(usage.prompt_tokens, 'prompt_tokens')
+  const output = count(usage.completion_tokens, 'completion_tokens')
+  const cached = detail(usage.prompt_tokens_details, 'cached_tokens')
+  const reasoning = detail(usage.completion_tokens_details, 'reasoning_tokens')
+  if (cached > input) throw invalidAnswer('reports more cached tokens than prompt tokens')
+  if (reasoning > output) throw invalidAnswer('reports more reasoning tokens than completion tokens')
+  return {
+    tokens: {
+      input: input - cached,
+      cachedInput: cached,
+      cacheWriteInput: 0,
+      output: output - reasoning,
+      reasoningOutput: reasoning,
+    },
+    source: 'provider',
+    model,
+  }
+}
+
+function estimated(requestBytes: number, answerBytes: number): TokenParts {
+  return {
+    input: estimateTokens(requestBytes),
+    cachedInput: 0,
+    cacheWriteInput: 0,
+    output: estimateTokens(answerBytes),
+    reasoningOutput: 0,
+  }
+}
+
+function detail(details: unknown, name: string): number {
+  return isObject(details) ? count(details[name], name) : 0
+}
+
+/** Absent counts are 0: embeddings have no completion_tokens. */
+function count(value: unknown, name: string): number {
+  if (value === undefined || value === null) return 0
+  if (!isCount(value)) throw invalidAnswer(`reports ${name} that is no count`)
+  return value
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= maxTokens
+}
+
+const decoder = new TextDecoder('utf-8', { fatal: true })
+
+function parseObject(bytes: Uint8Array): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(decoder.decode(bytes))
+    return isObject(value) ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function invalidPayload(description: string): TollgateError {
+  return new TollgateError('INVALID_ARGUMENT', `payload ${description}`, {
+    fields: [{ field: 'payload', description }],
+    metadata: { field: 'payload' },
+  })
+}
+
+function invalidAnswer(what: string): TollgateError {
+  return new TollgateError('BACKEND_ANSWER_INVALID', `The service's backend sent an answer that ${what}.`)
+}

@@ -1,0 +1,108 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { TollgateError } from '../errors.ts'
+import { type BreakerState, type Breakers, createBreakers } from './breaker.ts'
+
+const failing = (): Promise<string> => Promise.reject(new TollgateError('BACKEND_FAILED', 'no'))
+const healthy = (): Promise<string> => Promise.resolve('yes')
+const leaving = (): Promise<string> => Promise.reject(new TollgateError('CANCELLED', 'gone'))
+const rejecting = (): Promise<string> => Promise.reject(new TollgateError('BACKEND_REJECTED', 'bad request'))
+
+let breakers: Breakers
+let changes: BreakerState[]
+
+beforeEach(() => {
+  vi.useFakeTimers()
+  changes = []
+  breakers = createBreakers({
+    failures: 5,
+    windowMs: 10_000,
+    resetMs: 1_000,
+    judge: (error) => {
+      if (!(error instanceof TollgateError)) return 'failing'
+      if (error.reason === 'BACKEND_REJECTED') return 'healthy'
+      return error.reason === 'CANCELLED' ? 'unknown' : 'failing'
+    },
+    now: Date.now,
+    onChange: (_, state) => changes.push(state),
+  })
+})
+
+afterEach(() => {
+  breakers.close()
+  vi.useRealTimers()
+})
+
+async function reasons(attempt: () => Promise<string>, times: number): Promise<string[]> {
+  const seen: string[] = []
+  for (let i = 0; i < times; i += 1) {
+    seen.push(
+      await breakers.run('e', attempt).then(
+        () => 'ok',
+        (error: unknown) => (error instanceof TollgateError ? error.reason : 'other'),
+      ),
+    )
+  }
+  return seen
+}
+
+test('opens at the fifth failure in the window, however many calls succeeded', async () => {
+  await reasons(healthy, 100)
+  expect(await reasons(failing, 6)).toEqual([...Array(5).fill('BACKEND_FAILED'), 'BREAKER_OPEN'])
+  expect(breakers.states().get('e')).toBe('open')
+})
+
+test('forgets failures that are older than the window', async () => {
+  await reasons(failing, 4)
+  await vi.advanceTimersByTimeAsync(11_000)
+  expect(await reasons(failing, 4)).not.toContain('BREAKER_OPEN')
+  expect(breakers.states().get('e')).toBe('closed')
+})
+
+test('says when the next probe may pass', async () => {
+  await reasons(failing, 5)
+  await vi.advanceTimersByTimeAsync(400)
+  const error: unknown = await breakers.run('e', healthy).catch((e: unknown) => e)
+  expect(error).toMatchObject({ reason: 'BREAKER_OPEN', retryAfterMs: 600 })
+})
+
+test('lets one probe pass when half-open, and closes on its good answer', async () => {
+  await reasons(failing, 5)
+  await vi.advanceTimersByTimeAsync(1_000)
+  const { promise, resolve } = Promise.withResolvers<string>()
+  const probe = breakers.run('e', () => promise)
+  expect(await reasons(healthy, 1)).toEqual(['BREAKER_OPEN'])
+  resolve('yes')
+  expect(await probe).toBe('yes')
+  expect(await reasons(healthy, 1)).toEqual(['ok'])
+  expect(changes).toEqual(['open', 'half_open', 'closed'])
+})
+
+test.each([
+  ['fails', failing],
+  ['is given up by its caller', leaving],
+])('opens again when the probe %s', async (_, attempt) => {
+  await reasons(failing, 5)
+  await vi.advanceTimersByTimeAsync(1_000)
+  await reasons(attempt, 1)
+  expect(breakers.states().get('e')).toBe('open')
+  await vi.advanceTimersByTimeAsync(1_000)
+  expect(await reasons(healthy, 1)).toEqual(['ok'])
+})
+
+test('counts neither refusals of the backend nor callers that went away', async () => {
+  await reasons(rejecting, 20)
+  await reasons(leaving, 20)
+  expect(breakers.states().get('e')).toBe('closed')
+})
+
+test('a refusal answers the probe: the backend is there', async () => {
+  await reasons(failing, 5)
+  await vi.advanceTimersByTimeAsync(1_000)
+  await reasons(rejecting, 1)
+  expect(breakers.states().get('e')).toBe('closed')
+})
+
+test('endpoints do not share a breaker', async () => {
+  await reasons(failing, 5)
+  expect(await breakers.run('other', healthy)).toBe('yes')
+})
