@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { noteServerBinary } from './used-servers.ts'
 
 export interface RedisServerOptions {
   /** Append-only file with an fsync for every write, so that a kill loses nothing acknowledged. Default true. */
@@ -39,6 +40,7 @@ export interface RedisServer {
  */
 export async function startRedisServer(options: RedisServerOptions = {}): Promise<RedisServer> {
   const binary = await redisServerBinary()
+  noteServerBinary(binary)
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'tollgate-redis-')))
   await mkdir(dataDir, { recursive: true })
   const port = options.port ?? (await freePort())

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +9,14 @@ const variable = 'TOLLGATE_TEST_USED_SERVERS'
 export function noteServer(name: string): void {
   const file = process.env[variable]
   if (file !== undefined) appendFileSync(file, `${name}\n`)
+}
+
+/** Notes a server by what its binary says of itself, for example "Redis 7.0.15 (/usr/bin/redis-server)". */
+export function noteServerBinary(binary: string): void {
+  if (process.env[variable] === undefined) return
+  const [, name = 'unknown', version = ''] =
+    /(\w+) server v=(\S+)/.exec(execFileSync(binary, ['--version'], { encoding: 'utf8' })) ?? []
+  noteServer(`${name} ${version} (${binary})`)
 }
 
 /** Global setup of the server tests: at the end of the run it says which servers they used. */
