@@ -15,7 +15,8 @@ export interface RedisConnectOptions {
 }
 
 /**
- * Connects, and resolves when commands can be sent; rejects when the first attempt fails. Later losses of the connection
+ * Connects, and resolves when commands can be sent; rejects when the first attempt fails,
+ * or is not ready within twice `connectTimeoutMs`. Later losses of the connection
  * are repaired in the background, with growing pauses up to two seconds.
  *
  * While there is no connection, commands fail at once: there is no offline queue, and nothing is sent again on its own,
@@ -48,11 +49,18 @@ export async function connectRedis(options: RedisConnectOptions): Promise<RedisC
         })
       : new Redis(first, { ...common, retryStrategy: retryPause })
   logChanges(redis, options.log, urls.map(withoutCredentials).join(','))
+  // A cluster that is not ready retries for ever on its own.
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => late.reject(new Error('no answer in time')), 2 * connectTimeoutMs)
   try {
-    await redis.connect()
+    const connecting = redis.connect()
+    connecting.catch(() => undefined)
+    await Promise.race([connecting, late.promise])
   } catch (error) {
     redis.disconnect()
     throw new Error(`Redis at ${urls.map(withoutCredentials).join(',')} cannot be reached: ${describe(error)}`)
+  } finally {
+    clearTimeout(timer)
   }
   return redis
 }

@@ -206,7 +206,8 @@ function answersPing(port: number): Promise<boolean> {
   })
 }
 
-async function freePort(): Promise<number> {
+/** A TCP port of loopback that nobody listens on at the moment. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
