@@ -9,13 +9,15 @@ export type Response = ServerResponse | Http2ServerResponse
 
 /**
  * Writes an answer of the router and returns when it left or its caller is gone. Once `signal` is aborted it has
- * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it.
+ * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it. `written` is told when the
+ * last byte was handed over.
  */
 export async function writeAnswer(
   answer: UniversalServerResponse,
   request: Request,
   response: Response,
   signal: AbortSignal,
+  written: () => void,
 ): Promise<void> {
   const chunks = answer.body?.[Symbol.asyncIterator]()
   const stopWatching = cutAfter(signal, response)
@@ -35,6 +37,7 @@ export async function writeAnswer(
       if (!response.headersSent) sendHeaders(response)
       response.addTrailers(trailersOf(answer.trailer))
     }
+    written()
     await endAnswer(request, response)
   } finally {
     stopWatching()

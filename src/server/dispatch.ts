@@ -70,7 +70,9 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
         signal: call.signal,
         contextValues: createContextValues().set(callKey, call),
       })
-      await writeAnswer(answer, request, response, call.signal)
+      await writeAnswer(answer, request, response, call.signal, () => {
+        call.answeredMs = performance.now()
+      })
     } finally {
       end(call, answer)
     }
@@ -114,7 +116,7 @@ async function answerUnknown(request: Request, response: Response, { pages }: Di
 
 /** What the observers are told. Answers that failed before any implementation ran carry their code in the status only. */
 function outcomeOf(call: ServerCall, answer: UniversalServerResponse | undefined): Outcome {
-  const ms = performance.now() - call.startedMs
+  const ms = (call.answeredMs ?? performance.now()) - call.startedMs
   if (call.error !== undefined) return { ms, error: call.error }
   if (call.signal.reason instanceof TollgateError) return { ms, error: call.signal.reason }
   if (answer === undefined) return { ms, error: new TollgateError('INTERNAL', 'internal error') }

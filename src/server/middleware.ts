@@ -21,7 +21,7 @@ export interface Middleware {
 
 /** How a call ended. */
 export interface Outcome {
-  /** From the arrival of the headers to the end of the answer, in milliseconds. */
+  /** From the arrival of the headers until the answer was handed over, in milliseconds. */
   readonly ms: number
   /** What the caller was told; absent when the call succeeded. */
   readonly error?: TollgateError

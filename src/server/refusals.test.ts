@@ -39,6 +39,15 @@ describe.each(wireNames)('%s', (wire) => {
     expect(fixture.calls.length).toBe(before)
   })
 
+  test('a wrong key with a small body sees UNAUTHENTICATED, again and again on one connection', async () => {
+    const client = clientOf(fixture, wire)
+    for (let round = 0; round < 20; round++) {
+      const error = await refusal(client.checkQuota({ serviceId: 's' }, as('tg_wrong')))
+      expect(error.code).toBe(Code.Unauthenticated)
+      await client.checkQuota({ serviceId: 's' }, as(keys.own))
+    }
+  })
+
   test('no credential sees CREDENTIAL_MISSING', async () => {
     expect(reasonOf(await refusal(clientOf(fixture, wire).checkQuota({ serviceId: 's' })))).toBe('CREDENTIAL_MISSING')
   })

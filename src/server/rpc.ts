@@ -66,12 +66,16 @@ export function register<S extends DescService>(
   }
 }
 
-/** The RPCs of the registrations by path, with what their descriptors say. Throws on a wrong `consumer_field`. */
+/**
+ * The RPCs of the registrations by path, with what their descriptors say. Throws when a service is registered twice, or a
+ * `consumer_field` names no field.
+ */
 export function describeRpcs(registrations: readonly ServiceRegistration[]): Map<string, Rpc> {
   const rpcs = new Map<string, Rpc>()
   for (const { service, options } of registrations) {
     for (const method of service.methods) {
       const name = `${service.typeName}/${method.name}`
+      if (rpcs.has(`/${name}`)) throw new Error(`${service} is registered twice`)
       rpcs.set(`/${name}`, {
         method,
         name,

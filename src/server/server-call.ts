@@ -13,6 +13,8 @@ export class ServerCall implements Call {
   readonly rpc: Rpc
   readonly peerAddress: string
   readonly startedMs = performance.now()
+  /** When the answer was handed over; what comes after is the caller's reading, and the rest of a refused body. */
+  answeredMs: number | undefined
   principal: Principal = anonymous
   deadlineMs = Number.POSITIVE_INFINITY
   span: Span = noSpan
