@@ -4,6 +4,7 @@
  * side.
  */
 import { spawn } from 'node:child_process'
+import { delimiter } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 
@@ -28,7 +29,7 @@ const lanes: readonly (readonly Part[])[] = [
     { name: 'format and lint', command: ['biome', 'check', '.'] },
     { name: 'types', command: ['tsc'] },
   ],
-  [{ name: 'unit tests', command: ['vitest', 'run', '--project', 'unit', '--silent', '--reporter', 'dot'] }],
+  [{ name: 'unit tests', command: ['vitest', 'run', '--project', 'unit', '--silent', '--reporter', 'minimal'] }],
 ]
 
 const started = performance.now()
@@ -48,6 +49,8 @@ async function run({ name, command: [program, ...args] }: Part): Promise<boolean
   const begun = performance.now()
   const child = spawn(program === 'node' ? process.execPath : `${root}node_modules/.bin/${program}`, args, {
     cwd: root,
+    // The tools call each other, and need the project's Node even where this was not started by npm.
+    env: { ...process.env, PATH: `${root}node_modules/.bin${delimiter}${process.env.PATH ?? ''}` },
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: partTimeoutMs,
   })
