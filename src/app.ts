@@ -45,8 +45,8 @@ import { startServer } from './server/server.ts'
 import { startEmbeddedPostgres } from './storage/embedded-postgres.ts'
 import { lockFolder } from './storage/folder-lock.ts'
 import { migrate } from './storage/migrate.ts'
-import { connectPostgres, type Sql } from './storage/postgres.ts'
-import { connectRedis } from './storage/redis.ts'
+import { connectPostgres, countConnections, type Sql } from './storage/postgres.ts'
+import { connectRedis, type RedisClient } from './storage/redis.ts'
 import { createCallMetrics } from './telemetry/call-metrics.ts'
 import { createLogger } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
@@ -67,11 +67,14 @@ export interface AppHooks {
   beforeServing?(sql: Sql, hasher: SecretHasher): Promise<void>
 }
 
+/** What takes parts down; run last to first. */
+type Closers = (() => Promise<unknown>)[]
+
 /** Starts everything that the configuration asks for; throws, with nothing left running, when a part cannot start. */
 export async function startApp(config: Config, hooks: AppHooks = {}): Promise<App> {
   const log = createLogger({ level: config.logLevel })
   for (const warning of config.warnings) log.warn(warning)
-  const closers: (() => Promise<unknown>)[] = []
+  const closers: Closers = []
   const close = async (): Promise<void> => {
     for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer()
   }
@@ -88,7 +91,7 @@ async function construct(
   config: Config,
   hooks: AppHooks,
   log: Logger,
-  closers: (() => Promise<unknown>)[],
+  closers: Closers,
 ): Promise<{ address: string; grpcAddress: string }> {
   const now = Date.now
   if (config.tracing !== undefined) {
@@ -102,12 +105,19 @@ async function construct(
     await mkdir(config.dataDir, { recursive: true })
     closers.push(await lockFolder(config.dataDir))
   }
-  const sql = await openPostgres(config, log, closers)
+  const instanceId = `${hostname().slice(0, 40)}-${process.pid}`
+  const sql = await openPostgres(config, log, instanceId, closers)
   await migrate(sql, { log })
   const partitions = await startPartitions({ sql, log })
   closers.push(() => partitions.stop())
 
-  const limits = await openLimits(config, log, (limit) => usedTokens(sql, quotaScopeOf(limit)), closers)
+  const { limits, redis } = await openLimits(
+    config,
+    log,
+    instanceId,
+    (limit) => usedTokens(sql, quotaScopeOf(limit)),
+    closers,
+  )
   const drain = createDrain({ usageLog: limits.usageLog, sql, log })
   drain.start()
   closers.push(() => drain.stop())
@@ -185,6 +195,8 @@ async function construct(
   })
   metrics.setSources({
     breakers: dispatcher.breakers,
+    databaseConnections: () => countConnections(sql, instanceId),
+    ...(redis === undefined ? {} : { redisConnections: () => Number(redis.status === 'ready') }),
     usageBacklog: () => limits.usageLog.backlog(),
     drain: () => {
       const { lastWriteMs, written, duplicates } = drain.state()
@@ -200,33 +212,34 @@ async function construct(
 /** A log that takes longer than this to replay is a fault that somebody must look at. */
 const replayTimeoutMs = 600_000
 
-async function openPostgres(config: Config, log: Logger, closers: (() => Promise<unknown>)[]): Promise<Sql> {
+async function openPostgres(config: Config, log: Logger, applicationName: string, closers: Closers): Promise<Sql> {
   const { url, maxConnections } = config.database
-  if (url !== undefined) return connected(connectPostgres({ url, log, maxConnections }), closers)
-  const embedded = await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log })
-  closers.push(() => embedded.stop())
-  return connected(connectPostgres({ ...embedded, log, maxConnections }), closers)
-}
-
-function connected(sql: Sql, closers: (() => Promise<unknown>)[]): Sql {
-  closers.push(() => sql.end({ timeout: 5 }))
+  const embedded =
+    url === undefined ? await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log }) : undefined
+  if (embedded !== undefined) closers.push(() => embedded.stop())
+  const target = embedded ?? { url: url ?? '' }
+  const sql = connectPostgres({ ...target, log, maxConnections, applicationName })
+  closers.push(() => sql.end({ timeout: 2 }))
   return sql
 }
 
 async function openLimits(
   config: Config,
   log: Logger,
+  instance: string,
   seed: PeriodSeed,
-  closers: (() => Promise<unknown>)[],
-): Promise<Limits> {
+  closers: Closers,
+): Promise<{ limits: Limits; redis: RedisClient | undefined }> {
   const { url, commandTimeoutMs } = config.redis
   if (url === undefined) {
     const limits = await createLocalLimits({ folder: join(config.dataDir, 'usage'), seed, log })
     closers.push(() => limits.close())
-    return limits
+    return { limits, redis: undefined }
   }
   const redis = await connectRedis({ url, log, commandTimeoutMs })
-  const limits = await createRedisLimits({ redis, instanceId: `${hostname()}-${process.pid}-${newId()}`, seed, log })
+  closers.push(async () => redis.disconnect())
+  // Processes in containers often share host name and number: the id makes each start a reader of its own.
+  const limits = await createRedisLimits({ redis, instanceId: `${instance}-${newId()}`, seed, log })
   closers.push(() => limits.close())
-  return limits
+  return { limits, redis }
 }

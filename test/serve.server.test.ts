@@ -2,16 +2,15 @@ import { once } from 'node:events'
 import { Code, ConnectError } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ErrorInfoSchema, QuotaFailureSchema, RetryInfoSchema } from '../gen/google/rpc/error_details_pb.ts'
-import { ConsumerService, Tier } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
-import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { type PracticeBackend, startPracticeBackend } from '../src/practice/backend.ts'
 import { eventually } from './support/eventually.ts'
 import { chat } from './support/payloads.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { type RedisServer, startRedisServer } from './support/redis-server.ts'
+import { makeTenant } from './support/tenant.ts'
 import { spawnTollgate, startTollgate, type Tollgate } from './support/tollgate.ts'
 
 const adminKey = 'an-administrator-key-for-tests-only-0001'
@@ -21,12 +20,11 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
   let redis: RedisServer
   let backend: PracticeBackend
   let tollgate: Tollgate
-  let organizationId: string
 
   const start = (env: Record<string, string> = {}): Promise<Tollgate> =>
     startTollgate({
       command: 'serve',
-      entry: 'source',
+      entry: 'bundle',
       env: {
         DATABASE_URL: postgres.url,
         REDIS_URL: redis.url,
@@ -41,8 +39,6 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
     redis = await startRedisServer()
     backend = await startPracticeBackend({})
     tollgate = await start()
-    const consumers = tollgate.client(ConsumerService, adminKey)
-    organizationId = (await consumers.createOrganization({ organization: { name: 'Acme' } })).id
   })
 
   afterAll(async () => {
@@ -52,22 +48,8 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
     await postgres?.stop()
   })
 
-  /** A consumer with a key and a service of its own, made as an administrator would. */
-  async function tenant(name: string, overrides: { requestsPerSecond?: bigint; requestBurst?: bigint } = {}) {
-    const service = await tollgate.client(Registry, adminKey).registerService({
-      service: {
-        name,
-        version: '1.0.0',
-        endpoints: [{ url: `${backend.url}/v1/chat/completions` }],
-        pricing: { currency: 'USD', model: { case: 'perRequest', value: { requestNanos: 1_000_000n } } },
-      },
-    })
-    const consumer = await tollgate.client(ConsumerService, adminKey).createConsumer({
-      consumer: { name, organizationId, tier: Tier.PREMIUM, grantedServices: [service.id], overrides },
-    })
-    const { key } = await tollgate.client(KeyService, adminKey).createKey({ consumerId: consumer.id })
-    return { serviceId: service.id, consumerId: consumer.id, endpointId: service.endpoints[0]?.id ?? '', key }
-  }
+  const tenant = (name: string, overrides: { requestsPerSecond?: bigint; requestBurst?: bigint } = {}) =>
+    makeTenant(tollgate, adminKey, name, `${backend.url}/v1/chat/completions`, overrides)
 
   async function failure(call: Promise<unknown>): Promise<ConnectError> {
     return call.then(
@@ -79,7 +61,7 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
   }
 
   test('an administrator makes everything that a call needs, and the call leaves its record', async () => {
-    const { serviceId, consumerId, key } = await tenant('first')
+    const { organizationId, serviceId, consumerId, key } = await tenant('first')
     const answer = await tollgate.client(ConsumptionService, key).routeRequest({ serviceId, payload: chat('hello') })
     expect(answer.cost).toMatchObject({ amountNanos: 1_000_000n, amount: 0.001, currency: 'USD' })
     const usage = tollgate.client(UsageService, key)
@@ -213,7 +195,7 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
 
 test('names every wrong setting at once and leaves with an error', async () => {
   const env = { PORT: '70000', LOG_LEVEL: 'loud', REDIS_URL: 'http://localhost' }
-  const { child, output } = spawnTollgate(['serve'], env)
+  const { child, output } = spawnTollgate(['serve'], env, 'bundle')
   const [code] = await once(child, 'close')
   expect(code).not.toBe(0)
   for (const text of ['PORT', '70000', 'LOG_LEVEL', 'loud', 'REDIS_URL']) expect(output()).toContain(text)

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { SpanKind } from '@opentelemetry/api'
 import { TollgateError } from '../errors.ts'
 import type { RedisClient } from '../storage/redis.ts'
+import { withSpan } from '../telemetry/tracing.ts'
 
 export type ScriptName = 'admit' | 'settle' | 'sweep' | 'read' | 'acknowledge' | 'retire'
 
@@ -31,15 +33,21 @@ export class RedisScripts {
   async run(name: ScriptName, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     const script = this.#scripts.get(name)
     if (script === undefined) throw new TollgateError('INTERNAL', `no script ${name}`)
-    return command(async () => {
+    const evaluate = async (): Promise<unknown> => {
       try {
         return await this.#redis.call('evalsha', script.sha, keys.length, ...keys, ...args)
       } catch (error) {
         if (!isReply(error, 'NOSCRIPT')) throw error
         return await this.#redis.call('eval', script.lua, keys.length, ...keys, ...args)
       }
-    })
+    }
+    return command(() => withSpan(`EVALSHA ${name}`, evaluate, span))
   }
+}
+
+const span = {
+  kind: SpanKind.CLIENT,
+  attributes: { 'db.system.name': 'redis', 'db.operation.name': 'EVALSHA' },
 }
 
 /** Runs a command; what fails becomes LIMITS_UNAVAILABLE with the cause inside. */

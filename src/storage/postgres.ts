@@ -31,6 +31,8 @@ export type PostgresOptions = PostgresTarget & {
   readonly statementTimeoutMs?: number
   /** Ceiling for one attempt to connect; default 5 000. */
   readonly connectTimeoutMs?: number
+  /** Name of the pool's connections in pg_stat_activity, at most 63 bytes; default "tollgate". */
+  readonly applicationName?: string
   /** Notices of the server; default: written to the log at info level. */
   readonly onNotice?: (notice: { readonly [field: string]: string | undefined }) => void
 }
@@ -50,7 +52,7 @@ export function connectPostgres(options: PostgresOptions): Sql {
     onnotice:
       options.onNotice ?? ((notice) => log.info({ code: notice.code, notice: notice.message }, 'postgres notice')),
     connection: {
-      application_name: 'tollgate',
+      application_name: options.applicationName ?? 'tollgate',
       TimeZone: 'UTC',
       statement_timeout: options.statementTimeoutMs ?? 30_000,
       idle_in_transaction_session_timeout: 60_000,
@@ -85,6 +87,14 @@ export async function pingPostgres(sql: Sql, timeoutMs = 2_000): Promise<{ ok: b
     clearTimeout(timer)
     query.catch(() => {})
   }
+}
+
+/** Connections under this application name: those that run a statement, and those that wait for one. */
+export async function countConnections(sql: Sql, applicationName: string): Promise<{ active: number; idle: number }> {
+  const [row] = await sql<[{ active: number; idle: number }]>`
+    select count(*) filter (where state <> 'idle')::int as active, count(*) filter (where state = 'idle')::int as idle
+    from pg_stat_activity where application_name = ${applicationName}`
+  return row
 }
 
 /** SQLSTATE, or the code of the driver or of the operating system; undefined for other errors. */

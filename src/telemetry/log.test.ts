@@ -15,6 +15,13 @@ test('a line is JSON with level, time and message', () => {
   expect(last()).toEqual({ level: 'warn', time: expect.stringMatching(/^\d{4}-/), requestId: 'r', message: 'slow' })
 })
 
+test('a line holds nothing of the lines before it', () => {
+  const { log, last } = capture()
+  log.info({ requestId: 'r' }, 'first')
+  log.info('second')
+  expect(last()).not.toHaveProperty('requestId')
+})
+
 test('lines below the level are not written', () => {
   const { log, lines } = capture('error')
   log.warn('no')

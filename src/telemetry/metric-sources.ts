@@ -2,7 +2,7 @@ import { Counter, Gauge, type Registry } from 'prom-client'
 
 /** Asked at each scrape, 1 s at most; a source that is absent, fails or is late leaves its metrics out of that scrape. */
 export interface MetricSources {
-  readonly databaseConnections?: () => { readonly active: number; readonly idle: number }
+  readonly databaseConnections?: () => Promise<{ readonly active: number; readonly idle: number }>
   readonly redisConnections?: () => number
   readonly breakers?: () => Iterable<BreakerSample>
   /** Entries of the usage log that are not in the ledger yet. */
@@ -31,11 +31,11 @@ const sourceTimeoutMs = 1000
 
 /** Registers the gauges and counters that are read from `sources()` at each scrape. */
 export function registerSources(registry: Registry, now: () => number, sources: () => MetricSources): void {
-  sampled('db_connections_active', 'Postgres connections that run a statement', () => {
-    return sources().databaseConnections?.().active
+  sampled('db_connections_active', 'Postgres connections that run a statement', async () => {
+    return (await sources().databaseConnections?.())?.active
   })
-  sampled('db_connections_idle', 'Postgres connections that wait for work', () => {
-    return sources().databaseConnections?.().idle
+  sampled('db_connections_idle', 'Postgres connections that wait for work', async () => {
+    return (await sources().databaseConnections?.())?.idle
   })
   sampled('redis_connections_active', 'Redis connections that are established', () => sources().redisConnections?.())
   sampled('tollgate_usage_backlog', 'Usage events that are not in the ledger yet', () => sources().usageBacklog?.())

@@ -64,7 +64,7 @@ test('gauges ask their sources at each scrape', async () => {
   const metrics = createMetrics({ ...quiet, now: () => 10_000 })
   let backlog = 3
   metrics.setSources({
-    databaseConnections: () => ({ active: 2, idle: 5 }),
+    databaseConnections: async () => ({ active: 2, idle: 5 }),
     redisConnections: () => 1,
     breakers: () => [{ serviceId: 's', endpointId: 'e', state: 'half_open' }],
     usageBacklog: async () => backlog,
