@@ -21,8 +21,8 @@ export interface ListenerOptions {
   readonly bodyTimeoutMs: number
   /** Interval of HTTP/2 pings, and how long an idle HTTP/1.1 connection is kept. */
   readonly keepAliveMs: number
-  /** Time that calls of a connection get after it was asked to close. */
-  readonly drainMs: number
+  /** Time that the calls of an aged connection get after it was asked to close; at least the longest deadline. */
+  readonly ageGraceMs: number
   readonly log: Logger
 }
 
@@ -149,7 +149,7 @@ function http2Server(
     let grace: NodeJS.Timeout | undefined
     const age = setTimeout(() => {
       session.close()
-      grace = setTimeout(() => session.destroy(), options.drainMs)
+      grace = setTimeout(() => session.destroy(), options.ageGraceMs)
     }, jittered(options.maxConnectionAgeMs))
     session.once('close', () => {
       clearInterval(pings)

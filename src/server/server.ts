@@ -84,7 +84,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const chain = createChain([
     traceCalls(),
     observeCalls(options.observer, log),
-    limitDeadlines({ ...options, longLivedMs: options.maxConnectionAgeMs * 2 + drainMs }),
+    limitDeadlines({ ...options, longLivedMs: 2 * options.maxConnectionAgeMs + options.maxDeadlineMs }),
     authenticateCalls(options.authenticate),
     authorizeCalls(options.rbac),
     confineToConsumer(options.rbac),
@@ -105,7 +105,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     cors: createCors(options.corsOrigins),
     pages: createPages(options.pages, log),
   })
-  const listener = await listen(options, dispatcher.handle)
+  const listener = await listen({ ...options, ageGraceMs: options.maxDeadlineMs + drainMs }, dispatcher.handle)
 
   async function shutDown(): Promise<void> {
     health.setServing(false)

@@ -62,10 +62,32 @@ test('idle and silent connections do not hold the shutdown, and no new one is ac
   silent.destroy()
 })
 
-test('a connection that says nothing is closed after the time for headers', async () => {
+test.each([
+  ['nothing', ''],
+  ['the start of an HTTP/2 preface', 'PRI * HT'],
+  ['half of its headers', 'POST / HTTP/1.1\r\nhost: x\r\n'],
+])('a connection that says %s is closed after the time for headers', async (_, bytes) => {
   const fixture = await startFixture({ headersTimeoutMs: 100 })
   const silent = connect(fixture.server.port, fixture.server.host)
+  silent.write(bytes)
   await new Promise((resolve) => silent.once('close', resolve).resume())
+  await fixture.close()
+})
+
+test('a body that does not come in time is refused, and its call is over', async () => {
+  const fixture = await startFixture({ bodyTimeoutMs: 100 })
+  const slow = connect(fixture.server.port, fixture.server.host)
+  const path = '/marketplace.v1.ConsumptionService/CheckQuota'
+  const headers = `host: x\r\nx-api-key: ${keys.own}\r\ncontent-type: application/json\r\ncontent-length: 20`
+  slow.write(`POST ${path} HTTP/1.1\r\n${headers}\r\n\r\n{`)
+  let answer = ''
+  slow.on('data', (chunk) => {
+    answer += chunk
+  })
+  await new Promise((resolve) => slow.once('close', resolve))
+  expect(answer).toMatch(/^HTTP\/1.1 504 /)
+  expect(answer).toContain('the request body did not arrive within 100 ms')
+  expect(fixture.server.activeCalls()).toBe(0)
   await fixture.close()
 })
 
