@@ -5,7 +5,7 @@ import { encodeEvent } from './event-codec.ts'
 import type { Admission, AdmissionResult, Limit, LimitState, Limits, PeriodSeed, Settlement } from './limits.ts'
 import { checkDurability } from './redis-durability.ts'
 import { RedisKeys, shardOf } from './redis-keys.ts'
-import { asArray, command, RedisScripts } from './redis-scripts.ts'
+import { asArray, command, RedisScripts, wasNotSent } from './redis-scripts.ts'
 import { RedisUsageLog } from './redis-usage-log.ts'
 import { Seeds } from './seeds.ts'
 
@@ -108,7 +108,7 @@ class RedisLimits implements Limits {
       try {
         return await this.#scripts.run('admit', keys, [...head, ...rest])
       } catch (error) {
-        this.#release(admission)
+        if (!wasNotSent(error)) this.#release(admission)
         throw error
       }
     })

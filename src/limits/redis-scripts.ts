@@ -65,6 +65,12 @@ export function isReply(error: unknown, code: string): boolean {
   return error instanceof Error && error.message.startsWith(code)
 }
 
+/** True when the command never left this process, because there was no connection; ioredis tells by its text only. */
+export function wasNotSent(error: unknown): boolean {
+  if (error instanceof TollgateError) return wasNotSent(error.cause)
+  return error instanceof Error && error.message.includes('enableOfflineQueue options is false')
+}
+
 /** A reply that must be an array. */
 export function asArray(reply: unknown): readonly unknown[] {
   return Array.isArray(reply) ? reply : []
