@@ -11,6 +11,8 @@ export default defineConfig({
           include: ['src/**/*.test.ts'],
           exclude: serverTests,
           setupFiles: ['test/support/leak-guard.ts'],
+          // More than there may be cores: some files mostly wait for leases and deadlines.
+          maxWorkers: 4,
           testTimeout: 20_000,
           sequence: { groupOrder: 0 },
         },
