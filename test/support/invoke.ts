@@ -7,7 +7,7 @@ import {
 } from '@bufbuild/protobuf'
 import { INVALID_SPAN_CONTEXT, trace } from '@opentelemetry/api'
 import type { Call, UnaryHandler } from '../../src/call.ts'
-import type { Principal } from '../../src/identity/principal.ts'
+import { anonymous, type Principal } from '../../src/identity/principal.ts'
 
 /** Calls the implementation of a unary RPC directly, without a wire; rules and permissions of the contract do not apply. */
 export async function invoke<I extends DescMessage, O extends DescMessage>(
@@ -20,8 +20,8 @@ export async function invoke<I extends DescMessage, O extends DescMessage>(
   return create(method.output, await handler(create(method.input, request), testCall(principal)))
 }
 
-/** A call by someone, with a minute left and nothing else known of it. */
-export function testCall(principal: Principal): Call {
+/** A call by someone, with a minute left and nothing else known of it but `changes`. */
+export function testCall(principal: Principal = anonymous, changes: Partial<Call> = {}): Call {
   return {
     id: '0193d6a0-0000-7000-8000-000000000000',
     principal,
@@ -32,6 +32,7 @@ export function testCall(principal: Principal): Call {
     span: trace.wrapSpanContext(INVALID_SPAN_CONTEXT),
     header: () => undefined,
     setResponseHeader: () => {},
+    ...changes,
   }
 }
 
