@@ -178,7 +178,6 @@ export function createGate(options: GateOptions): Gate {
     const settlement = { id: call.id, organizationId: plan.consumer.organizationId, actual, event }
     try {
       await withSpan('settle', () => settle(settlement))
-      observer.recorded(event, plan.consumer.tier)
     } catch (error) {
       log.error(
         { err: error, requestId: call.id },
@@ -186,6 +185,7 @@ export function createGate(options: GateOptions): Gate {
       )
       throw outcome.error ?? error
     }
+    observer.recorded(event, plan.consumer.tier)
     if (outcome.error !== undefined) throw outcome.error
     return { body: outcome.body, event, charge: outcome.charge, service: plan.service }
   }
@@ -193,12 +193,13 @@ export function createGate(options: GateOptions): Gate {
   /** Calls the backend and says what came of it. Never throws. */
   async function attempt(plan: Plan, call: Call): Promise<Outcome> {
     try {
-      const body = await dispatcher.dispatch(
+      const { id: serviceId } = plan.service
+      const { payload } = plan.request
+      const { body, tokens, source, model } = await dispatcher.dispatch(
         plan.endpoint,
-        { id: plan.attemptId, serviceId: plan.service.id, payload: plan.request.payload },
+        { id: plan.attemptId, serviceId, payload, read: (body) => ({ body, ...readUsage(body, payload.length) }) },
         call,
       )
-      const { tokens, source, model } = readUsage(body, plan.request.payload.length)
       const charge = chargeFor(priceAt(plan.service, plan.startMs), tokens)
       return { status: 'succeeded', errorReason: '', attempt: 1, tokens, usageSource: source, charge, model, body }
     } catch (cause) {

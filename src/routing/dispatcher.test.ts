@@ -12,7 +12,7 @@ let answer: (request: IncomingMessage, response: ServerResponse) => void
 let dispatcher: Dispatcher
 
 const payload = new TextEncoder().encode('{"a":1}')
-const attempt = { id: 'attempt-1', serviceId: 'service-1', payload }
+const attempt = { id: 'attempt-1', serviceId: 'service-1', payload, read: (answer: Uint8Array) => answer }
 
 beforeEach(async () => {
   backend = createServer((request, response) => answer(request, response))
@@ -130,6 +130,20 @@ describe('a backend that fails is told apart', () => {
       })
     }
   })
+})
+
+test('answers that cannot be read open the breaker as failures do', async () => {
+  answer = (_, response) => response.end('<html></html>')
+  const read = (): never => {
+    throw new TollgateError('BACKEND_ANSWER_INVALID', 'no JSON')
+  }
+  const reasons: unknown[] = []
+  for (let i = 0; i < 6; i += 1) {
+    await dispatcher.dispatch(endpoint(), { ...attempt, read }, testCall()).catch((error: TollgateError) => {
+      reasons.push(error.reason)
+    })
+  }
+  expect(reasons).toEqual([...Array(5).fill('BACKEND_ANSWER_INVALID'), 'BREAKER_OPEN'])
 })
 
 describe('a call that its caller ends', () => {

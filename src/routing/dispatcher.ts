@@ -25,11 +25,12 @@ export interface DispatcherOptions {
 
 export interface Dispatcher {
   /**
-   * Posts the payload and returns the whole answer of a 2xx status. Throws BREAKER_OPEN, BACKEND_UNREACHABLE,
-   * BACKEND_FAILED (5xx, 429, broken answer), BACKEND_REJECTED (other 4xx), BACKEND_CREDENTIAL_REFUSED,
-   * BACKEND_ANSWER_TOO_LARGE, DEADLINE_EXCEEDED, or the reason that the call's signal was aborted with.
+   * Posts the payload and returns what `attempt.read` makes of the whole answer of a 2xx status. Throws BREAKER_OPEN,
+   * BACKEND_UNREACHABLE, BACKEND_FAILED (5xx, 429, broken answer), BACKEND_REJECTED (other 4xx),
+   * BACKEND_CREDENTIAL_REFUSED, BACKEND_ANSWER_TOO_LARGE, what `read` throws, or the reason that the call's signal was
+   * aborted with.
    */
-  dispatch(endpoint: EndpointRecord, attempt: Attempt, call: Call): Promise<Uint8Array>
+  dispatch<T>(endpoint: EndpointRecord, attempt: Attempt<T>, call: Call): Promise<T>
   /** Breaker of every endpoint that was called since the start. */
   breakers(): BreakerSample[]
   close(): Promise<void>
@@ -41,11 +42,13 @@ export interface BreakerSample {
   readonly state: BreakerState
 }
 
-export interface Attempt {
+export interface Attempt<T> {
   /** Id of the attempt's usage event; the backend gets it as x-tollgate-attempt-id. */
   readonly id: string
   readonly serviceId: string
   readonly payload: Uint8Array
+  /** Reads the answer; an answer that it refuses counts against the backend. */
+  readonly read: (answer: Uint8Array) => T
 }
 
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
@@ -62,7 +65,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   /** Service of each endpoint that has a breaker. */
   const services = new Map<string, string>()
 
-  async function post(endpoint: EndpointRecord, attempt: Attempt, call: Call): Promise<Uint8Array> {
+  async function post<T>(endpoint: EndpointRecord, attempt: Attempt<T>, call: Call): Promise<T> {
     const remainingMs = call.deadlineMs - now()
     const timeoutMs = Math.min(endpoint.timeoutMs ?? remainingMs, remainingMs)
     const credential = await credentials.resolve(endpoint.credentialRef)
@@ -79,7 +82,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       timeoutMs < remainingMs ? AbortSignal.any([call.signal, AbortSignal.timeout(timeoutMs)]) : call.signal
     const { origin, path } = target(endpoint.url)
     try {
-      return await accept(await agent.request({ origin, path, method: 'POST', headers, body: attempt.payload, signal }))
+      const response = await agent.request({ origin, path, method: 'POST', headers, body: attempt.payload, signal })
+      return attempt.read(await accept(response))
     } catch (error) {
       throw call.signal.aborted ? callEnded(call.signal) : asBackendError(error, endpoint, options)
     }
