@@ -1,4 +1,4 @@
-import type { DemoFacts } from './demo.ts'
+import type { DemoFacts } from './facts.ts'
 
 const question = Buffer.from(
   JSON.stringify({ model: 'practice', messages: [{ role: 'user', content: 'Say hello.' }] }),

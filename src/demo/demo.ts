@@ -5,30 +5,14 @@
  * ports from there and keeps all data.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type App, startApp } from '../app.ts'
 import type { Config } from '../config.ts'
 import { type PracticeBackend, startPracticeBackend } from '../practice/backend.ts'
 import { banner } from './banner.ts'
+import { type DemoFacts, readFacts, writeFacts } from './facts.ts'
 import { demoIds, seedDemo } from './seed.ts'
-
-/** What scripts need to know of a running demo. */
-export interface DemoFacts {
-  /** With scheme. */
-  readonly address: string
-  /** host:port. */
-  readonly grpcAddress: string
-  readonly consumerId: string
-  readonly serviceId: string
-  /** Its backend takes 2 s. */
-  readonly slowServiceId: string
-  /** Of an enterprise consumer. */
-  readonly key: string
-  /** Of a basic consumer. */
-  readonly limitedKey: string
-  readonly adminKey: string
-}
 
 const slowDelayMs = 2_000
 
@@ -71,19 +55,4 @@ export async function startDemo(config: Config, out: { write(text: string): unkn
     await closeBackends()
     throw error
   }
-}
-
-async function readFacts(file: string): Promise<Partial<Record<keyof DemoFacts, string>> | undefined> {
-  try {
-    const facts: unknown = JSON.parse(await readFile(file, 'utf8'))
-    if (typeof facts !== 'object' || facts === null) return undefined
-    return Object.fromEntries(Object.entries(facts).filter(([, value]) => typeof value === 'string'))
-  } catch {
-    return undefined
-  }
-}
-
-async function writeFacts(file: string, facts: DemoFacts): Promise<void> {
-  await writeFile(`${file}.new`, `${JSON.stringify(facts, null, 2)}\n`, { mode: 0o600 })
-  await rename(`${file}.new`, file)
 }
