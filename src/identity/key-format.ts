@@ -11,7 +11,7 @@ import { crc32 } from 'node:zlib'
  * - **checksum**: CRC-32 of everything before it, 6 characters of base 62. It finds every changed character (a CRC-32
  *   detects any error burst of up to 32 bits), so that a typo costs no look-up. It protects against accidents only.
  *
- * All parts have one length, so that a key is 74 characters and is told from other text, by secret scanners too, with
+ * All parts have one length, so that a key is 69 characters and is told from other text, by secret scanners too, with
  * `tg_(live|test)_[0-9A-Za-z]{11}_[0-9A-Za-z]{49}`.
  */
 export interface ParsedKey {
