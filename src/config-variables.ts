@@ -58,8 +58,7 @@ export const variables = {
     group: 'Server',
     default: 4_194_304,
     unit: 'bytes',
-    description:
-      'Largest request message, after decompression. Larger ones are refused with RESOURCE_EXHAUSTED (HTTP 413).',
+    description: 'Largest request message, after decompression. Larger ones are refused with RESOURCE_EXHAUSTED.',
   }),
   defaultDeadlineMs: setting(is.integer(1, 86_400_000), {
     name: 'DEFAULT_DEADLINE_MS',

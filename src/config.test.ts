@@ -5,6 +5,22 @@ import { describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from './config.ts'
 import { isLoopback, type Mode } from './config-parsers.ts'
 import { variables } from './config-variables.ts'
+import { generateKey } from './identity/key-format.ts'
+import { selfSigned } from './server/self-signed.ts'
+
+function withCertificate(use: (certFile: string, keyFile: string) => void): void {
+  const folder = mkdtempSync(join(tmpdir(), 'tollgate-config-'))
+  try {
+    const { cert, key } = selfSigned()
+    const certFile = join(folder, 'cert.pem')
+    const keyFile = join(folder, 'key.pem')
+    writeFileSync(certFile, cert)
+    writeFileSync(keyFile, key)
+    use(certFile, keyFile)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
 
 function problemsOf(env: Record<string, string>, mode: Mode = 'serve') {
   try {
@@ -52,17 +68,10 @@ describe('accepts', () => {
   })
 
   test('a certificate and its key', () => {
-    const folder = mkdtempSync(join(tmpdir(), 'tollgate-config-'))
-    try {
-      const certFile = join(folder, 'cert.pem')
-      const keyFile = join(folder, 'key.pem')
-      writeFileSync(certFile, '')
-      writeFileSync(keyFile, '')
+    withCertificate((certFile, keyFile) => {
       const config = loadConfig({ TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile }, 'serve')
       expect(config.server.tls).toEqual({ certFile, keyFile })
-    } finally {
-      rmSync(folder, { recursive: true })
-    }
+    })
   })
 
   test('tracing with sampler and share', () => {
@@ -118,6 +127,20 @@ describe('refuses', () => {
   ]
   test.each(cases)('%o', (env, name, reason) => {
     expect(problemsOf(env).problems).toEqual([expect.objectContaining({ name, reason })])
+  })
+
+  test('a certificate and a key that do not belong together', () => {
+    withCertificate((certFile) => {
+      const { problems } = problemsOf({ TLS_CERT_FILE: certFile, TLS_KEY_FILE: certFile })
+      expect(problems.map(({ name }) => name)).toEqual(['TLS_CERT_FILE'])
+      expect(problems[0]?.reason).toMatch(/^and TLS_KEY_FILE cannot be used together \(.+\)$/)
+    })
+  })
+
+  test('an administrator key that the authentication would take for an API key', () => {
+    const { problems, message } = problemsOf({ TOLLGATE_ADMIN_KEY: generateKey().key })
+    expect(problems).toMatchObject([{ name: 'TOLLGATE_ADMIN_KEY', reason: 'begins like an API key' }])
+    expect(message).toContain('(set, 69 characters)')
   })
 
   test('certificate files that do not exist, each by name', () => {

@@ -1,6 +1,8 @@
-import { accessSync, constants, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
+import { createSecureContext } from 'node:tls'
 import { isLoopback, type Mode } from './config-parsers.ts'
 import { type Variable, variables } from './config-variables.ts'
+import { looksLikeKey } from './identity/key-format.ts'
 
 /** Everything that may be configured, validated. docs/configuration.md says what each setting does. */
 export interface Config {
@@ -98,6 +100,13 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     problems.push({ name, value: show(env[name], variable.secret), reason, remedy })
   }
 
+  function readPem(variable: Variable<string | undefined>, file: string | undefined): Buffer | undefined {
+    const content = file === undefined ? undefined : contentOf(file)
+    if (file !== undefined && content === undefined)
+      refuse(variable, 'is not a file that this process can read', 'Set it to the path of a readable PEM file')
+    return content
+  }
+
   const certFile = read(variables.tlsCertFile)
   const keyFile = read(variables.tlsKeyFile)
   const endpoint = read(variables.otlpEndpoint)
@@ -167,13 +176,17 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     refuse(variables.tlsKeyFile, 'is missing while TLS_CERT_FILE is set', 'Set both or none')
   if (keyFile !== undefined && certFile === undefined)
     refuse(variables.tlsCertFile, 'is missing while TLS_KEY_FILE is set', 'Set both or none')
-  for (const [variable, file] of [
-    [variables.tlsCertFile, certFile],
-    [variables.tlsKeyFile, keyFile],
-  ] as const) {
-    if (file !== undefined && !isReadable(file))
-      refuse(variable, 'is not a file that this process can read', 'Set it to the path of a readable PEM file')
-  }
+  const cert = readPem(variables.tlsCertFile, certFile)
+  const key = readPem(variables.tlsKeyFile, keyFile)
+  const unfit = cert === undefined || key === undefined ? undefined : whyUnfit(cert, key)
+  if (unfit !== undefined)
+    refuse(
+      variables.tlsCertFile,
+      `and TLS_KEY_FILE cannot be used together (${unfit})`,
+      'Set them to a PEM certificate chain and its private key',
+    )
+  if (config.access.adminKey !== undefined && looksLikeKey(config.access.adminKey))
+    refuse(variables.adminKey, 'begins like an API key', `Set it to ${variables.adminKey.parser.expects}`)
 
   if (problems.length > 0) throw new ConfigError(problems)
   return { ...config, warnings: warningsOf(config) }
@@ -201,11 +214,21 @@ function show(text: string | undefined, secret: boolean): string {
   return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}…` : text)
 }
 
-function isReadable(file: string): boolean {
+/** Undefined when it cannot be read. */
+function contentOf(file: string): Buffer | undefined {
   try {
-    accessSync(file, constants.R_OK)
-    return statSync(file).isFile()
+    return readFileSync(file)
   } catch {
-    return false
+    return undefined
+  }
+}
+
+/** Why a listener could not use the two; undefined when it can. */
+function whyUnfit(cert: Buffer, key: Buffer): string | undefined {
+  try {
+    createSecureContext({ cert, key })
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
   }
 }
