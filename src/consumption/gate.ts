@@ -10,6 +10,7 @@
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
+import { limitHeaders } from '../limits/limit-headers.ts'
 import type { Admission, LimitCost, LimitState, Limits, Settlement } from '../limits/limits.ts'
 import { limitsFor } from '../limits/tiers.ts'
 import type { CallStatus, TokenParts, UsageEvent, UsageSource } from '../metering/usage-event.ts'
@@ -104,7 +105,7 @@ export function createGate(options: GateOptions): Gate {
       const decision = await checkPolicy({ consumer, service, payload: request.payload })
       if (!decision.allowed) throw policyDenial(decision)
       const plan = planCall(request, call, consumer, service)
-      announce(call, plan.costs, await admit(plan, call))
+      announce(call, plan.costs, await admit(plan, call), now())
       return plan
     } catch (error) {
       if (error instanceof TollgateError) observer.refused({ serviceId: service.id, tier: consumer.tier, error })
@@ -299,11 +300,11 @@ function statusOf(error: TollgateError): CallStatus {
 }
 
 /** Tells the caller where it stands with its request bucket, in the headers that its libraries know. */
-function announce(call: Call, costs: readonly LimitCost[], states: readonly LimitState[]): void {
+function announce(call: Call, costs: readonly LimitCost[], states: readonly LimitState[], nowMs: number): void {
   const limit = costs[0]?.limit
   const state = states[0]
   if (limit === undefined || state === undefined) return
-  call.setResponseHeader('x-ratelimit-limit', String(limit.capacity))
-  call.setResponseHeader('x-ratelimit-remaining', String(Math.max(0, Math.floor(state.remaining))))
-  call.setResponseHeader('x-ratelimit-reset', String(Math.ceil(state.resetAtMs / 1000)))
+  for (const [name, value] of limitHeaders({ ...state, capacity: limit.capacity }, nowMs)) {
+    call.setResponseHeader(name, value)
+  }
 }

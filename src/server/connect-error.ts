@@ -7,6 +7,7 @@ import {
   RetryInfoSchema,
 } from '../../gen/google/rpc/error_details_pb.ts'
 import { type Reason, reasons, TollgateError } from '../errors.ts'
+import { limitHeaders } from '../limits/limit-headers.ts'
 import type { ServerCall } from './server-call.ts'
 
 /**
@@ -79,20 +80,13 @@ export function messageTooLarge(maxMessageBytes: number, bytes?: number): Tollga
 }
 
 /**
- * Response headers of a refusal: `retry-after` in whole seconds, and for the first limit `x-ratelimit-limit`,
- * `x-ratelimit-remaining` and `x-ratelimit-reset` (seconds from now).
+ * Response headers of a refusal: `retry-after` in whole seconds, and for the first limit those of {@link limitHeaders}.
  */
 export function refusalHeaders(error: TollgateError, nowMs: number): [name: string, value: string][] {
   const headers: [string, string][] = []
   if (error.retryAfterMs !== undefined) headers.push(['retry-after', String(Math.ceil(error.retryAfterMs / 1000))])
   const limit = error.limits[0]
-  if (limit !== undefined) {
-    headers.push(
-      ['x-ratelimit-limit', String(limit.capacity)],
-      ['x-ratelimit-remaining', String(limit.remaining)],
-      ['x-ratelimit-reset', String(Math.max(0, Math.ceil((limit.resetAtMs - nowMs) / 1000)))],
-    )
-  }
+  if (limit !== undefined) headers.push(...limitHeaders(limit, nowMs))
   return headers
 }
 
