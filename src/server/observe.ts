@@ -1,4 +1,5 @@
 import type { DescMethod } from '@bufbuild/protobuf'
+import { isSpanContextValid } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
 import { reasons } from '../errors.ts'
@@ -27,14 +28,16 @@ export function observeCalls(observer: CallObserver, log: Logger): Middleware {
       const { error, ms } = outcome
       const level = error === undefined ? 'debug' : levelOf(reasons[error.reason].grpc)
       if (!log.isLevelEnabled(level)) return
+      const span = call.span.spanContext()
       log[level](
         {
-          callId: call.id,
+          requestId: call.id,
           rpc: call.rpc.name,
           peer: call.peerAddress,
           code: error === undefined ? 0 : reasons[error.reason].grpc,
           ms: Math.round(ms * 1000) / 1000,
-          traceId: call.span.spanContext().traceId,
+          // The call's span is not the active one here, so that the logger cannot add it.
+          ...(isSpanContextValid(span) && { trace_id: span.traceId, span_id: span.spanId }),
           ...(error !== undefined && { reason: error.reason }),
           ...(call.principal.kind === 'key' && { keyId: call.principal.keyId }),
           ...(level === 'error' && { err: error?.cause }),

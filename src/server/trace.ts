@@ -26,7 +26,7 @@ export function traceCalls(): Middleware {
             'rpc.method': method.name,
             'client.address': call.peerAddress,
             'user_agent.original': call.userAgent,
-            'tollgate.call_id': call.id,
+            'tollgate.request_id': call.id,
           },
         },
         parent,
