@@ -8,7 +8,7 @@ import { reasonOfCode } from './connect-error.ts'
 import type { Cors } from './cors.ts'
 import type { Chain, Outcome } from './middleware.ts'
 import { answerJson } from './pages.ts'
-import { type BodyLimits, readBody } from './request-body.ts'
+import { type BodyLimits, isEnveloped, readBody } from './request-body.ts'
 import { callKey } from './rpc.ts'
 import { callerGone, type Rpc, ServerCall } from './server-call.ts'
 
@@ -133,7 +133,7 @@ function bodyLimits(rpc: Rpc, request: Request, { maxMessageBytes, bodyTimeoutMs
   return {
     maxMessageBytes,
     bodyTimeoutMs: streams ? undefined : bodyTimeoutMs,
-    enveloped: /^application\/(grpc|connect\+)/.test(request.headers['content-type'] ?? ''),
+    enveloped: isEnveloped(request.headers['content-type']),
   }
 }
 

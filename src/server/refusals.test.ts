@@ -184,6 +184,23 @@ test('a refused HTTP/1.1 caller with a body of known length reads its answer', a
   expect(status).toEqual([401, 'close'])
 })
 
+test('a message of announced size sees the same refusal, with its details', async () => {
+  const response = await fetch(`${fixture.server.address}/marketplace.v1.ConsumptionService/RouteRequest`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/proto', ...as(keys.own).headers },
+    body: large,
+  })
+  expect(response.status).toBe(429)
+  expect(await response.json()).toMatchObject({
+    code: 'resource_exhausted',
+    details: [
+      {
+        debug: { reason: 'MESSAGE_TOO_LARGE', metadata: { limitBytes: '4194304', messageBytes: String(large.length) } },
+      },
+    ],
+  })
+})
+
 test('a gzip bomb is refused by its unpacked size', async () => {
   const { gzipSync } = await import('node:zlib')
   const response = await fetch(`${fixture.server.address}/marketplace.v1.ConsumptionService/RouteRequest`, {

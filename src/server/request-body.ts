@@ -26,7 +26,7 @@ export async function* readBody(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const timer = limits.bodyTimeoutMs === undefined ? undefined : setTimeout(tooSlow, limits.bodyTimeoutMs, call, limits)
   try {
-    const check = limits.enveloped ? envelopeCheck(limits) : lengthCheck(limits, request.headers['content-length'])
+    const check = limits.enveloped ? envelopeCheck(limits) : lengthCheck(limits)
     for (;;) {
       call.signal.throwIfAborted()
       const chunk: unknown = request.read()
@@ -48,6 +48,11 @@ export async function* readBody(
   }
 }
 
+/** Whether a body of this content type is a sequence of length-prefixed envelopes; else it is one message. */
+export function isEnveloped(contentType: string | undefined): boolean {
+  return /^application\/(grpc|connect\+)/.test(contentType ?? '')
+}
+
 function tooSlow(call: ServerCall, { bodyTimeoutMs }: BodyLimits): void {
   call.abort(
     new TollgateError('DEADLINE_EXCEEDED', `the request body did not arrive within ${bodyTimeoutMs} ms`, {
@@ -56,10 +61,7 @@ function tooSlow(call: ServerCall, { bodyTimeoutMs }: BodyLimits): void {
   )
 }
 
-function lengthCheck({ maxMessageBytes }: BodyLimits, announced: string | undefined): (chunk: Uint8Array) => void {
-  if (announced !== undefined && Number(announced) > maxMessageBytes) {
-    throw messageTooLarge(maxMessageBytes, Number(announced))
-  }
+function lengthCheck({ maxMessageBytes }: BodyLimits): (chunk: Uint8Array) => void {
   let length = 0
   return (chunk) => {
     length += chunk.length

@@ -15,8 +15,9 @@ import type { Logger } from 'pino'
 import type { Call, UnaryHandler } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { declaredAccess, declaredConsumerPath } from './authorize.ts'
-import { failCall } from './connect-error.ts'
+import { failCall, messageTooLarge } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
+import { isEnveloped } from './request-body.ts'
 import type { Rpc, ServerCall } from './server-call.ts'
 
 /**
@@ -91,14 +92,19 @@ export function describeRpcs(registrations: readonly ServiceRegistration[]): Map
 /** The call that a request belongs to; set by whoever hands the request to the router. */
 export const callKey = createContextKey<ServerCall | undefined>(undefined, { description: 'the call' })
 
-/** Runs the headers phase; the router calls it before it reads the body. */
-export function gate(chain: Chain): (context: HandlerContext) => Promise<void> {
+/**
+ * Runs the headers phase; the router calls it before it reads the body. A body that is one message and announces a length
+ * beyond the limit is refused here too: the router would refuse it in words of its own, without details.
+ */
+export function gate(chain: Chain, maxMessageBytes: number): (context: HandlerContext) => Promise<void> {
   return async (context) => {
     const call = callOf(context)
     call.answerWith(context.responseHeader)
     call.setResponseHeader('x-request-id', call.id)
     try {
       await call.race(chain.headers(call), ignore)
+      const announced = isEnveloped(call.header('content-type')) ? 0 : Number(call.header('content-length') ?? 0)
+      if (announced > maxMessageBytes) throw messageTooLarge(maxMessageBytes, announced)
     } catch (error) {
       throw failCall(call, error)
     }
@@ -201,7 +207,7 @@ function invoke(handler: unknown, input: unknown, call: ServerCall): unknown {
 }
 
 function lateTo(log: Logger, call: ServerCall): (error: unknown) => void {
-  return (err) => log.debug({ callId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered')
+  return (err) => log.debug({ requestId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered')
 }
 
 function callOf({ values }: HandlerContext): ServerCall {

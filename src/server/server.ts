@@ -94,7 +94,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     acceptCompression: [compressionGzip],
     readMaxBytes: options.maxMessageBytes,
     writeMaxBytes: Math.max(answerMaxBytes, options.maxMessageBytes),
-    requestGate: gate(chain),
+    requestGate: gate(chain, options.maxMessageBytes),
   })
   for (const registration of registrations) bind(router, registration, chain, log)
   const dispatcher = createDispatcher({
