@@ -1,6 +1,6 @@
 import { TollgateError } from '../errors.ts'
 import type { Middleware } from './middleware.ts'
-import type { ServerCall } from './server-call.ts'
+import { deadlineExceeded, type ServerCall } from './server-call.ts'
 
 export interface DeadlineOptions {
   /** Applies when the caller names no timeout, in milliseconds. */
@@ -27,13 +27,8 @@ export function limitDeadlines(options: DeadlineOptions): Middleware {
         : Math.min(asked ?? options.defaultDeadlineMs, options.maxDeadlineMs)
       const timerMs = Math.min(timeoutMs, longestTimerMs)
       call.deadlineMs = Date.now() + timerMs
-      call.deadlineTimer = setTimeout(() => {
-        call.abort(
-          new TollgateError('DEADLINE_EXCEEDED', `the call did not finish within ${timeoutMs} ms`, {
-            metadata: { timeoutMs: String(timeoutMs) },
-          }),
-        )
-      }, timerMs)
+      if (asked === timeoutMs) call.callerTimeoutMs = timeoutMs
+      call.deadlineTimer = setTimeout(() => call.abort(deadlineExceeded(timeoutMs)), timerMs)
     },
     exit(call) {
       clearTimeout(call.deadlineTimer)

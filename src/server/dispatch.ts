@@ -10,7 +10,7 @@ import type { Chain, Outcome } from './middleware.ts'
 import { answerJson } from './pages.ts'
 import { type BodyLimits, isEnveloped, readBody } from './request-body.ts'
 import { callKey } from './rpc.ts'
-import { callerGone, type Rpc, ServerCall } from './server-call.ts'
+import { type Rpc, ServerCall } from './server-call.ts'
 
 export interface DispatchOptions {
   readonly router: ConnectRouter
@@ -57,7 +57,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     const call = new ServerCall(options.newId(), rpc, request.headers, peerAddressOf(request))
     calls.add(call)
     response.once('close', () => {
-      if (!response.writableEnded) call.abort(callerGone())
+      if (!response.writableEnded) call.callerLeft()
     })
     let answer: UniversalServerResponse | undefined
     try {

@@ -17,6 +17,8 @@ export class ServerCall implements Call {
   answeredMs: number | undefined
   principal: Principal = anonymous
   deadlineMs = Number.POSITIVE_INFINITY
+  /** The timeout in force, in milliseconds, when it is the one that the caller named: its own clock runs on it too. */
+  callerTimeoutMs: number | undefined
   span: Span = noSpan
   /** Context that holds the span; parents what the implementation starts. */
   traceContext: Context = ROOT_CONTEXT
@@ -71,6 +73,15 @@ export class ServerCall implements Call {
     if (!this.#abort.signal.aborted) this.#abort.abort(reason)
   }
 
+  /** Ends the call because its caller went away, by itself or because its own timer for the deadline ran out. */
+  callerLeft(): void {
+    const timeoutMs = this.callerTimeoutMs
+    const lead = Math.min(callerLeadMs, (timeoutMs ?? 0) / 2)
+    this.abort(
+      timeoutMs !== undefined && this.deadlineMs - Date.now() <= lead ? deadlineExceeded(timeoutMs) : callerGone(),
+    )
+  }
+
   /**
    * Settles as `work` does, or rejects with the signal's reason as soon as the signal is aborted. `work` stays known as
    * pending until it settles; a failure that comes after the abort goes to `late`.
@@ -112,6 +123,20 @@ export interface Rpc {
 
 /** Header names in lower case, as both of Node's HTTP servers hand them out. */
 export type IncomingHeaders = Readonly<Record<string, string | string[] | undefined>>
+
+/**
+ * A caller's timer starts before the request leaves, ours when it arrives: the caller's reset at its deadline comes before
+ * our timer by the time that the request took. A caller that leaves with no more than this left of the timeout that it
+ * named, or half of a short one, has met its deadline; so the ledger says the same whichever timer was first.
+ */
+const callerLeadMs = 100
+
+/** The reason of calls whose time was up. */
+export function deadlineExceeded(timeoutMs: number): TollgateError {
+  return new TollgateError('DEADLINE_EXCEEDED', `the call did not finish within ${timeoutMs} ms`, {
+    metadata: { timeoutMs: String(timeoutMs) },
+  })
+}
 
 /** The reason of calls whose caller went away. */
 export function callerGone(): TollgateError {
