@@ -1,13 +1,14 @@
 import { type DescExtension, type DescFile, type DescService, toBinary } from '@bufbuild/protobuf'
 import { nestedTypes } from '@bufbuild/protobuf/reflect'
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt'
+import { file_google_rpc_error_details } from '../../gen/google/rpc/error_details_pb.ts'
 import { ServerReflection as ServerReflectionV1 } from '../../gen/grpc/reflection/v1/reflection_pb.ts'
 import { ServerReflection as ServerReflectionV1alpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.ts'
 import { register, type ServiceRegistration } from './rpc.ts'
 
 /**
- * Server reflection v1 and v1alpha over the descriptors of the given services, of reflection itself, and of everything
- * that they import. https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
+ * Server reflection v1 and v1alpha over the descriptors of the given services, of reflection itself, of everything
+ * that they import, and of the error details. https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
  */
 export function createReflection(services: readonly DescService[]): ServiceRegistration[] {
   const index = createIndex([...services, ServerReflectionV1, ServerReflectionV1alpha])
@@ -49,7 +50,9 @@ interface Index {
 
 function createIndex(services: readonly DescService[]): Index {
   const files = new Map<string, DescFile>()
-  for (const service of services) for (const file of withImports(service.file)) files.set(file.proto.name, file)
+  // No contract imports the error details, yet every refusal carries them: clients ask for them to show them in words.
+  const roots = [...services.map((service) => service.file), file_google_rpc_error_details]
+  for (const root of roots) for (const file of withImports(root)) files.set(file.proto.name, file)
   const symbols = new Map<string, DescFile>()
   const extensions: DescExtension[] = []
   for (const file of files.values()) {
