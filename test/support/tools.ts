@@ -1,0 +1,160 @@
+/**
+ * Foreign clients for the tests: what is not on the machine is brought once into `.cache/tools`, in pinned versions.
+ *
+ * A tool is built in a staging folder and moved into place when it is whole, so a run that was cut off leaves nothing
+ * that looks finished. The lock only saves work: two installers that both got through end with the same folder.
+ */
+import { execFile } from 'node:child_process'
+import { access, constants, mkdir, mkdtemp, open, readFile, rename, rm } from 'node:fs/promises'
+import { delimiter, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** How long a test's hook must allow for a tool that has to be fetched and built, in milliseconds. */
+export const toolTimeoutMs = 600_000
+
+/** What a program did. */
+export interface Ran {
+  /** Exit code; null when a signal ended it. */
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface RunOptions {
+  /** Added to PATH and HOME; nothing else of the test's environment reaches the program. */
+  readonly env?: Readonly<Record<string, string>>
+  readonly cwd?: string
+  /** Default 60 s; then the program is killed. */
+  readonly timeoutMs?: number
+  /** Gets what the program prints, as it prints it. */
+  readonly onStdout?: (text: string) => void
+}
+
+/** Runs a program to its end and hands back whatever the end was; throws only when it cannot be started. */
+export function run(file: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  const { PATH = '', HOME = '' } = process.env
+  return new Promise((done, reject) => {
+    const child = execFile(
+      file,
+      args,
+      {
+        env: { PATH, HOME, ...options.env },
+        cwd: options.cwd,
+        timeout: options.timeoutMs ?? 60_000,
+        killSignal: 'SIGKILL',
+        maxBuffer: 64 * 1024 * 1024,
+      },
+      (error, stdout, stderr) => {
+        if (error !== null && child.pid === undefined) reject(error)
+        else done({ code: child.exitCode, stdout, stderr })
+      },
+    )
+    child.stdin?.end()
+    if (options.onStdout !== undefined) child.stdout?.on('data', options.onStdout)
+  })
+}
+
+/**
+ * Path of a Python that has grpcio, grpcio-tools and grpcio-status. Throws with one line that says how to get it.
+ */
+export async function pythonWithGrpc(): Promise<string> {
+  const folder = `python-grpcio-${grpcioVersion}`
+  const packages = ['grpcio', 'grpcio-tools', 'grpcio-status'].map((name) => `${name}==${grpcioVersion}`)
+  return tool(folder, 'bin/python', async (staging) => {
+    const remedy = `install Python 3.10 or newer with venv (Debian: apt-get install python3-venv) and let pip reach a package index for ${packages.join(' ')}`
+    await must('python3', ['-m', 'venv', staging], remedy)
+    const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--only-binary', ':all:']
+    await must(join(staging, 'bin/python'), [...pip, ...packages], remedy)
+  })
+}
+
+/** Path of grpcurl: the one on the PATH, or one built with Go. Throws with one line that says how to get it. */
+export async function grpcurl(): Promise<string> {
+  const installed = await onPath('grpcurl')
+  if (installed !== undefined) return installed
+  return tool(`grpcurl-${grpcurlVersion}`, 'grpcurl', async (staging) => {
+    const source = `github.com/fullstorydev/grpcurl/cmd/grpcurl@v${grpcurlVersion}`
+    const remedy = `put grpcurl on the PATH, or install Go and let it fetch modules ("go install ${source}")`
+    await must('go', ['install', source], remedy, { GOBIN: staging })
+  })
+}
+
+const grpcioVersion = '1.85.1'
+const grpcurlVersion = '1.9.4'
+const cacheDir = resolve(import.meta.dirname, '../../.cache/tools')
+
+/** The file of a tool in the cache; `build` fills a folder with it when it is not there yet. */
+async function tool(folder: string, file: string, build: (staging: string) => Promise<void>): Promise<string> {
+  const path = join(cacheDir, folder, file)
+  if (await executable(path)) return path
+  await mkdir(cacheDir, { recursive: true })
+  const unlock = await lock(join(cacheDir, `${folder}.lock`))
+  try {
+    if (await executable(path)) return path
+    const staging = await mkdtemp(join(cacheDir, `${folder}-`))
+    try {
+      await build(staging)
+      await rm(join(cacheDir, folder), { recursive: true, force: true })
+      await rename(staging, join(cacheDir, folder))
+    } finally {
+      await rm(staging, { recursive: true, force: true })
+    }
+    return path
+  } finally {
+    await unlock()
+  }
+}
+
+async function must(
+  file: string,
+  args: readonly string[],
+  remedy: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const ran = await run(file, args, { env, timeoutMs: toolTimeoutMs }).catch((error: unknown) => {
+    throw new Error(`${file} cannot be started: ${remedy}`, { cause: error })
+  })
+  if (ran.code === 0) return
+  // Of both streams: venv explains itself on stdout.
+  const why = `${ran.stdout}\n${ran.stderr}`.trim().split('\n').at(-1) ?? ''
+  throw new Error(`${file} ${args.slice(0, 3).join(' ')} failed (${why}): ${remedy}`)
+}
+
+async function lock(path: string): Promise<() => Promise<void>> {
+  for (const deadline = Date.now() + toolTimeoutMs; Date.now() < deadline; await sleep(100)) {
+    try {
+      const file = await open(path, 'wx')
+      await file.write(String(process.pid))
+      await file.close()
+      return () => rm(path, { force: true })
+    } catch (error) {
+      const holder = Number(await readFile(path, 'utf8').catch(() => ''))
+      if (holder > 0 && !alive(holder)) await rm(path, { force: true })
+      else if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+    }
+  }
+  throw new Error(`${path} stays locked: remove it if nothing is installing a tool`)
+}
+
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function onPath(name: string): Promise<string | undefined> {
+  for (const folder of (process.env.PATH ?? '').split(delimiter)) {
+    if (folder !== '' && (await executable(join(folder, name)))) return join(folder, name)
+  }
+  return undefined
+}
+
+function executable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  )
+}
