@@ -76,7 +76,10 @@ export async function startApp(config: Config, hooks: AppHooks = {}): Promise<Ap
   for (const warning of config.warnings) log.warn(warning)
   const closers: Closers = []
   const close = async (): Promise<void> => {
-    for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer()
+    for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) {
+      // A part that fails to end must not keep the others, and the embedded Postgres among them, from ending.
+      await closer().catch((err: unknown) => log.error({ err }, 'a part did not end well'))
+    }
   }
   try {
     const { address, grpcAddress } = await construct(config, hooks, log, closers)
@@ -189,9 +192,9 @@ async function construct(
     observer: callMetrics.rpcs,
     newId,
   })
-  closers.push(() => {
+  closers.push(async () => {
     accepting = false
-    return server.close()
+    await server.close()
   })
   metrics.setSources({
     breakers: dispatcher.breakers,

@@ -51,20 +51,24 @@ program
 
 await program.parseAsync()
 
-/** Starts something and ends it on SIGTERM or SIGINT; a second signal ends the process at once. */
+/**
+ * Starts something and ends it on SIGTERM or SIGINT, as soon as it has started; a second signal ends the process at once.
+ * A signal that comes during the start waits for it: leaving in the middle would leave an embedded Postgres behind.
+ */
 async function run(start: () => Promise<Closable>): Promise<void> {
+  const asked = Promise.withResolvers<void>()
+  let signals = 0
+  const onSignal = (): void => {
+    signals += 1
+    if (signals > 1) process.exit(1)
+    asked.resolve()
+  }
+  process.on('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
   await once(async () => {
     const running = await start()
-    const stop = (): void => {
-      process.once('SIGTERM', () => process.exit(1))
-      process.once('SIGINT', () => process.exit(1))
-      running.close().then(
-        () => process.exit(0),
-        (error: unknown) => fail(error),
-      )
-    }
-    process.once('SIGTERM', stop)
-    process.once('SIGINT', stop)
+    // Not awaited: what was started keeps the process alive, and the command line is done.
+    void asked.promise.then(() => running.close()).then(() => process.exit(0), fail)
   })
 }
 

@@ -127,7 +127,9 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
           if (closed) await listening.unlisten()
           else unlisten = listening.unlisten
         })
-        .catch((error: unknown) => log.warn({ reason: describeError(error) }, 'not told of changes: polling only'))
+        .catch((error: unknown) => {
+          if (!closed) log.warn({ reason: describeError(error) }, 'not told of changes: polling only')
+        })
     },
     async close() {
       closed = true

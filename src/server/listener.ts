@@ -220,10 +220,14 @@ async function acceptor(
 
 async function listening(server: Server, { host, port }: ListenerOptions): Promise<AddressInfo> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
-  server.once('error', reject)
+  const onError = (cause: NodeJS.ErrnoException): void => {
+    const taken = cause.code === 'EADDRINUSE'
+    reject(taken ? new Error(`Port ${port} of ${host} is in use. Set PORT to a free one.`, { cause }) : cause)
+  }
+  server.once('error', onError)
   server.listen({ host, port }, resolve)
   await promise
-  server.off('error', reject)
+  server.off('error', onError)
   const address = server.address()
   if (address === null || typeof address === 'string') throw new Error('the listener has no address')
   return address
