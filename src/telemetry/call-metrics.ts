@@ -24,6 +24,7 @@ interface Recorded {
   readonly serviceId: string
   readonly status: string
   readonly tokens: Readonly<Record<string, number>>
+  readonly durationMs: number
 }
 
 export interface CallMetrics {
@@ -67,21 +68,25 @@ export function createCallMetrics(metrics: Metrics, httpStatusOf: (reason: strin
         const status = error === undefined ? '200' : String(httpStatusOf(error.reason))
         metrics.httpRequestsInFlight.dec()
         metrics.httpRequests.of('POST', pathOf(method), status).inc()
+        if (error !== undefined) metrics.httpRequestsFailed.of('POST', pathOf(method), status).inc()
         metrics.httpRequestDuration.of('POST', pathOf(method), status).observe(ms / 1000)
       },
     },
     gate: {
       refused({ serviceId, tier, error }) {
         metrics.consumptionRequests.of(serviceId, error.reason.toLowerCase()).inc()
+        metrics.marketplaceRequests.of(serviceId, 'refused').inc()
         if (error.reason === 'RATE_LIMITED') metrics.rateLimitsExceeded.of(serviceId, tier).inc()
         if (error.reason === 'QUOTA_EXCEEDED') metrics.quotaExceeded.of(serviceId, tier).inc()
         if (error.reason === 'POLICY_DENIED')
           metrics.policyViolations.of(serviceId, error.metadata.policyId ?? '', error.metadata.severity ?? '').inc()
       },
-      recorded({ serviceId, status, tokens }, tier) {
+      recorded({ serviceId, status, tokens, durationMs }, tier) {
         let total = 0
         for (const part in tokens) total += tokens[part] ?? 0
         metrics.consumptionRequests.of(serviceId, status).inc()
+        metrics.marketplaceRequests.of(serviceId, status === 'succeeded' ? 'success' : 'error').inc()
+        metrics.marketplaceRequestDuration.of(serviceId).observe(durationMs / 1000)
         if (total > 0) metrics.tokensConsumed.of(serviceId, tier).inc(total)
       },
     },

@@ -23,6 +23,8 @@ test('counts RPCs under the names of the reference, with the HTTP status of thei
   const labels = 'method="POST",path="/marketplace.v1.ConsumptionService/RouteRequest"'
   expect(lines).toContain(`http_requests_total{${labels},status="200"} 2`)
   expect(lines).toContain(`http_requests_total{${labels},status="429"} 1`)
+  expect(lines).toContain(`http_requests_failed_total{${labels},status="429"} 1`)
+  expect(lines).not.toContain(`http_requests_failed_total{${labels},status="200"} 2`)
   expect(lines).toContain(`http_request_duration_seconds_count{${labels},status="200"} 2`)
   expect(lines).toContain(`http_request_duration_seconds_bucket{le="0.025",${labels},status="200"} 2`)
   expect(lines).toContain('http_requests_in_flight 0')
@@ -32,8 +34,8 @@ test('counts what the gate refuses and records', async () => {
   const metrics = createMetrics(quiet)
   const { gate } = createCallMetrics(metrics, () => 500)
   const tokens = { input: 3, output: 4 }
-  gate.recorded({ serviceId: 's', status: 'succeeded', tokens }, 'basic')
-  gate.recorded({ serviceId: 's', status: 'succeeded', tokens }, 'basic')
+  gate.recorded({ serviceId: 's', status: 'succeeded', tokens, durationMs: 20 }, 'basic')
+  gate.recorded({ serviceId: 's', status: 'failed', tokens, durationMs: 20 }, 'basic')
   const refuse = (reason: string, metadata = {}) =>
     gate.refused({ serviceId: 's', tier: 'basic', error: { reason, metadata } })
   refuse('RATE_LIMITED')
@@ -41,7 +43,12 @@ test('counts what the gate refuses and records', async () => {
   refuse('POLICY_DENIED', { policyId: 'p', severity: 'high' })
   expect(await linesOf(metrics)).toEqual(
     expect.arrayContaining([
-      'consumption_requests_total{service_id="s",status="succeeded"} 2',
+      'consumption_requests_total{service_id="s",status="succeeded"} 1',
+      'consumption_requests_total{service_id="s",status="failed"} 1',
+      'marketplace_requests_total{service="s",status="success"} 1',
+      'marketplace_requests_total{service="s",status="error"} 1',
+      'marketplace_requests_total{service="s",status="refused"} 3',
+      'marketplace_request_duration_seconds_count{service="s"} 2',
       'consumption_requests_total{service_id="s",status="rate_limited"} 1',
       'tokens_consumed_total{service_id="s",tier="basic"} 14',
       'rate_limits_exceeded_total{service_id="s",tier="basic"} 1',

@@ -12,8 +12,12 @@ import { type MetricSources, registerSources } from './metric-sources.ts'
 export interface Metrics {
   readonly httpRequests: Family<CounterChild, readonly ['method', 'path', 'status']>
   readonly httpRequestDuration: Family<HistogramChild, readonly ['method', 'path', 'status']>
+  readonly httpRequestsFailed: Family<CounterChild, readonly ['method', 'path', 'status']>
   readonly httpRequestsInFlight: { inc(): void; dec(): void }
   readonly consumptionRequests: Family<CounterChild, readonly ['service_id', 'status']>
+  /** Calls to services by "success", "error" and "refused": the names and labels of reference 004. */
+  readonly marketplaceRequests: Family<CounterChild, readonly ['service', 'status']>
+  readonly marketplaceRequestDuration: Family<HistogramChild, readonly ['service']>
   readonly tokensConsumed: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly rateLimitsExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
@@ -56,6 +60,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       labels: http,
       buckets: callBuckets,
     }),
+    httpRequestsFailed: counter('http_requests_failed_total', 'Calls that were refused or failed', http),
     httpRequestsInFlight: new Gauge({
       name: 'http_requests_in_flight',
       help: 'Calls that have begun and not ended',
@@ -65,6 +70,17 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       'service_id',
       'status',
     ]),
+    marketplaceRequests: counter('marketplace_requests_total', 'Calls to services: success, error or refused', [
+      'service',
+      'status',
+    ]),
+    marketplaceRequestDuration: histogramFamily({
+      registry,
+      name: 'marketplace_request_duration_seconds',
+      help: 'Seconds from admission to the end of the backend, of recorded calls',
+      labels: ['service'],
+      buckets: callBuckets,
+    }),
     tokensConsumed: counter('tokens_consumed_total', 'Tokens of recorded calls', perTier),
     rateLimitsExceeded: counter('rate_limits_exceeded_total', 'Calls that a rate limit refused', perTier),
     quotaExceeded: counter('quota_exceeded_total', 'Calls that a quota refused', perTier),
