@@ -1,0 +1,19 @@
+import { create } from '@bufbuild/protobuf'
+import { createValidator } from '@bufbuild/protovalidate'
+import { expect, test } from 'vitest'
+import { EndpointSchema } from '../../gen/marketplace/v1/registry_pb.ts'
+
+const validator = createValidator()
+
+test.each([
+  ['http://127.0.0.1:4000/v1/chat/completions', true],
+  ['https://models.example', true],
+  ['https://models.example?tenant=a@b', true],
+  ['https://[::1]:8443/v1', true],
+  ['https://user:password@models.example/v1', false],
+  ['https://token@models.example', false],
+  ['ftp://models.example', false],
+  ['https://', false],
+])('an endpoint at %s is accepted: %s', (url, accepted) => {
+  expect(validator.validate(EndpointSchema, create(EndpointSchema, { url })).kind).toBe(accepted ? 'valid' : 'invalid')
+})
