@@ -140,7 +140,7 @@ async function construct(
 
   const dispatcher = createDispatcher({
     ...config.backends,
-    credentials: createCredentials(process.env, now),
+    credentials: createCredentials(config.credentials, now),
     now,
     onBreakerChange: (endpointId, state) => log.warn({ endpointId, state }, 'breaker changed'),
   })

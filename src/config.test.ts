@@ -74,6 +74,18 @@ describe('accepts', () => {
     })
   })
 
+  test('every other variable as a credential of a backend, and none of its own', () => {
+    const env = {
+      TOLLGATE_ADMIN_KEY: 'a'.repeat(40),
+      DATABASE_URL: 'postgres://u:p@db/tollgate',
+      DATABASE_POOL_SIZE: '7',
+      OTEL_EXPORTER_OTLP_HEADERS: 'authorization=secret',
+      PGPASSWORD: 'secret',
+      PROVIDER_TOKEN: 'token',
+    }
+    expect(loadConfig(env, 'serve').credentials).toEqual({ PROVIDER_TOKEN: 'token' })
+  })
+
   test('tracing with sampler and share', () => {
     const env = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: '0.25' }
     expect(loadConfig(env, 'serve').tracing).toEqual({

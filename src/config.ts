@@ -34,6 +34,8 @@ export interface Config {
     readonly maxResponseBytes: number
     readonly breaker: { readonly failures: number; readonly windowMs: number; readonly resetMs: number }
   }
+  /** What "env:NAME" of an endpoint may name: the environment without the settings of the gate itself. */
+  readonly credentials: Readonly<Record<string, string | undefined>>
   readonly access: {
     readonly adminKey: string | undefined
     readonly rbac: boolean
@@ -143,6 +145,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
         resetMs: read(variables.breakerResetMs),
       },
     },
+    credentials: Object.fromEntries(Object.entries(env).filter(([name]) => !isOwn(name))),
     access: {
       adminKey: read(variables.adminKey),
       rbac: read(variables.rbac),
@@ -190,6 +193,15 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
 
   if (problems.length > 0) throw new ConfigError(problems)
   return { ...config, warnings: warningsOf(config) }
+}
+
+const ownNames: ReadonlySet<string> = new Set(
+  Object.values(variables).flatMap(({ name, aliases }) => [name, ...aliases]),
+)
+
+/** Whoever may register a service could have such a variable sent to a backend of theirs. */
+function isOwn(name: string): boolean {
+  return ownNames.has(name) || /^(OTEL_|PG)/.test(name)
 }
 
 function warningsOf(config: Config): string[] {

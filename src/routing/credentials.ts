@@ -11,8 +11,8 @@ export interface Credentials {
 const fileTtlMs = 5_000
 
 /**
- * Reads credentials from the given environment and from files. Throws BACKEND_CREDENTIAL_REFUSED, naming the reference
- * and never the value, when there is nothing behind it.
+ * Reads credentials from the given environment, which must hold none of the gate's own secrets, and from files. Throws
+ * BACKEND_CREDENTIAL_REFUSED, naming the reference and never the value, when there is nothing behind it.
  */
 export function createCredentials(env: Readonly<Record<string, string | undefined>>, now: () => number): Credentials {
   const files = new Map<string, { value: string; untilMs: number }>()

@@ -123,7 +123,8 @@ export type Endpoint = Message<"marketplace.v1.Endpoint"> & {
   protocol: Endpoint_Protocol;
 
   /**
-   * Reference to the credential, "env:NAME" or "file:/path"; the value itself is never stored.
+   * Reference to the credential, "env:NAME" or "file:/path"; the value itself is never stored. Settings of the gate
+   * itself cannot be named.
    *
    * @generated from field: string credential_ref = 4;
    */
