@@ -1,6 +1,7 @@
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { ConsumerService, Tier } from '../../gen/marketplace/v1/consumers_pb.ts'
 import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
-import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
+import { type PricingSchema, Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Tollgate } from './tollgate.ts'
 
 /** A service, and a consumer with a key that is granted it alone. */
@@ -12,20 +13,21 @@ export interface Tenant {
   readonly key: string
 }
 
-/** Makes a tenant as an administrator would; requests cost a thousandth of a dollar. Names must differ. */
+/** Makes a tenant as an administrator would; requests cost a thousandth of a dollar by default. Names must differ. */
 export async function makeTenant(
   tollgate: Tollgate,
   adminKey: string,
   name: string,
   backendUrl: string,
   overrides: { requestsPerSecond?: bigint; requestBurst?: bigint; tokensPerMonth?: bigint } = {},
+  model: MessageInitShape<typeof PricingSchema>['model'] = { case: 'perRequest', value: { requestNanos: 1_000_000n } },
 ): Promise<Tenant> {
   const service = await tollgate.client(Registry, adminKey).registerService({
     service: {
       name,
       version: '1.0.0',
       endpoints: [{ url: backendUrl }],
-      pricing: { currency: 'USD', model: { case: 'perRequest', value: { requestNanos: 1_000_000n } } },
+      pricing: { currency: 'USD', model },
     },
   })
   const consumers = tollgate.client(ConsumerService, adminKey)
