@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { Code, ConnectError } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -10,6 +10,7 @@ import { readPracticeLog } from '../src/practice/log.ts'
 import { eventually } from './support/eventually.ts'
 import { chat } from './support/payloads.ts'
 import { demoFacts, scratchDir, startTollgate, type Tollgate } from './support/tollgate.ts'
+import { grpcurl } from './support/tools.ts'
 
 const run = promisify(execFile)
 
@@ -47,8 +48,9 @@ describe.each(['source', 'bundle'] as const)('tollgate dev, from the %s', (entry
       const found = pastedCommands(tollgate.output())
       return found.length >= 4 ? found : undefined
     })
-    for (const command of commands.filter((text) => !text.startsWith('grpcurl'))) {
-      const { stdout } = await run('bash', ['-c', command])
+    const grpcurlFolder = dirname(await grpcurl())
+    for (const command of commands) {
+      const { stdout } = await run('bash', ['-c', `PATH="$PATH:${grpcurlFolder}"; ${command}`])
       expect(stdout).toMatch(/"requestId"|"usageRecords"/)
     }
   })
