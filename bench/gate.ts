@@ -18,11 +18,11 @@ const startMs = 60_000
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /**
- * Starts `tollgate dev` in a scratch folder and registers `backendUrl` as a priced service, for a consumer whose limits
+ * Starts `node <main> dev` with its data in a scratch folder and registers `backendUrl` as a priced service, for a consumer whose limits
  * are checked on every call like anybody's but are too high to refuse. Throws with the gate's output when it fails.
  */
-export async function startGate(dataDir: string, backendUrl: string, cpu: number): Promise<Gate> {
-  const child = spawnPinned(['src/main.ts', 'dev'], cpu, {
+export async function startGate(main: string, dataDir: string, backendUrl: string, cpu: number): Promise<Gate> {
+  const child = spawnPinned([main, 'dev'], cpu, {
     cwd: root,
     env: { ...process.env, PORT: String(await freePort()), TOLLGATE_DATA_DIR: dataDir },
   })

@@ -1,10 +1,10 @@
 /**
- * `node bench/run.ts [--quick] [--json FILE] [--baselines]`
+ * `node bench/run.ts [--quick] [--json FILE] [--baselines] [--main FILE]`
  *
  * Calls through the whole gate (authentication, policy, limits, breaker, price, durable usage) as gRPC unary and as
  * Connect JSON, beside the same backend called directly and through a bare Node proxy, in the same run. All targets are
- * measured in turn, three rounds, with 1 and 64 callers; the table shows medians. Gate or proxy have one core, backend and load
- * generator the other. `--baselines` leaves the gate out.
+ * measured in turn, three rounds, with 1 and 64 callers; the table shows medians. Gate or proxy have one core, backend
+ * and load generator the other. `--baselines` leaves the gate out; `--main dist/tollgate.js` measures the bundle.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -25,7 +25,12 @@ interface Target {
 }
 
 const { values: flags } = parseArgs({
-  options: { quick: { type: 'boolean' }, json: { type: 'string' }, baselines: { type: 'boolean' } },
+  options: {
+    quick: { type: 'boolean' },
+    json: { type: 'string' },
+    baselines: { type: 'boolean' },
+    main: { type: 'string' },
+  },
 })
 const timing = flags.quick ? { warmupMs: 150, durationMs: 350 } : { warmupMs: 500, durationMs: 2_500 }
 const rounds = 3
@@ -75,7 +80,7 @@ async function measure(): Promise<void> {
   const backendUrl = urlOf(backend)
   const bareProxy = await startChild('bare-proxy.ts', [backendUrl], gateCpu)
   const load = await startChild('load.ts', [], loadCpu)
-  const gate = flags.baselines ? undefined : await startGate(dataDir, backendUrl, gateCpu)
+  const gate = flags.baselines ? undefined : await startGate(flags.main ?? 'src/main.ts', dataDir, backendUrl, gateCpu)
   if (gate !== undefined) await checkGate(gate)
   const targets = [
     httpTarget(direct, undefined, backendUrl),
