@@ -64,8 +64,16 @@ export async function stopChildren(graceMs = 10_000): Promise<void> {
   )
 }
 
-/** CPU time in microseconds of a process and, apart, of its descendants; undefined where there is no /proc. */
-export function readCpu(pid: number): { readonly ownUs: number; readonly descendantsUs: number } | undefined {
+/** CPU time so far, in microseconds. */
+export interface CpuTimes {
+  readonly ownUs: number
+  readonly descendantsUs: number
+  /** How long the main thread could have run but had to wait for its core. */
+  readonly waitedUs: number
+}
+
+/** CPU time of a process and, apart, of its descendants; undefined where there is no /proc. */
+export function readCpu(pid: number): CpuTimes | undefined {
   try {
     const all = new Map<number, { parent: number; us: number }>()
     for (const name of readdirSync('/proc')) {
@@ -78,7 +86,7 @@ export function readCpu(pid: number): { readonly ownUs: number; readonly descend
     for (const member of family) for (const [child, { parent }] of all) if (parent === member) family.push(child)
     const descendantsUs = family.slice(1).reduce((sum, member) => sum + (all.get(member)?.us ?? 0), 0)
     const own = all.get(pid)
-    return own === undefined ? undefined : { ownUs: own.us, descendantsUs }
+    return own === undefined ? undefined : { ownUs: own.us, descendantsUs, waitedUs: readWait(pid) }
   } catch {
     return undefined
   }
@@ -92,6 +100,15 @@ function readStat(pid: number): { parent: number; us: number } | undefined {
     return { parent: Number(fields[1]), us: (Number(fields[11]) + Number(fields[12])) * 10_000 }
   } catch {
     return undefined
+  }
+}
+
+/** Second field of schedstat: nanoseconds on the run queue. 0 where the kernel keeps no such statistics. */
+function readWait(pid: number): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/schedstat`, 'latin1').split(' ')[1]) / 1_000
+  } catch {
+    return 0
   }
 }
 

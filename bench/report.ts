@@ -1,4 +1,4 @@
-import { cpus } from 'node:os'
+import { cpus, loadavg } from 'node:os'
 
 /** One measurement of one target. */
 export interface Sample {
@@ -9,6 +9,8 @@ export interface Sample {
   readonly cpuUs: number | null
   /** The same of its child processes (the embedded Postgres). */
   readonly childrenCpuUs: number | null
+  /** Share of the measured time that it waited for its core while others ran there; null like the rest. */
+  readonly waited: number | null
   /** CPU time a call of the load generator. */
   readonly loadCpuUs: number
 }
@@ -27,7 +29,10 @@ export interface Machine {
   readonly platform: string
   readonly cpu: string
   readonly cores: number
+  /** True when gate and load had a core each. */
   readonly pinned: boolean
+  /** Load average of the last minute, before the run: what else the machine was doing. */
+  readonly loadBefore: number
 }
 
 /** Describes the machine that runs this. */
@@ -39,6 +44,7 @@ export function describeMachine(pinned: boolean): Machine {
     cpu: cores[0]?.model ?? 'unknown',
     cores: cores.length,
     pinned,
+    loadBefore: Math.round((loadavg()[0] ?? 0) * 100) / 100,
   }
 }
 
@@ -57,6 +63,7 @@ export function summarize(target: string, callers: number, rounds: readonly Samp
       p99Ms: of((sample) => sample.p99Ms),
       cpuUs: maybe((sample) => sample.cpuUs),
       childrenCpuUs: maybe((sample) => sample.childrenCpuUs),
+      waited: maybe((sample) => sample.waited),
       loadCpuUs: of((sample) => sample.loadCpuUs),
     },
   }
@@ -82,14 +89,15 @@ export function printTable(results: readonly Result[], direct: string, proxy: st
       figures.p99Ms.toFixed(2),
       micros(figures.cpuUs),
       micros(figures.childrenCpuUs),
+      share(figures.waited),
       share(ratio(results, result, direct)),
       share(ratio(results, result, proxy)),
     ]
     return `| ${cells.join(' | ')} |`
   })
   return [
-    '| target | callers | requests/s | p50 ms | p99 ms | CPU µs/call | of its Postgres | of direct | of bare proxy |',
-    '|---|---:|---:|---:|---:|---:|---:|---:|---:|',
+    '| target | callers | requests/s | p50 ms | p99 ms | CPU µs/call | of its Postgres | waited | of direct | of bare proxy |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|',
     ...rows,
   ].join('\n')
 }

@@ -32,7 +32,7 @@ const { values: flags } = parseArgs({
     main: { type: 'string' },
   },
 })
-const timing = flags.quick ? { warmupMs: 150, durationMs: 350 } : { warmupMs: 500, durationMs: 2_500 }
+const timing = flags.quick ? { warmupMs: 100, durationMs: 300 } : { warmupMs: 500, durationMs: 2_500 }
 const rounds = 3
 const callerCounts = [1, 64]
 const maxCalls = 1_000_000
@@ -76,6 +76,7 @@ async function leave(error?: unknown): Promise<void> {
 }
 
 async function measure(): Promise<void> {
+  const machine = describeMachine(canPin)
   const backend = await startChild('backend.ts', [], loadCpu)
   const backendUrl = urlOf(backend)
   const bareProxy = await startChild('bare-proxy.ts', [backendUrl], gateCpu)
@@ -107,7 +108,6 @@ async function measure(): Promise<void> {
   const results = callerCounts.flatMap((callers) =>
     targets.map((target) => summarize(target.name, callers, samples.get(`${target.name}/${callers}`) ?? [])),
   )
-  const machine = describeMachine(canPin)
   console.log(printTable(results, direct, proxy))
   console.log(`\n${JSON.stringify(machine)}`)
   if (flags.json === undefined) return
@@ -128,7 +128,9 @@ async function takeSample(target: Target, callers: number, load: Child, backend:
   const servedBefore = await served(backend)
   const before = target.pid === undefined ? undefined : readCpu(target.pid)
   const order: LoadOrder = { ...target.order, callers, maxCalls, ...timing }
+  const start = performance.now()
   const report = await load.ask(order, timing.warmupMs + timing.durationMs + 60_000)
+  const elapsedUs = (performance.now() - start) * 1_000
   const after = target.pid === undefined ? undefined : readCpu(target.pid)
   if (!isLoadReport(report)) throw new Error('the load generator made no report')
   if (report.failure !== null) throw new Error(`${target.name}: ${report.failure}`)
@@ -142,6 +144,7 @@ async function takeSample(target: Target, callers: number, load: Child, backend:
     p99Ms: report.p99Ms,
     cpuUs: before && after ? perCall(after.ownUs - before.ownUs) : null,
     childrenCpuUs: before && after ? perCall(after.descendantsUs - before.descendantsUs) : null,
+    waited: before && after ? (after.waitedUs - before.waitedUs) / elapsedUs : null,
     loadCpuUs: perCall(report.loadCpuUs),
   }
 }
