@@ -1,5 +1,5 @@
 /**
- * `node bench/run.ts [--quick] [--json FILE] [--baselines] [--main FILE]`
+ * `node bench/run.ts [--quick] [--json FILE] [--baselines] [--main FILE] [--callers N]`
  *
  * Calls through the whole gate (authentication, policy, limits, breaker, price, durable usage) as gRPC unary and as
  * Connect JSON, beside the same backend called directly and through a bare Node proxy, in the same run. All targets are
@@ -30,11 +30,13 @@ const { values: flags } = parseArgs({
     json: { type: 'string' },
     baselines: { type: 'boolean' },
     main: { type: 'string' },
+    callers: { type: 'string' },
   },
 })
 const timing = flags.quick ? { warmupMs: 100, durationMs: 300 } : { warmupMs: 500, durationMs: 2_500 }
 const rounds = 3
-const callerCounts = [1, 64]
+const callerCounts = flags.callers === undefined ? [1, 64] : [Number(flags.callers)]
+if (!callerCounts.every((callers) => callers >= 1 && callers <= 1_000)) throw new Error('--callers: from 1 to 1000')
 const maxCalls = 1_000_000
 const hardStopMs = 300_000
 const direct = 'backend, direct'
