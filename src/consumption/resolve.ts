@@ -1,13 +1,12 @@
 import { TollgateError } from '../errors.ts'
+import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { type ConsumerRecord, type ServiceRecord, takesCalls } from '../registry/records.ts'
 import { findService, type Snapshot } from '../registry/snapshot.ts'
 
 /** The consumer that pays. Throws CONSUMER_NOT_FOUND, or CONSUMER_INACTIVE when it is suspended or closed. */
 export function resolveConsumer(snapshot: Snapshot, id: string): ConsumerRecord {
   const consumer = snapshot.consumersById.get(id)
-  if (consumer === undefined) {
-    throw new TollgateError('CONSUMER_NOT_FOUND', `There is no consumer ${id}.`, { metadata: { consumerId: id } })
-  }
+  if (consumer === undefined) throw consumerNotFound(id)
   if (consumer.status !== 'active') {
     throw new TollgateError('CONSUMER_INACTIVE', `Consumer ${id} is ${consumer.status}.`, {
       metadata: { consumerId: id, status: consumer.status },
@@ -19,11 +18,7 @@ export function resolveConsumer(snapshot: Snapshot, id: string): ConsumerRecord 
 /** The service by id or name. Throws SERVICE_NOT_FOUND, or SERVICE_INACTIVE when its status takes no calls. */
 export function resolveService(snapshot: Snapshot, idOrName: string): ServiceRecord {
   const service = findService(snapshot, idOrName)
-  if (service === undefined) {
-    throw new TollgateError('SERVICE_NOT_FOUND', `There is no service ${idOrName}.`, {
-      metadata: { serviceId: idOrName },
-    })
-  }
+  if (service === undefined) throw serviceNotFound(idOrName)
   if (!takesCalls(service.status)) {
     throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} ${service.version} is ${service.status}.`, {
       metadata: { serviceId: service.id, status: service.status },

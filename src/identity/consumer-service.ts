@@ -9,10 +9,13 @@ import {
 } from '../../gen/marketplace/v1/consumers_pb.ts'
 import type { UnaryService } from '../call.ts'
 import { TollgateError } from '../errors.ts'
+import { isUuid } from '../ids.ts'
+import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
+import { consumerNotFound } from '../registry/not-found.ts'
 import type { ConsumerStatus as ConsumerStatusName, LimitOverrides, Tier as TierName } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
+import { alreadyExists, storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
-import { alreadyExists, storing } from './constraint-error.ts'
 import {
   type ConsumerRow,
   insertConsumer,
@@ -21,8 +24,6 @@ import {
   selectConsumers,
 } from './identity-store.ts'
 import { ownConsumer } from './own-consumer.ts'
-import { pageOf, pageSizeOf, parsePageToken } from './page-token.ts'
-import { isUuid } from './uuid.ts'
 
 export interface ConsumerServiceOptions {
   readonly sql: Sql
@@ -79,11 +80,6 @@ export function createConsumerService(options: ConsumerServiceOptions): UnarySer
       return { consumers: page.rows.map(consumerMessage), nextPageToken: page.nextPageToken }
     },
   }
-}
-
-/** CONSUMER_NOT_FOUND for an id. */
-export function consumerNotFound(consumerId: string): TollgateError {
-  return new TollgateError('CONSUMER_NOT_FOUND', `There is no consumer ${consumerId}.`, { metadata: { consumerId } })
 }
 
 function organizationNotFound(organizationId: string): TollgateError {

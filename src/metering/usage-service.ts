@@ -1,6 +1,7 @@
 import type { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
 import type { UnaryService } from '../call.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
+import { pageSizeOf } from '../page-token.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { usageRecordMessage } from './messages.ts'
 import { listUsageRecords } from './usage-store.ts'
@@ -12,7 +13,7 @@ export function createUsageService({ sql }: { readonly sql: Sql }): UnaryService
       const page = await listUsageRecords(sql, {
         consumerId: ownConsumer(request.consumerId, call.principal),
         requestId: request.requestId,
-        pageSize: request.pageSize === 0 ? 50 : Math.min(request.pageSize, 1_000),
+        pageSize: pageSizeOf(request.pageSize),
         pageToken: request.pageToken,
       })
       return { usageRecords: page.events.map(usageRecordMessage), nextPageToken: page.nextPageToken }

@@ -1,4 +1,5 @@
-import { TollgateError } from '../errors.ts'
+import { isUuid } from '../ids.ts'
+import { pageOf, parsePageToken } from '../page-token.ts'
 import { asStorageError, type Sql } from '../storage/postgres.ts'
 import type { CallStatus, UsageEvent, UsageSource } from './usage-event.ts'
 
@@ -24,10 +25,10 @@ export interface UsagePage {
  * seen, not a count. Throws INVALID_ARGUMENT for a token that is none of ours, STORAGE_UNAVAILABLE.
  */
 export async function listUsageRecords(sql: Sql, query: UsageQuery): Promise<UsagePage> {
-  const after = query.pageToken === '' ? undefined : parsePageToken(query.pageToken)
-  const requestId = query.requestId ?? ''
+  const [startMs, id] = parsePageToken(query.pageToken, 2, isTokenPart) ?? []
+  const requestId = (query.requestId ?? '').toLowerCase()
   // An id that is no UUID names no call.
-  if (requestId !== '' && !uuid.test(requestId)) return { events: [], nextPageToken: '' }
+  if (requestId !== '' && !isUuid(requestId)) return { events: [], nextPageToken: '' }
   // Index usage_records_consumer read backwards, or usage_records_request.
   const rows = await sql<UsageRow[]>`
     select id, request_id as "requestId", organization_id as "organizationId", consumer_id as "consumerId",
@@ -40,14 +41,18 @@ export async function listUsageRecords(sql: Sql, query: UsageQuery): Promise<Usa
     from usage_records
     where consumer_id = ${query.consumerId}
       ${requestId === '' ? sql`` : sql`and request_id = ${requestId}`}
-      ${after === undefined ? sql`` : sql`and (start_time, id) < (to_timestamp(${after.startMs}::int8 / 1000.0), ${after.id}::uuid)`}
+      ${startMs === undefined || id === undefined ? sql`` : sql`and (start_time, id) < (to_timestamp(${startMs}::int8 / 1000.0), ${id}::uuid)`}
     order by start_time desc, id desc
     limit ${query.pageSize + 1}`.catch((error: unknown) => {
     throw asStorageError(error)
   })
-  const events = rows.slice(0, query.pageSize).map(toEvent)
-  const last = events.at(-1)
-  return { events, nextPageToken: rows.length > query.pageSize && last !== undefined ? pageToken(last) : '' }
+  const page = pageOf(rows, query.pageSize, (row) => [String(row.startMs), row.id])
+  return { events: page.rows.map(toEvent), nextPageToken: page.nextPageToken }
+}
+
+/** Of a record's start in Unix milliseconds and its id. */
+function isTokenPart(part: string, index: number): boolean {
+  return index === 0 ? /^\d{1,13}$/.test(part) : isUuid(part)
 }
 
 export interface UsedTokensQuery {
@@ -103,20 +108,4 @@ interface UsageRow {
 function toEvent(row: UsageRow): UsageEvent {
   const { input, cachedInput, cacheWriteInput, output, reasoningOutput, ...rest } = row
   return { ...rest, tokens: { input, cachedInput, cacheWriteInput, output, reasoningOutput }, traceparent: '' }
-}
-
-const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
-
-function pageToken(last: UsageEvent): string {
-  return Buffer.from(`1.${last.startMs}.${last.id}`).toString('base64url')
-}
-
-function parsePageToken(token: string): { startMs: number; id: string } {
-  const [version, start, id] = Buffer.from(token, 'base64url').toString().split('.')
-  if (version !== '1' || start === undefined || !/^\d{1,13}$/.test(start) || id === undefined || !uuid.test(id)) {
-    throw new TollgateError('INVALID_ARGUMENT', 'page_token is not one that an earlier page returned.', {
-      fields: [{ field: 'page_token', description: 'take next_page_token of the page before, unchanged' }],
-    })
-  }
-  return { startMs: Number(start), id }
 }

@@ -1,7 +1,7 @@
 import type { PolicyEngine as PolicyEngineService } from '../../gen/marketplace/v1/policy_pb.ts'
 import type { Call, UnaryService } from '../call.ts'
-import { TollgateError } from '../errors.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
+import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { takesCalls } from '../registry/records.ts'
 import { findService, type SnapshotSource } from '../registry/snapshot.ts'
 import type { AccessRequest, Decision, PolicyEngine, PolicyViolation } from './policy-engine.ts'
@@ -23,14 +23,9 @@ export function createPolicyService(options: PolicyServiceOptions): UnaryService
     const snapshot = snapshots.current()
     const consumerId = ownConsumer(request.consumerId, call.principal)
     const consumer = snapshot.consumersById.get(consumerId)
-    if (consumer === undefined) {
-      throw new TollgateError('CONSUMER_NOT_FOUND', `There is no consumer ${consumerId}.`, { metadata: { consumerId } })
-    }
-    const { serviceId } = request
-    const service = findService(snapshot, serviceId)
-    if (service === undefined) {
-      throw new TollgateError('SERVICE_NOT_FOUND', `There is no service ${serviceId}.`, { metadata: { serviceId } })
-    }
+    if (consumer === undefined) throw consumerNotFound(consumerId)
+    const service = findService(snapshot, request.serviceId)
+    if (service === undefined) throw serviceNotFound(request.serviceId)
     return { consumer, service }
   }
 

@@ -1,10 +1,10 @@
 import type { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { UnaryService } from '../call.ts'
-import { TollgateError } from '../errors.ts'
-import { alreadyExists, storing } from '../identity/constraint-error.ts'
-import { pageOf, pageSizeOf, parsePageToken } from '../identity/page-token.ts'
-import { isUuid } from '../identity/uuid.ts'
+import { isUuid } from '../ids.ts'
+import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
+import { alreadyExists, storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
+import { serviceNotFound } from './not-found.ts'
 import type { ServiceRecord } from './records.ts'
 import { insertService } from './registry-store.ts'
 import { newServiceRecord, serviceMessage } from './service-message.ts'
@@ -40,9 +40,7 @@ export function createRegistryService(options: RegistryServiceOptions): UnarySer
         await snapshots.refresh()
         service = findService(snapshots.current(), id)
       }
-      if (service === undefined) {
-        throw new TollgateError('SERVICE_NOT_FOUND', `There is no service ${id}.`, { metadata: { serviceId: id } })
-      }
+      if (service === undefined) throw serviceNotFound(id)
       return serviceMessage(service, now())
     },
 

@@ -1,4 +1,4 @@
-import { TollgateError } from '../errors.ts'
+import { TollgateError } from './errors.ts'
 
 /** Rows of a page when a request asks for 0. */
 const defaultPageSize = 50

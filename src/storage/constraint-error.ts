@@ -1,5 +1,5 @@
 import { TollgateError } from '../errors.ts'
-import { asStorageError, errorCode } from '../storage/postgres.ts'
+import { asStorageError, errorCode } from './postgres.ts'
 
 /** What a broken constraint means to the caller, by the constraint's name. */
 export type ConstraintErrors = Readonly<Record<string, () => TollgateError>>
