@@ -1,4 +1,5 @@
 import { TollgateError } from '../errors.ts'
+import { within } from '../within.ts'
 import type { KeyRecord } from './key-verifier.ts'
 
 export interface KeyLoaderOptions {
@@ -28,7 +29,7 @@ export function createKeyLoader(options: KeyLoaderOptions): (keyId: string) => P
     while (waiting.size > 0) {
       const batch = takeBatch()
       try {
-        const records = new Map((await bounded(loadKeys([...batch.keys()]), timeoutMs)).map((r) => [r.id, r]))
+        const records = new Map((await within(timeoutMs, loadKeys([...batch.keys()]), away)).map((r) => [r.id, r]))
         for (const [keyId, waiter] of batch) waiter.resolve(records.get(keyId))
       } catch (error) {
         for (const waiter of batch.values()) waiter.reject(error)
@@ -63,16 +64,6 @@ function busy(): TollgateError {
   })
 }
 
-async function bounded<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
-  const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => {
-    late.reject(
-      new TollgateError('STORAGE_UNAVAILABLE', 'Credentials cannot be read at the moment. Try again shortly.'),
-    )
-  }, timeoutMs)
-  try {
-    return await Promise.race([work, late.promise])
-  } finally {
-    clearTimeout(timer)
-  }
+function away(): TollgateError {
+  return new TollgateError('STORAGE_UNAVAILABLE', 'Credentials cannot be read at the moment. Try again shortly.')
 }

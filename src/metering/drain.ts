@@ -8,6 +8,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { UsageLog, UsageLogEntry } from '../limits/limits.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { within } from '../within.ts'
 import { traceInserts } from './insert-spans.ts'
 import { type BatchResult, writeBatchIsolating } from './ledger.ts'
 
@@ -188,17 +189,5 @@ export function createDrain(options: DrainOptions): Drain {
       return false
     },
     state: () => state,
-  }
-}
-
-/** Rejects when the promise takes longer; its late outcome is of no interest then. */
-async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`no end within ${Math.round(ms)} ms`)), Math.max(1, ms))
-  try {
-    return await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
-    promise.catch(() => {})
   }
 }

@@ -1,4 +1,5 @@
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { within } from '../within.ts'
 import { type ControlVersion, selectCatalog, selectControlVersion } from './registry-store.ts'
 import { buildSnapshot, emptySnapshot, type Snapshot, type SnapshotSource } from './snapshot.ts'
 
@@ -69,11 +70,11 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
   }
 
   async function attempt(): Promise<void> {
-    if (pending !== undefined) await bounded(pending, timeoutMs)
+    if (pending !== undefined) await within(timeoutMs, pending)
     pending = look().finally(() => {
       pending = undefined
     })
-    await bounded(pending, timeoutMs)
+    await within(timeoutMs, pending)
   }
 
   async function run(): Promise<void> {
@@ -135,19 +136,7 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
       closed = true
       clearTimeout(timer)
       const ending = Promise.all([following ?? running, unlisten?.()])
-      await bounded(ending, timeoutMs).catch(() => {})
+      await within(timeoutMs, ending).catch(() => {})
     },
-  }
-}
-
-async function bounded<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
-  const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => late.reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
-  try {
-    return await Promise.race([work, late.promise])
-  } finally {
-    clearTimeout(timer)
-    // Whoever comes late is not waited for, and must not end the process.
-    work.catch(() => {})
   }
 }

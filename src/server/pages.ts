@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import { within } from '../within.ts'
 import { answerWhole, type Request, type Response } from './answer.ts'
 
 /** One plain HTTP answer, such as that of `/metrics`. */
@@ -50,13 +51,3 @@ export async function answerJson(
 }
 
 const pageTimeoutMs = 10_000
-
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`not done within ${ms} ms`)), ms)
-  try {
-    return await Promise.race([work, promise])
-  } finally {
-    clearTimeout(timer)
-  }
-}
