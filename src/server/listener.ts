@@ -11,7 +11,7 @@ export interface ListenerOptions {
   /** 0 takes any free port. */
   readonly port: number
   /** PEM files. With them the port speaks TLS 1.3 only. */
-  readonly tls?: { readonly certPath: string; readonly keyPath: string }
+  readonly tls?: { readonly certPath: string; readonly keyPath: string } | undefined
   readonly maxStreamsPerConnection: number
   /** Age at which a connection is asked to close, give or take a tenth, so that load balancers spread callers anew. */
   readonly maxConnectionAgeMs: number
@@ -122,12 +122,19 @@ function http1Server(
     },
     handle,
   )
-  server.on('clientError', (err, socket) => {
+  server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
     options.log.debug({ err }, 'request is not HTTP/1.1')
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
+    const status = clientErrors[err.code ?? ''] ?? '400 Bad Request'
+    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\n\r\n`)
     else socket.destroy()
   })
   return server
+}
+
+/** What callers are told by Node's code; everything else is a request that cannot be parsed. */
+const clientErrors: Readonly<Record<string, string>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
 }
 
 function http2Server(
