@@ -162,12 +162,8 @@ async function construct(
     newId,
   })
   let accepting = true
-  const { tls, keepaliveMs, drainTimeoutMs, ...serverSettings } = config.server
   const server = await startServer({
-    ...serverSettings,
-    ...(tls === undefined ? {} : { tls: { certPath: tls.certFile, keyPath: tls.keyFile } }),
-    keepAliveMs: keepaliveMs,
-    drainMs: drainTimeoutMs,
+    ...config.server,
     services: [
       register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, now })),
       register(UsageService, createUsageService({ sql })),

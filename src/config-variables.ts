@@ -88,7 +88,7 @@ export const variables = {
     description:
       'Age, with jitter, at which a connection is asked to go away, so that load balancers spread callers anew.',
   }),
-  keepaliveMs: setting(is.integer(100, 3_600_000), {
+  keepAliveMs: setting(is.integer(100, 3_600_000), {
     name: 'KEEPALIVE_MS',
     group: 'Server',
     default: 60_000,
@@ -109,7 +109,7 @@ export const variables = {
     unit: 'milliseconds',
     description: 'Longest wait for the complete body of a request.',
   }),
-  drainTimeoutMs: setting(is.integer(0, 3_600_000), {
+  drainMs: setting(is.integer(0, 3_600_000), {
     name: 'DRAIN_TIMEOUT_MS',
     group: 'Server',
     default: 25_000,

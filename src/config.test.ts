@@ -8,15 +8,15 @@ import { variables } from './config-variables.ts'
 import { generateKey } from './identity/key-format.ts'
 import { selfSigned } from './server/self-signed.ts'
 
-function withCertificate(use: (certFile: string, keyFile: string) => void): void {
+function withCertificate(use: (certPath: string, keyPath: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-config-'))
   try {
     const { cert, key } = selfSigned()
-    const certFile = join(folder, 'cert.pem')
-    const keyFile = join(folder, 'key.pem')
-    writeFileSync(certFile, cert)
-    writeFileSync(keyFile, key)
-    use(certFile, keyFile)
+    const certPath = join(folder, 'cert.pem')
+    const keyPath = join(folder, 'key.pem')
+    writeFileSync(certPath, cert)
+    writeFileSync(keyPath, key)
+    use(certPath, keyPath)
   } finally {
     rmSync(folder, { recursive: true })
   }
@@ -68,9 +68,9 @@ describe('accepts', () => {
   })
 
   test('a certificate and its key', () => {
-    withCertificate((certFile, keyFile) => {
-      const config = loadConfig({ TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile }, 'serve')
-      expect(config.server.tls).toEqual({ certFile, keyFile })
+    withCertificate((certPath, keyPath) => {
+      const config = loadConfig({ TLS_CERT_FILE: certPath, TLS_KEY_FILE: keyPath }, 'serve')
+      expect(config.server.tls).toEqual({ certPath, keyPath })
     })
   })
 
@@ -142,8 +142,8 @@ describe('refuses', () => {
   })
 
   test('a certificate and a key that do not belong together', () => {
-    withCertificate((certFile) => {
-      const { problems } = problemsOf({ TLS_CERT_FILE: certFile, TLS_KEY_FILE: certFile })
+    withCertificate((certPath) => {
+      const { problems } = problemsOf({ TLS_CERT_FILE: certPath, TLS_KEY_FILE: certPath })
       expect(problems.map(({ name }) => name)).toEqual(['TLS_CERT_FILE'])
       expect(problems[0]?.reason).toMatch(/^and TLS_KEY_FILE cannot be used together \(.+\)$/)
     })

@@ -11,17 +11,17 @@ export interface Config {
     readonly host: string
     readonly port: number
     /** Undefined: cleartext. */
-    readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined
+    readonly tls: { readonly certPath: string; readonly keyPath: string } | undefined
     readonly corsOrigins: readonly string[]
     readonly maxMessageBytes: number
     readonly defaultDeadlineMs: number
     readonly maxDeadlineMs: number
     readonly maxStreamsPerConnection: number
     readonly maxConnectionAgeMs: number
-    readonly keepaliveMs: number
+    readonly keepAliveMs: number
     readonly headersTimeoutMs: number
     readonly bodyTimeoutMs: number
-    readonly drainTimeoutMs: number
+    readonly drainMs: number
   }
   readonly dataDir: string
   /** `url` undefined: embedded Postgres. */
@@ -109,8 +109,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     return content
   }
 
-  const certFile = read(variables.tlsCertFile)
-  const keyFile = read(variables.tlsKeyFile)
+  const certPath = read(variables.tlsCertFile)
+  const keyPath = read(variables.tlsKeyFile)
   const endpoint = read(variables.otlpEndpoint)
   const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
@@ -120,17 +120,17 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     server: {
       host: read(variables.host),
       port: read(variables.port),
-      tls: certFile !== undefined && keyFile !== undefined ? { certFile, keyFile } : undefined,
+      tls: certPath !== undefined && keyPath !== undefined ? { certPath, keyPath } : undefined,
       corsOrigins: read(variables.corsOrigins),
       maxMessageBytes: read(variables.maxMessageBytes),
       defaultDeadlineMs: read(variables.defaultDeadlineMs),
       maxDeadlineMs: read(variables.maxDeadlineMs),
       maxStreamsPerConnection: read(variables.maxStreamsPerConnection),
       maxConnectionAgeMs: read(variables.maxConnectionAgeMs),
-      keepaliveMs: read(variables.keepaliveMs),
+      keepAliveMs: read(variables.keepAliveMs),
       headersTimeoutMs: read(variables.headersTimeoutMs),
       bodyTimeoutMs: read(variables.bodyTimeoutMs),
-      drainTimeoutMs: read(variables.drainTimeoutMs),
+      drainMs: read(variables.drainMs),
     },
     dataDir: read(variables.dataDir),
     database: { url: read(variables.databaseUrl), maxConnections: read(variables.databaseMaxConnections) },
@@ -175,12 +175,12 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       `is above MAX_DEADLINE_MS (${config.server.maxDeadlineMs})`,
       'Lower it, or raise MAX_DEADLINE_MS',
     )
-  if (certFile !== undefined && keyFile === undefined)
+  if (certPath !== undefined && keyPath === undefined)
     refuse(variables.tlsKeyFile, 'is missing while TLS_CERT_FILE is set', 'Set both or none')
-  if (keyFile !== undefined && certFile === undefined)
+  if (keyPath !== undefined && certPath === undefined)
     refuse(variables.tlsCertFile, 'is missing while TLS_KEY_FILE is set', 'Set both or none')
-  const cert = readPem(variables.tlsCertFile, certFile)
-  const key = readPem(variables.tlsKeyFile, keyFile)
+  const cert = readPem(variables.tlsCertFile, certPath)
+  const key = readPem(variables.tlsKeyFile, keyPath)
   const unfit = cert === undefined || key === undefined ? undefined : whyUnfit(cert, key)
   if (unfit !== undefined)
     refuse(

@@ -11,10 +11,10 @@ export interface AuthenticatorOptions {
 }
 
 /**
- * Tells who brings a credential (the value of "authorization: Bearer" or "x-api-key"), for the address of the peer.
+ * Tells who brings a credential (the value of "authorization: Bearer" or "x-api-key"); undefined: none was brought.
  * Throws CREDENTIAL_MISSING without one, else what {@link KeyVerifier.verify} throws.
  */
-export type Authenticator = (credential: string | undefined, peerAddress: string) => Promise<Principal>
+export type Authenticator = (credential: string | undefined) => Promise<Principal>
 
 export function createAuthenticator({ verifier, adminKey }: AuthenticatorOptions): Authenticator {
   return async (credential) => {

@@ -1,22 +1,16 @@
-import type { Principal } from '../identity/principal.ts'
+import type { Authenticator } from '../identity/authenticator.ts'
 import type { Middleware } from './middleware.ts'
 import type { ServerCall } from './server-call.ts'
 
-/**
- * Finds out who calls. Rejects with CREDENTIAL_MISSING, CREDENTIAL_INVALID and the like; `credential` is undefined when
- * the call carries none.
- */
-export type Authenticate = (credential: string | undefined, peerAddress: string) => Promise<Principal>
-
 /** Sets `call.principal`. Public RPCs are not asked for a credential, and one that is sent is not looked at. */
-export function authenticateCalls(authenticate: Authenticate): Middleware {
+export function authenticateCalls(authenticate: Authenticator): Middleware {
   return {
     name: 'authenticate',
     why: 'before the body is read: a caller that is not known gets no memory and no decoding',
     phase: 'headers',
     async enter(call) {
       if (call.rpc.access === 'public') return
-      call.principal = await authenticate(credentialOf(call), call.peerAddress)
+      call.principal = await authenticate(credentialOf(call))
     },
   }
 }

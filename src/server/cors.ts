@@ -3,7 +3,7 @@ import type { Request, Response } from './answer.ts'
 
 /**
  * Lets scripts of the configured origins call over gRPC-Web and Connect. Origins are compared exactly
- * (scheme, host, port); "*" allows all of them, which is safe as far as credentials go: the gate reads no cookie.
+ * (scheme, host, port).
  */
 export function createCors(origins: readonly string[]): Cors {
   const allowed: ReadonlySet<string> = new Set(origins)
@@ -13,7 +13,7 @@ export function createCors(origins: readonly string[]): Cors {
       const preflight = request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined
       if (origin === undefined) return preflight ? 'refused' : 'pass'
       response.setHeader('vary', 'origin')
-      if (!allowed.has(origin) && !allowed.has('*')) return preflight ? 'refused' : 'pass'
+      if (!allowed.has(origin)) return preflight ? 'refused' : 'pass'
       response.setHeader('access-control-allow-origin', origin)
       if (!preflight) {
         response.setHeader('access-control-expose-headers', exposedHeaders)

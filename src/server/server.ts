@@ -1,14 +1,14 @@
 import { createConnectRouter } from '@connectrpc/connect'
 import { compressionGzip } from '@connectrpc/connect-node'
-import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { type Authenticate, authenticateCalls } from './authenticate.ts'
+import type { Authenticator } from '../identity/authenticator.ts'
+import { authenticateCalls } from './authenticate.ts'
 import { authorizeCalls, confineToConsumer } from './authorize.ts'
 import { createCors } from './cors.ts'
 import { limitDeadlines } from './deadline.ts'
 import { createDispatcher } from './dispatch.ts'
 import { createHealth } from './health.ts'
-import { listen } from './listener.ts'
+import { type ListenerOptions, listen } from './listener.ts'
 import { createChain } from './middleware.ts'
 import { type CallObserver, observeCalls } from './observe.ts'
 import { createPages, type Pages } from './pages.ts'
@@ -18,20 +18,15 @@ import type { ServerCall } from './server-call.ts'
 import { traceCalls } from './trace.ts'
 import { validateMessages } from './validate.ts'
 
-export interface ServerOptions {
-  readonly host: string
-  /** 0 takes any free port. */
-  readonly port: number
-  /** PEM files; with them the port speaks TLS 1.3 only. */
-  readonly tls?: { readonly certPath: string; readonly keyPath: string }
+export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'> {
   /** Made by `register` of rpc.ts. Health and reflection come on top. */
   readonly services: readonly ServiceRegistration[]
   /** Plain GET pages by path, such as "/metrics". */
   readonly pages: Pages
-  readonly authenticate: Authenticate
+  readonly authenticate: Authenticator
   /** False gives every authenticated caller every permission; for development. */
   readonly rbac: boolean
-  /** Origins whose scripts may call, "https://host[:port]" each; "*" for all. */
+  /** Origins whose scripts may call, "https://host[:port]" each. */
   readonly corsOrigins: readonly string[]
   /** Largest request message, before and after decompression. */
   readonly maxMessageBytes: number
@@ -39,15 +34,8 @@ export interface ServerOptions {
   readonly defaultDeadlineMs: number
   /** Longer timeouts of callers are shortened to this one. */
   readonly maxDeadlineMs: number
-  readonly maxStreamsPerConnection: number
-  readonly maxConnectionAgeMs: number
-  readonly headersTimeoutMs: number
-  readonly bodyTimeoutMs: number
-  /** Interval of HTTP/2 pings, and how long an idle HTTP/1.1 connection is kept. */
-  readonly keepAliveMs: number
   /** Longest time that {@link RunningServer.close} takes. */
   readonly drainMs: number
-  readonly log: Logger
   readonly observer: CallObserver
   /** UUIDv7, for calls. */
   readonly newId: () => string
