@@ -13,6 +13,7 @@ export interface Child {
 }
 
 const running = new Set<ChildProcess>()
+let stopping = false
 
 /** True when processes can be pinned: taskset is there, and a second core. */
 export const canPin = availableParallelism() > 1 && hasTaskset()
@@ -27,7 +28,8 @@ export async function startChild(script: string, args: readonly string[], cpu: n
     hello,
     ask: (message, timeoutMs) => {
       const answer = nextMessage(child, timeoutMs)
-      child.send(message)
+      // A child that has left is told apart by its 'exit', which rejects the answer.
+      child.send(message, () => {})
       return answer
     },
   }
@@ -39,6 +41,7 @@ export function spawnPinned(
   cpu: number,
   options: { readonly ipc?: boolean; readonly env?: NodeJS.ProcessEnv; readonly cwd?: string } = {},
 ): ChildProcess {
+  if (stopping) throw new Error('the benchmark is being stopped')
   const command = canPin ? ['taskset', '-c', String(cpu), process.execPath, ...args] : [process.execPath, ...args]
   const [file = '', ...rest] = command
   const child = spawn(file, rest, {
@@ -47,12 +50,14 @@ export function spawnPinned(
     cwd: options.cwd,
   })
   running.add(child)
+  child.on('error', (error) => console.error(error))
   child.once('exit', () => running.delete(child))
   return child
 }
 
-/** Ends every child: SIGTERM, and SIGKILL for what is left after `graceMs`. Returns when all have left. */
+/** Ends every child: SIGTERM, and SIGKILL for what is left after `graceMs`. Returns when all have left; none can be started after. */
 export async function stopChildren(graceMs = 10_000): Promise<void> {
+  stopping = true
   await Promise.all(
     [...running].map(async (child) => {
       const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
@@ -126,6 +131,7 @@ function nextMessage(child: ChildProcess, timeoutMs: number): Promise<unknown> {
     }
     child.once('message', onMessage)
     child.once('exit', onExit)
+    if (child.exitCode !== null || child.signalCode !== null) onExit(child.exitCode)
   })
 }
 
