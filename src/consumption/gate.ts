@@ -7,6 +7,7 @@
  * caller hears of its end only after that record is durable. If this process dies in between, the reservation's lease
  * runs out and the record says "abandoned".
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
@@ -83,8 +84,13 @@ const leaseGraceMs = 15_000
 const settleAttempts = 5
 const settlePauseMs = 50
 
+/** After these attempts the caller is told, and settlement goes on at this pace, for so many calls at once. */
+const latePauseMs = 500
+const maxLate = 10_000
+
 export function createGate(options: GateOptions): Gate {
   const { limits, dispatcher, observer, log, now, newId } = options
+  let late = 0
 
   async function route(request: GateRequest, call: Call): Promise<GateAnswer> {
     const snapshot = options.snapshots.current()
@@ -180,20 +186,22 @@ export function createGate(options: GateOptions): Gate {
     try {
       await withSpan('settle', () => settle(settlement))
     } catch (error) {
-      log.error(
-        { err: error, requestId: call.id },
-        'usage could not be recorded; its reservation will be, as abandoned',
-      )
+      log.error({ err: error, requestId: call.id }, 'usage could not be recorded; it is tried until the lease ends')
+      void settleLate(settlement, plan, call)
       throw outcome.error ?? error
     }
-    observer.recorded(event, plan.consumer.tier)
+    tellRecorded(event, plan)
     if (outcome.error !== undefined) throw outcome.error
     return { body: outcome.body, event, charge: outcome.charge, service: plan.service }
   }
 
   /** Calls the backend and says what came of it. Never throws. */
   async function attempt(plan: Plan, call: Call): Promise<Outcome> {
+    let attempts = 0
     try {
+      // The caller may have left during admission.
+      call.signal.throwIfAborted()
+      attempts = 1
       const { id: serviceId } = plan.service
       const { payload } = plan.request
       const { body, tokens, source, model } = await dispatcher.dispatch(
@@ -211,7 +219,7 @@ export function createGate(options: GateOptions): Gate {
       return {
         status: statusOf(error),
         errorReason: error.reason,
-        attempt: error.reason === 'BREAKER_OPEN' ? 0 : 1,
+        attempt: error.reason === 'BREAKER_OPEN' ? 0 : attempts,
         tokens: noTokens,
         usageSource: 'none',
         charge: unpriced,
@@ -228,8 +236,38 @@ export function createGate(options: GateOptions): Gate {
         return await limits.settle(settlement)
       } catch (error) {
         if (attempt === settleAttempts) throw error
-        await new Promise((resolve) => setTimeout(resolve, settlePauseMs * 2 ** attempt))
+        await delay(settlePauseMs * 2 ** attempt)
       }
+    }
+  }
+
+  /**
+   * Goes on after the caller was told, because what was used is known exactly here, and the lease would record the
+   * reservation instead. Holds up no shutdown: what is left then is recorded as abandoned.
+   */
+  async function settleLate(settlement: Settlement, plan: Plan, call: Call): Promise<void> {
+    if (late >= maxLate) return
+    late += 1
+    try {
+      for (const untilMs = call.deadlineMs + leaseGraceMs; now() < untilMs; ) {
+        await delay(latePauseMs, undefined, { ref: false })
+        const isSettled = await limits.settle(settlement).then(
+          () => true,
+          () => false,
+        )
+        if (isSettled) return tellRecorded(settlement.event, plan)
+      }
+    } finally {
+      late -= 1
+    }
+  }
+
+  /** The record is durable: nothing that an observer does may make the caller believe otherwise. */
+  function tellRecorded(event: UsageEvent, plan: Plan): void {
+    try {
+      observer.recorded(event, plan.consumer.tier)
+    } catch (error) {
+      log.error({ err: error, requestId: event.requestId }, 'an observer of recorded calls failed')
     }
   }
 
