@@ -1,5 +1,6 @@
 import type { Mode, Parser } from './config-parsers.ts'
 import * as is from './config-parsers.ts'
+import { adminKeyMinLength } from './identity/admin-key.ts'
 
 /**
  * One environment variable. `T` is what the rest of the code gets: an optional variable has `undefined` in it.
@@ -192,7 +193,7 @@ export const variables = {
     unit: 'milliseconds',
     description: 'Pause of an open breaker before it lets one probe through.',
   }),
-  adminKey: optional(is.secret(32), {
+  adminKey: optional(is.secret(adminKeyMinLength), {
     name: 'TOLLGATE_ADMIN_KEY',
     group: 'Access',
     secret: true,
