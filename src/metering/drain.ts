@@ -22,6 +22,11 @@ export interface DrainOptions {
   readonly batchMax?: number
   /** How long one read waits for the first event; default 500. */
   readonly readWaitMs?: number
+  /**
+   * Pause after a batch that was not full, so that the next one gathers more than the one event that came meanwhile;
+   * default 25. Each batch costs a transaction and an acknowledgement, however small it is.
+   */
+  readonly lingerMs?: number
   /** Ceiling for one write, after which it is tried again; default 35 000, longer than the statement timeout. */
   readonly writeTimeoutMs?: number
   /** Pause between two looks for abandoned reservations; default 1 000. */
@@ -67,6 +72,7 @@ export function createDrain(options: DrainOptions): Drain {
   const { usageLog, sql, log } = options
   const batchMax = options.batchMax ?? 1_000
   const readWaitMs = options.readWaitMs ?? 500
+  const lingerMs = options.lingerMs ?? 25
   const writeTimeoutMs = options.writeTimeoutMs ?? 35_000
   const now = options.now ?? Date.now
   const random = options.random ?? Math.random
@@ -121,10 +127,11 @@ export function createDrain(options: DrainOptions): Drain {
     let failures = 0
     while (!stopping.signal.aborted) {
       try {
-        await step(readWaitMs, stopping.signal)
+        const size = await step(readWaitMs, stopping.signal)
         if (failures > 0) log.info({ failures }, 'the usage drain works again')
         failures = 0
         state = { ...state, failing: undefined }
+        if (size > 0 && size < batchMax) await pause(lingerMs)
       } catch (error) {
         if (stopping.signal.aborted) return
         const failing = describeError(error)
