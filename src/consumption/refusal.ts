@@ -6,7 +6,7 @@ type Refused = Extract<AdmissionResult, { admitted: false }>
 
 /**
  * The refusal of a limit: RATE_LIMITED for a bucket, QUOTA_EXCEEDED for a period. Message, metadata, QuotaFailure and
- * RetryInfo carry the same figures.
+ * RetryInfo carry the same figures. A call that needs more than the whole limit is promised no retry.
  */
 export function refusal(costs: readonly LimitCost[], result: Refused): TollgateError {
   const cost = costs[result.refusedBy]
@@ -17,36 +17,36 @@ export function refusal(costs: readonly LimitCost[], result: Refused): TollgateE
   const { limit, amount } = cost
   const remaining = Math.max(0, Math.floor(state.remaining))
   const bucket = limit.kind === 'bucket'
+  const isEverPossible = amount <= limit.capacity
   const left = `${limit.name} of ${limit.subject} has ${remaining} of ${limit.capacity} ${limit.unit} left and the call needs ${amount}`
-  return new TollgateError(
-    bucket ? 'RATE_LIMITED' : 'QUOTA_EXCEEDED',
-    bucket
-      ? `${left}; retry in ${result.retryAfterMs} ms.`
-      : `${left}; the quota is whole again at ${new Date(limit.endsAtMs).toISOString()}.`,
-    {
-      retryAfterMs: result.retryAfterMs,
-      metadata: {
-        limit: limit.name,
-        subject: limit.subject,
-        capacity: String(limit.capacity),
-        remaining: String(remaining),
-        requested: String(amount),
-        unit: limit.unit,
-        retryAfterMs: String(result.retryAfterMs),
-        resetAt: new Date(state.resetAtMs).toISOString(),
-      },
-      limits: [
-        {
-          subject: limit.subject,
-          limit: limit.name,
-          capacity: limit.capacity,
-          remaining,
-          unit: limit.unit,
-          resetAtMs: state.resetAtMs,
-        },
-      ],
+  const remedy = !isEverPossible
+    ? 'no wait helps: ask for a shorter answer (max_tokens), or have the limit raised'
+    : bucket
+      ? `retry in ${result.retryAfterMs} ms`
+      : `the quota is whole again at ${new Date(limit.endsAtMs).toISOString()}`
+  return new TollgateError(bucket ? 'RATE_LIMITED' : 'QUOTA_EXCEEDED', `${left}; ${remedy}.`, {
+    ...(isEverPossible ? { retryAfterMs: result.retryAfterMs } : {}),
+    metadata: {
+      limit: limit.name,
+      subject: limit.subject,
+      capacity: String(limit.capacity),
+      remaining: String(remaining),
+      requested: String(amount),
+      unit: limit.unit,
+      ...(isEverPossible ? { retryAfterMs: String(result.retryAfterMs) } : {}),
+      resetAt: new Date(state.resetAtMs).toISOString(),
     },
-  )
+    limits: [
+      {
+        subject: limit.subject,
+        limit: limit.name,
+        capacity: limit.capacity,
+        remaining,
+        unit: limit.unit,
+        resetAtMs: state.resetAtMs,
+      },
+    ],
+  })
 }
 
 /** POLICY_DENIED with the first violation's id and every violation's text. */
