@@ -149,7 +149,7 @@ async function construct(
   const policy = createBuiltinPolicyEngine()
   const gate = createGate({
     snapshots,
-    policy,
+    policy: config.access.policyValidation ? policy : undefined,
     limits,
     dispatcher,
     rateLimiting: config.access.rateLimiting,

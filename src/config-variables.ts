@@ -213,6 +213,12 @@ export const variables = {
     default: true,
     description: 'Whether request rates and quotas refuse calls. Usage is recorded either way.',
   }),
+  policyValidation: setting(is.boolean, {
+    name: 'ENABLE_POLICY_VALIDATION',
+    group: 'Access',
+    default: true,
+    description: 'Whether a call needs a grant for its service. `false` lets every consumer call every service.',
+  }),
   logLevel: setting(is.oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), {
     name: 'LOG_LEVEL',
     group: 'Observability',

@@ -40,6 +40,7 @@ export interface Config {
     readonly adminKey: string | undefined
     readonly rbac: boolean
     readonly rateLimiting: boolean
+    readonly policyValidation: boolean
   }
   readonly logLevel: LogLevel
   /** Undefined: tracing is off. */
@@ -150,6 +151,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       adminKey: read(variables.adminKey),
       rbac: read(variables.rbac),
       rateLimiting: read(variables.rateLimiting),
+      policyValidation: read(variables.policyValidation),
     },
     logLevel: read(variables.logLevel),
     tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },
@@ -210,6 +212,8 @@ function warningsOf(config: Config): string[] {
     warnings.push('ENABLE_RBAC is false: permissions are NOT enforced, every caller may do everything')
   if (!config.access.rateLimiting)
     warnings.push('ENABLE_RATE_LIMITING is false: no call is refused for its rate or quota')
+  if (!config.access.policyValidation)
+    warnings.push('ENABLE_POLICY_VALIDATION is false: every consumer may call every service')
   if (config.mode === 'dev') return warnings
   if (config.access.adminKey === undefined)
     warnings.push('TOLLGATE_ADMIN_KEY is not set: no credential is an administrator, so nothing can be registered')

@@ -113,6 +113,16 @@ test('a call whose caller left during admission reaches no backend and takes not
   expect(await usedTokens()).toBe(0)
 })
 
+test('a consumer without a grant is refused, unless policy validation is switched off', async () => {
+  const stranger = { ...consumer, grantedServices: new Set<string>() }
+  const snapshots = {
+    current: () => buildSnapshot({ version: 1, services: [service], consumers: [stranger], nowMs: 0 }),
+  }
+  await expect(route({ snapshots })).rejects.toMatchObject({ reason: 'POLICY_DENIED' })
+  expect(dispatched).toBe(0)
+  expect(await route({ snapshots, policy: undefined })).toMatchObject({ event: { status: 'succeeded' } })
+})
+
 test('what an observer does to a recorded call is not the caller’s concern', async () => {
   const observer = {
     refused: () => {},

@@ -16,7 +16,7 @@ import type { Admission, LimitCost, LimitState, Limits, Settlement } from '../li
 import { limitsFor } from '../limits/tiers.ts'
 import type { CallStatus, TokenParts, UsageEvent, UsageSource } from '../metering/usage-event.ts'
 import { noTokens, totalTokens } from '../metering/usage-event.ts'
-import type { ConsumptionFacts, Decision, PolicyEngine } from '../policy/policy-engine.ts'
+import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import { type Charge, chargeFor, unpriced } from '../pricing/price.ts'
 import { estimateTokens, readRequest, readUsage } from '../providers/openai.ts'
 import type { ConsumerRecord, EndpointRecord, ServiceRecord, Tier } from '../registry/records.ts'
@@ -29,7 +29,8 @@ import { resolveConsumer, resolveService } from './resolve.ts'
 
 export interface GateOptions {
   readonly snapshots: Pick<SnapshotSource, 'current'>
-  readonly policy: PolicyEngine
+  /** Undefined allows every call (ENABLE_POLICY_VALIDATION). */
+  readonly policy: PolicyEngine | undefined
   readonly limits: Limits
   readonly dispatcher: Dispatcher
   /** False takes nothing from any limit; calls are metered all the same (ENABLE_RATE_LIMITING). */
@@ -108,8 +109,8 @@ export function createGate(options: GateOptions): Gate {
     service: ServiceRecord,
   ): Promise<Plan> {
     try {
-      const decision = await checkPolicy({ consumer, service, payload: request.payload })
-      if (!decision.allowed) throw policyDenial(decision)
+      if (options.policy !== undefined)
+        await checkPolicy(options.policy, { consumer, service, payload: request.payload })
       const plan = planCall(request, call, consumer, service)
       announce(call, plan.costs, await admit(plan, call), now())
       return plan
@@ -119,11 +120,11 @@ export function createGate(options: GateOptions): Gate {
     }
   }
 
-  async function checkPolicy(facts: ConsumptionFacts): Promise<Decision> {
+  async function checkPolicy(policy: PolicyEngine, facts: ConsumptionFacts): Promise<void> {
     const startedMs = performance.now()
-    const decision = await options.policy.validateConsumption(facts)
+    const decision = await policy.validateConsumption(facts)
     observer.policyChecked((performance.now() - startedMs) / 1000)
-    return decision
+    if (!decision.allowed) throw policyDenial(decision)
   }
 
   function planCall(request: GateRequest, call: Call, consumer: ConsumerRecord, service: ServiceRecord): Plan {
