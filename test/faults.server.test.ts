@@ -259,21 +259,23 @@ test(`tollgate dev keeps what it answered when it is killed twice, seed ${seed}`
       tollgate = await current
       await more(load, 60)
     }
+    await load.stop()
+    const used = await usedOf(tollgate, party)
+    expect(await tollgate.terminate()).toBe(0)
+    // Its own Postgres went with it: it is started once more, to be read.
+    const postgres = await startEmbeddedPostgres({ dataDir: join(dataDir, 'postgres'), log: silentLog })
+    const sql = connectPostgres({ ...postgres, log: silentLog })
+    try {
+      expect(await wrongs(sql, party)).toEqual([])
+      expect(await tokensOf(sql, party)).toBe(used)
+    } finally {
+      await sql.end({ timeout: 2 })
+      await postgres.stop()
+    }
   } finally {
     await load.stop()
-  }
-  const used = await usedOf(tollgate, party)
-  expect(await tollgate.terminate()).toBe(0)
-  await party.backend.close()
-  // Its own Postgres went with it: it is started once more, to be read.
-  const postgres = await startEmbeddedPostgres({ dataDir: join(dataDir, 'postgres'), log: silentLog })
-  const sql = connectPostgres({ ...postgres, log: silentLog })
-  try {
-    expect(await wrongs(sql, party)).toEqual([])
-    expect(await tokensOf(sql, party)).toBe(used)
-  } finally {
-    await sql.end({ timeout: 2 })
-    await postgres.stop()
+    await tollgate.stop()
+    await party.backend.close()
     await rm(dataDir, { recursive: true, force: true })
   }
 })
