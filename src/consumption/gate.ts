@@ -73,7 +73,8 @@ export interface GateAnswer {
 export interface Gate {
   /**
    * Throws the refusals of each step (CONSUMER_*, SERVICE_*, POLICY_DENIED, RATE_LIMITED, QUOTA_EXCEEDED,
-   * LIMITS_UNAVAILABLE), the dispatcher's errors, and LIMITS_UNAVAILABLE when the record could not be made durable.
+   * LIMITS_UNAVAILABLE), the dispatcher's errors, and LIMITS_UNAVAILABLE or STORAGE_UNAVAILABLE when the record could not
+   * be made durable while the caller waited.
    */
   route(request: GateRequest, call: Call): Promise<GateAnswer>
 }
