@@ -1,6 +1,7 @@
 /** The `tollgate` command. */
 import { Command, InvalidArgumentError } from 'commander'
 import { startApp } from './app.ts'
+import { type BooksOptions, runBooks } from './books/run-books.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { startDemo } from './demo/demo.ts'
 import { startPracticeBackend } from './practice/backend.ts'
@@ -48,6 +49,23 @@ program
       return backend
     }),
   )
+
+program
+  .command('books')
+  .description('compare usage log, ledger, rollup and quota counters; 0: they balance, 1: differences, 2: unreadable')
+  .option('--backend-log <file...>', "compare with the practice backends' own logs, too")
+  .option('--month <month>', 'only this UTC month, as YYYY-MM', month)
+  .option('--json', 'print every figure as JSON')
+  // 1 means a difference, so wrong arguments need another code.
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .action(async (options: BooksOptions) => {
+    try {
+      process.exitCode = await runBooks(loadConfig(process.env, 'serve'), options, (text) => process.stdout.write(text))
+    } catch (error) {
+      process.stderr.write(`tollgate: ${error instanceof Error ? error.message : String(error)}\n`)
+      process.exitCode = 2
+    }
+  })
 
 await program.parseAsync()
 
@@ -107,4 +125,9 @@ function port(text: string): number {
 function milliseconds(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('a number of milliseconds is expected')
   return Number(text)
+}
+
+function month(text: string): string {
+  if (!/^\d{4}-(0[1-9]|1[0-2])$/.test(text)) throw new InvalidArgumentError('a month is YYYY-MM, for example 2026-11')
+  return text
 }

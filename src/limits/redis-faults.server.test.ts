@@ -9,6 +9,7 @@ import {
 import { connectRedis, type RedisClient } from '../storage/redis.ts'
 import { admission, bucket, drain, open, period, usageEvent } from './conformance-support.ts'
 import type { LimitCost, Limits } from './limits.ts'
+import { readRedisLimits } from './redis-audit.ts'
 import { RedisKeys, shardOf } from './redis-keys.ts'
 import { createRedisLimits, type RedisLimitsOptions } from './redis-limits.ts'
 
@@ -116,20 +117,25 @@ describe('a Redis that', () => {
     expect(await limits.usageLog.backlog()).toBe(0)
   }, 60_000)
 
-  it('is a cluster runs the same scripts', async () => {
+  it('is a cluster runs the same scripts, and is read as a whole', async () => {
     const cluster = ['--cluster-enabled', 'yes', '--cluster-port', String(await freePort())]
     await start({ args: [...cluster, '--cluster-announce-ip', '127.0.0.1'] }, 2)
     const ids: string[] = []
     for (const organizationId of ['a', 'b', 'c', 'd', 'e']) {
       const costs = [
         { limit: bucket({ capacity: 9 }), amount: 2 },
-        { limit: period({ capacity: 9 }), amount: 2 },
+        { limit: period({ capacity: 9, key: `tokens:consumer:${organizationId}:service:s:2026-11` }), amount: 2 },
       ]
       const call = admission(costs, { organizationId })
       expect(await limits.admit(call)).toMatchObject({ admitted: true, limits: [{ remaining: 7 }, { remaining: 7 }] })
       await limits.settle({ ...open(call), actual: [1, 1] })
       ids.push(call.ifAbandoned.id)
     }
+    const { counters = [], events } = await readRedisLimits(redis)
+    expect(counters.map(({ consumerId, tokens }) => [consumerId, tokens]).sort()).toEqual(
+      ['a', 'b', 'c', 'd', 'e'].map((id) => [id, 1]),
+    )
+    expect(events.map(({ event }) => event.id).sort()).toEqual(ids.sort())
     expect((await drain(limits.usageLog)).map((entry) => entry.event.id).sort()).toEqual(ids.sort())
     expect(await limits.usageLog.sweep()).toBe(0)
   }, 60_000)

@@ -16,6 +16,18 @@ export class RedisKeys {
     return `${this.#of(shardOf(organizationId))}:l:${organizationId}:${key}`
   }
 
+  /** For SCAN: the limits of every organization, on whatever shard. */
+  limitPattern(): string {
+    return `${this.#prefix}:{*}:l:*`
+  }
+
+  /** The inverse of {@link limit}; undefined for a name of something else. */
+  parseLimit(name: string): { organizationId: string; key: string } | undefined {
+    const rest = name.startsWith(`${this.#prefix}:{`) ? name.slice(this.#prefix.length) : ''
+    const [, organizationId, key] = /^:\{\d+\}:l:([^:]+):(.+)$/.exec(rest) ?? []
+    return organizationId === undefined || key === undefined ? undefined : { organizationId, key }
+  }
+
   reservation(shard: number, id: string): string {
     return `${this.reservations(shard)}${id}`
   }
@@ -41,6 +53,9 @@ export class RedisKeys {
     return `${this.#prefix}:{${shard}}`
   }
 }
+
+/** The readers of the usage streams that carry events to the ledger. */
+export const usageGroup = 'ledger'
 
 /** Changing it moves every organization to another key: reservations and streams must be drained first. */
 export const shards = 16

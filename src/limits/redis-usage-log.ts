@@ -3,7 +3,7 @@ import type { RedisClient } from '../storage/redis.ts'
 import { decodeEvent } from './event-codec.ts'
 import type { UsageLog, UsageLogEntry } from './limits.ts'
 import { Nudge } from './nudge.ts'
-import { allShards, type RedisKeys } from './redis-keys.ts'
+import { allShards, type RedisKeys, usageGroup } from './redis-keys.ts'
 import { asArray, asFacts, command, isReply, type RedisScripts } from './redis-scripts.ts'
 
 export interface RedisUsageLogOptions {
@@ -16,7 +16,6 @@ export interface RedisUsageLogOptions {
   readonly abandonedTtlMs: number
 }
 
-const group = 'ledger'
 /** All shards are looked at this often, whoever settled there; reclaiming goes with it. */
 const pollEveryMs = 1_000
 const sweepBatch = 200
@@ -137,7 +136,7 @@ export class RedisUsageLog implements UsageLog {
       const stream = this.#options.keys.usage(shard)
       const { redis, instanceId } = this.#options
       const reply = await command(() =>
-        redis.call('xreadgroup', 'GROUP', group, instanceId, 'COUNT', count, 'STREAMS', stream, '>'),
+        redis.call('xreadgroup', 'GROUP', usageGroup, instanceId, 'COUNT', count, 'STREAMS', stream, '>'),
       )
       const [first] = asArray(reply)
       return this.#parse(shard, asArray(first)[1])
@@ -153,7 +152,7 @@ export class RedisUsageLog implements UsageLog {
         const from = cursor
         const reply = asArray(
           await command(() =>
-            redis.call('xautoclaim', keys.usage(shard), group, instanceId, reclaimIdleMs, from, 'COUNT', count),
+            redis.call('xautoclaim', keys.usage(shard), usageGroup, instanceId, reclaimIdleMs, from, 'COUNT', count),
           ),
         )
         const entries = await this.#parse(shard, reply[1])
@@ -187,7 +186,7 @@ export class RedisUsageLog implements UsageLog {
 
   async #acknowledge(shard: number, ids: readonly string[]): Promise<void> {
     try {
-      await this.#options.scripts.run('acknowledge', [this.#options.keys.usage(shard)], [group, ...ids])
+      await this.#options.scripts.run('acknowledge', [this.#options.keys.usage(shard)], [usageGroup, ...ids])
     } catch (error) {
       // Redis lost its data, and with it what was to be forgotten.
       if (!isReply(error, 'NOGROUP')) throw error
@@ -199,7 +198,7 @@ export class RedisUsageLog implements UsageLog {
     const stream = keys.usage(shard)
     try {
       const groups = asArray(await command(() => redis.call('xinfo', 'GROUPS', stream)))
-      const facts = groups.map(asFacts).find((entry) => entry.get('name') === group)
+      const facts = groups.map(asFacts).find((entry) => entry.get('name') === usageGroup)
       const lag = facts?.get('lag')
       const pending = Number(facts?.get('pending') ?? 0)
       if (typeof lag === 'number') return pending + lag
@@ -239,7 +238,7 @@ export class RedisUsageLog implements UsageLog {
   async #createGroup(shard: number): Promise<void> {
     const { redis, keys } = this.#options
     try {
-      await command(() => redis.call('xgroup', 'CREATE', keys.usage(shard), group, '0', 'MKSTREAM'))
+      await command(() => redis.call('xgroup', 'CREATE', keys.usage(shard), usageGroup, '0', 'MKSTREAM'))
     } catch (error) {
       if (!isReply(error, 'BUSYGROUP')) throw error
     }
@@ -247,7 +246,7 @@ export class RedisUsageLog implements UsageLog {
 
   async #retire(leaving: string): Promise<void> {
     const { scripts, keys } = this.#options
-    const args = [group, leaving, String(readerGoneMs)]
+    const args = [usageGroup, leaving, String(readerGoneMs)]
     await Promise.all(allShards.map((shard) => scripts.run('retire', [keys.usage(shard)], args)))
   }
 }

@@ -79,10 +79,17 @@ export interface QuotaScope {
 
 /** The inverse of {@link limitsFor}'s period key: what the ledger must add up to know a counter. */
 export function quotaScopeOf({ key, endsAtMs }: Pick<PeriodLimit, 'key' | 'endsAtMs'>): QuotaScope {
-  const [, consumerId, serviceId, year, month] =
-    /^tokens:consumer:([^:]+):service:([^:]+):(\d{4})-(\d{2})$/.exec(key) ?? []
-  if (consumerId === undefined || serviceId === undefined) throw new RangeError(`${key} is no monthly quota`)
-  return { consumerId, serviceId, monthStartMs: Date.UTC(Number(year), Number(month) - 1, 1), monthEndMs: endsAtMs }
+  const quota = parseQuotaKey(key)
+  if (quota === undefined) throw new RangeError(`${key} is no monthly quota`)
+  const { consumerId, serviceId, month } = quota
+  return { consumerId, serviceId, monthStartMs: Date.parse(`${month}-01T00:00:00Z`), monthEndMs: endsAtMs }
+}
+
+/** Whose tokens of which UTC month ("YYYY-MM") a period's key counts; undefined for other keys. */
+export function parseQuotaKey(key: string): { consumerId: string; serviceId: string; month: string } | undefined {
+  const [, consumerId, serviceId, month] = /^tokens:consumer:([^:]+):service:([^:]+):(\d{4}-\d{2})$/.exec(key) ?? []
+  if (consumerId === undefined || serviceId === undefined || month === undefined) return undefined
+  return { consumerId, serviceId, month }
 }
 
 function within(value: number, least: number, most: number): number {

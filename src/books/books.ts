@@ -1,0 +1,196 @@
+/**
+ * The books: do the stores tell the same story? Pure; what they hold was read elsewhere.
+ *
+ * - **scope**: a consumer, a service and a UTC month; tokens are added up for each.
+ * - **on its way**: an event in the usage log that the ledger does not have yet.
+ * - **identity**: counter = ledger + on its way + quarantine + held by open reservations, in tokens. An abandoned call is
+ *   recorded at what it held, so its counter stays right; a settlement that comes after that corrects the counter and
+ *   not the record, and is the one honest difference there can be.
+ * - **finding**: one place where the books do not balance.
+ */
+import type { LimitsReading } from '../limits/limits-reading.ts'
+import type { LedgerReading } from '../metering/ledger-audit.ts'
+import { totalTokens, type UsageEvent } from '../metering/usage-event.ts'
+import { type BackendCalls, compareBackends, type KnownAttempt } from './backend-calls.ts'
+
+/** Everything that was read in one pass. */
+export interface Books {
+  /** UTC month "YYYY-MM" that is compared; undefined for all. */
+  readonly month: string | undefined
+  readonly limits: LimitsReading
+  readonly ledger: LedgerReading
+  /** Undefined when no log of a backend was given. */
+  readonly backends: BackendCalls | undefined
+}
+
+/** Figures of one scope; all but counts of records are tokens. */
+export interface ScopeFigures {
+  readonly consumerId: string
+  readonly serviceId: string
+  readonly month: string
+  readonly records: number
+  readonly ledger: number
+  readonly rollup: number
+  readonly onTheWay: number
+  readonly quarantine: number
+  readonly reserved: number
+  /** Undefined when the store holds no counter: it will start from the ledger. */
+  readonly counter: number | undefined
+  /** In nano-units by currency, of the ledger. */
+  readonly costNanos: Readonly<Record<string, number>>
+}
+
+export type FindingKind =
+  /** The rollup is not the sum of the ledger. */
+  | 'rollup'
+  /** A quota counter is not what was used and is held. */
+  | 'counter'
+  /** An event has more than one record. */
+  | 'repeated'
+  /** The usage log was told that the ledger has an event; it has not. */
+  | 'dropped'
+  /** Entries of the usage log that are no usage event. */
+  | 'unreadable'
+  /** A backend was called, and neither record, event nor reservation knows of it. */
+  | 'lost'
+  /** A record claims usage that its backend did not report. */
+  | 'phantom'
+  /** Record and backend name different tokens. */
+  | 'tokens'
+  /** One attempt reached a backend more than once. */
+  | 'called_again'
+
+export interface Finding {
+  readonly kind: FindingKind
+  /** Empty when it belongs to no scope. */
+  readonly consumerId: string
+  readonly serviceId: string
+  readonly month: string
+  /** Id of the event or attempt; empty when it is about a whole scope. */
+  readonly id: string
+  /** What should stand there and what does, in tokens unless the detail says otherwise. */
+  readonly expected: number
+  readonly found: number
+  readonly detail: string
+}
+
+export interface Comparison {
+  /** By month, consumer and service. */
+  readonly scopes: readonly ScopeFigures[]
+  /** Empty when the books balance. */
+  readonly findings: readonly Finding[]
+  /** Entries in quarantine that name no scope: no sum can take them in. */
+  readonly unscoped: number
+}
+
+export function compareBooks({ month, limits, ledger, backends }: Books): Comparison {
+  const scopes = new Map<string, Draft>()
+  const isAsked = (candidate: string): boolean => month === undefined || candidate === month
+  const of = (scope: { consumerId: string; serviceId: string; month: string }): Draft => {
+    const name = `${scope.month} ${scope.consumerId} ${scope.serviceId}`
+    const draft = scopes.get(name) ?? newDraft(scope.consumerId, scope.serviceId, scope.month)
+    scopes.set(name, draft)
+    return draft
+  }
+  const findings: Finding[] = []
+  const known = new Map<string, KnownAttempt>(ledger.attempts)
+
+  for (const sums of ledger.sums) {
+    const draft = of(sums)
+    draft.records += sums.ledgerRecords
+    draft.ledger += sums.ledgerTokens
+    draft.rollup += sums.rollupTokens
+    if (sums.ledgerCostNanos > 0) draft.costNanos[sums.currency] = sums.ledgerCostNanos
+    if (sums.wrongRows > 0) findings.push(rollupFinding(sums))
+  }
+
+  const waiting = new Map<string, UsageEvent>()
+  for (const event of ledger.quarantined) {
+    if (waiting.has(event.id)) continue
+    waiting.set(event.id, event)
+    if (isAsked(monthOf(event))) of(scopeOf(event)).quarantine += totalTokens(event.tokens)
+  }
+  // An event may stand in the log twice: one that will still be delivered outweighs one that will not.
+  const logged = limits.events.toSorted((a, b) => Number(a.acknowledged) - Number(b.acknowledged))
+  for (const { event, acknowledged } of logged) {
+    if (ledger.recorded.has(event.id) || waiting.has(event.id)) continue
+    waiting.set(event.id, event)
+    if (!isAsked(monthOf(event))) continue
+    const tokens = totalTokens(event.tokens)
+    if (acknowledged) findings.push(droppedFinding(event, tokens))
+    else of(scopeOf(event)).onTheWay += tokens
+  }
+  for (const event of waiting.values()) known.set(event.id, attemptOf(event))
+  for (const id of ledger.recorded) if (!known.has(id)) known.set(id, 'elsewhere')
+
+  for (const { event, holds } of limits.reservations) {
+    for (const hold of holds) if (isAsked(hold.month)) of(hold).reserved += hold.tokens
+    if (!known.has(event.id)) known.set(event.id, 'open')
+  }
+  for (const counter of limits.counters ?? []) {
+    if (!isAsked(counter.month)) continue
+    const draft = of(counter)
+    draft.counter = (draft.counter ?? 0) + counter.tokens
+  }
+
+  const sorted = [...scopes].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, draft]) => draft)
+  for (const draft of sorted) findings.push(...counterFinding(draft))
+  for (const id of ledger.repeatedIds) {
+    findings.push({ ...noScope, kind: 'repeated', id, expected: 1, found: 2, detail: 'records: two or more' })
+  }
+  if (limits.unreadable > 0) {
+    const detail = 'entries of the usage log are no usage events'
+    findings.push({ ...noScope, kind: 'unreadable', expected: 0, found: limits.unreadable, detail })
+  }
+  if (backends !== undefined) findings.push(...compareBackends(backends, known, month))
+  return { scopes: sorted, findings, unscoped: ledger.quarantinedUnreadable }
+}
+
+/** A finding about no scope in particular; the other fields are added. */
+export const noScope = { consumerId: '', serviceId: '', month: '', id: '' } as const
+
+type Draft = { -readonly [K in keyof ScopeFigures]: ScopeFigures[K] } & { costNanos: Record<string, number> }
+
+function newDraft(consumerId: string, serviceId: string, month: string): Draft {
+  const zero = { records: 0, ledger: 0, rollup: 0, onTheWay: 0, quarantine: 0, reserved: 0 }
+  return { consumerId, serviceId, month, ...zero, counter: undefined, costNanos: {} }
+}
+
+function rollupFinding(sums: LedgerReading['sums'][number]): Finding {
+  const { consumerId, serviceId, month, ledgerTokens, rollupTokens, wrongRows } = sums
+  const facts = [
+    `rows of the rollup that are wrong: ${wrongRows}`,
+    `records ${sums.ledgerRecords} in the ledger, ${sums.rollupRecords} in the rollup`,
+    `nano-${sums.currency === '' ? 'units' : sums.currency} ${sums.ledgerCostNanos} and ${sums.rollupCostNanos}`,
+  ]
+  const scope = { consumerId, serviceId, month, id: '' }
+  return { kind: 'rollup', ...scope, expected: ledgerTokens, found: rollupTokens, detail: facts.join('; ') }
+}
+
+function counterFinding({ consumerId, serviceId, month, ...figures }: Draft): Finding[] {
+  const { ledger, onTheWay, quarantine, reserved, counter } = figures
+  const expected = ledger + onTheWay + quarantine + reserved
+  if (counter === undefined || counter === expected) return []
+  const detail = `ledger ${ledger} + on its way ${onTheWay} + quarantine ${quarantine} + reserved ${reserved}`
+  return [{ kind: 'counter', consumerId, serviceId, month, id: '', expected, found: counter, detail }]
+}
+
+function droppedFinding(event: UsageEvent, tokens: number): Finding {
+  const detail = 'acknowledged in the usage log, and not in the ledger'
+  return { kind: 'dropped', ...scopeOf(event), id: event.id, expected: tokens, found: 0, detail }
+}
+
+function attemptOf(event: UsageEvent): KnownAttempt {
+  const { id, tokens, usageSource } = event
+  return { id, ...scopeOf(event), tokens, usageSource, succeeded: event.status === 'succeeded' }
+}
+
+function scopeOf(event: UsageEvent): { consumerId: string; serviceId: string; month: string } {
+  return { consumerId: event.consumerId, serviceId: event.serviceId, month: monthOf(event) }
+}
+
+/** The month in which an event is booked: that of its start. */
+function monthOf({ startMs }: UsageEvent): string {
+  const start = new Date(startMs)
+  return Number.isNaN(start.getTime()) ? 'never' : start.toISOString().slice(0, 7)
+}
