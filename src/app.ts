@@ -111,7 +111,7 @@ async function construct(
   const instanceId = `${hostname().slice(0, 40)}-${process.pid}`
   const sql = await openPostgres(config, log, instanceId, closers)
   await migrate(sql, { log })
-  const partitions = await startPartitions({ sql, log })
+  const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
   closers.push(() => partitions.stop())
 
   const { limits, redis } = await openLimits(
@@ -166,7 +166,7 @@ async function construct(
     ...config.server,
     services: [
       register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, now })),
-      register(UsageService, createUsageService({ sql })),
+      register(UsageService, createUsageService({ sql, now })),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(Registry, createRegistryService({ sql, newId, snapshots })),

@@ -27,6 +27,15 @@ export function integer(min: number, max: number): Parser<number> {
   }
 }
 
+/** A whole number within bounds, or 0, which switches something off. */
+export function zeroOr(min: number, max: number): Parser<number> {
+  const within = integer(min, max)
+  return {
+    expects: `0 or ${within.expects}`,
+    parse: (text) => (text === '0' ? { value: 0 } : within.parse(text)),
+  }
+}
+
 /** A decimal number within bounds. */
 export function decimal(min: number, max: number): Parser<number> {
   return {

@@ -153,6 +153,13 @@ export const variables = {
     unit: 'milliseconds',
     description: 'Longest wait for an answer of Redis; after it a call fails with LIMITS_UNAVAILABLE.',
   }),
+  usageRetentionMonths: setting(is.zeroOr(2, 1200), {
+    name: 'USAGE_RETENTION_MONTHS',
+    group: 'Storage',
+    default: 0,
+    description:
+      'Usage records of this many whole months before the current one are kept; older ones are dropped for good. 0 keeps all. Hourly sums are always kept.',
+  }),
   backendConnectionsPerHost: setting(is.integer(1, 10_000), {
     name: 'BACKEND_CONNECTIONS_PER_HOST',
     group: 'Backends',

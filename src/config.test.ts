@@ -62,6 +62,12 @@ describe('accepts', () => {
     }
   })
 
+  test('retention switched off and on', () => {
+    expect(loadConfig({}, 'serve').usageRetentionMonths).toBe(0)
+    expect(loadConfig({ USAGE_RETENTION_MONTHS: '0' }, 'serve').usageRetentionMonths).toBe(0)
+    expect(loadConfig({ USAGE_RETENTION_MONTHS: '2' }, 'serve').usageRetentionMonths).toBe(2)
+  })
+
   test('a list of origins', () => {
     const { server } = loadConfig({ CORS_ORIGINS: 'https://a.example, http://localhost:5173' }, 'serve')
     expect(server.corsOrigins).toEqual(['https://a.example', 'http://localhost:5173'])
@@ -127,6 +133,7 @@ describe('refuses', () => {
     [{ PORT: '65536' }, 'PORT', 'is above 65535'],
     [{ PORT: '3e3' }, 'PORT', 'is not a whole number'],
     [{ DATABASE_POOL_SIZE: 'x' }, 'DATABASE_POOL_SIZE', 'is not a whole number'],
+    [{ USAGE_RETENTION_MONTHS: '1' }, 'USAGE_RETENTION_MONTHS', 'is below 2'],
     [{ ENABLE_RATE_LIMITING: 'yes' }, 'ENABLE_RATE_LIMITING', 'is neither true nor false'],
     [{ LOG_LEVEL: 'loud' }, 'LOG_LEVEL', 'is not one of the choices'],
     [{ OTEL_TRACES_SAMPLER_ARG: '1.5' }, 'OTEL_TRACES_SAMPLER_ARG', 'is not between 0 and 1'],

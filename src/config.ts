@@ -26,6 +26,8 @@ export interface Config {
   readonly dataDir: string
   /** `url` undefined: embedded Postgres. */
   readonly database: { readonly url: string | undefined; readonly maxConnections: number }
+  /** 0: every usage record is kept. */
+  readonly usageRetentionMonths: number
   /** `url` undefined: embedded limits and usage log. */
   readonly redis: { readonly url: string | undefined; readonly commandTimeoutMs: number }
   readonly backends: {
@@ -135,6 +137,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     },
     dataDir: read(variables.dataDir),
     database: { url: read(variables.databaseUrl), maxConnections: read(variables.databaseMaxConnections) },
+    usageRetentionMonths: read(variables.usageRetentionMonths),
     redis: { url: read(variables.redisUrl), commandTimeoutMs: read(variables.redisCommandTimeoutMs) },
     backends: {
       connectionsPerHost: read(variables.backendConnectionsPerHost),

@@ -20,7 +20,9 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop(), timeout)
 
-beforeEach(() => server.sql`truncate usage_records, usage_seen, usage_hourly, usage_quarantine`.then(() => {}))
+beforeEach(() =>
+  server.sql`truncate usage_records, usage_seen, usage_hourly, usage_hourly_latency, usage_quarantine`.then(() => {}),
+)
 
 /** What the ledger holds and what the rollup says, as comparable sums. */
 async function sums(): Promise<{ ledger: unknown; rollup: unknown }> {
@@ -28,13 +30,15 @@ async function sums(): Promise<{ ledger: unknown; rollup: unknown }> {
     select count(*) as requests, coalesce(sum(input_tokens), 0)::int8 as input,
       coalesce(sum(cached_input_tokens), 0)::int8 as cached, coalesce(sum(cache_write_input_tokens), 0)::int8 as cache_write,
       coalesce(sum(output_tokens), 0)::int8 as output, coalesce(sum(reasoning_output_tokens), 0)::int8 as reasoning,
-      coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(duration_ms), 0)::int8 as duration
+      coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(duration_ms), 0)::int8 as duration,
+      count(*) as latencies
     from usage_records`
   const [rollup] = await server.sql`
     select coalesce(sum(requests), 0)::int8 as requests, coalesce(sum(input_tokens), 0)::int8 as input,
       coalesce(sum(cached_input_tokens), 0)::int8 as cached, coalesce(sum(cache_write_input_tokens), 0)::int8 as cache_write,
       coalesce(sum(output_tokens), 0)::int8 as output, coalesce(sum(reasoning_output_tokens), 0)::int8 as reasoning,
-      coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(duration_ms), 0)::int8 as duration
+      coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(duration_ms), 0)::int8 as duration,
+      (select coalesce(sum(requests), 0)::int8 from usage_hourly_latency) as latencies
     from usage_hourly`
   return { ledger, rollup }
 }

@@ -3,6 +3,7 @@
  *
  * - **seen**: the ids of all events that the ledger has; what makes a repeated delivery a no-op.
  * - **rollup**: `usage_hourly`, additive counters by hour and dimension. Σ rollup = Σ ledger at every commit.
+ * - **latency**: `usage_hourly_latency`, histograms by hour: counts of records by duration, additive like the rollup.
  * - **quarantine**: events that the ledger cannot take, kept whole with the reason. They are not "seen": they may be
  *   delivered again once the reason is gone.
  */
@@ -25,7 +26,7 @@ export interface BatchResult {
 export const emptyResult: BatchResult = { written: 0, duplicates: 0, quarantined: 0, traced: [] }
 
 /**
- * Writes a batch: seen, ledger and rollup in one statement, so that all of it happened or none. May be repeated any
+ * Writes a batch: seen, ledger, rollup and latency in one statement, so that all of it happened or none. May be repeated any
  * number of times, from several processes at once. Throws what the database throws, and has then written nothing.
  */
 export async function writeBatch(sql: Sql, events: readonly UsageEvent[]): Promise<BatchResult> {
@@ -80,8 +81,8 @@ interface Outcome {
 const nothing: Outcome = { written: 0, homeless: [], traced: [] }
 
 /**
- * Rows of `usage_seen` and of the rollup are taken in the order of their keys, and the rollup's only after all of the
- * former: two writers of overlapping batches wait for each other, but never in a circle.
+ * Rows of `usage_seen` and of the two rollups are taken in the order of their keys, each table's after all of another's
+ * and in every process alike: two writers of overlapping batches wait for each other, but never in a circle.
  *
  * "(x in (select …)) is true" is a hashed lookup to the planner. As a join it became a nested loop, because the planner
  * cannot know how many rows a CTE has, which took 106 of 130 ms for a batch of 1,000.
@@ -151,6 +152,16 @@ async function insertNew(sql: Sql, c: UsageColumns, traced: string[]): Promise<O
         reasoning_output_tokens = hourly.reasoning_output_tokens + excluded.reasoning_output_tokens,
         cost_nanos = hourly.cost_nanos + excluded.cost_nanos,
         duration_ms = hourly.duration_ms + excluded.duration_ms
+    ),
+    latency as (
+      insert into usage_hourly_latency as hourly (hour, consumer_id, service_id, status, bucket, requests)
+      select date_trunc('hour', start_time, 'UTC') as hour, consumer_id, service_id, status,
+        latency_bucket(duration_ms) as bucket, count(*)
+      from fresh
+      group by consumer_id, service_id, hour, status, bucket
+      order by consumer_id, service_id, hour, status, bucket
+      on conflict (consumer_id, service_id, hour, status, bucket) do update set
+        requests = hourly.requests + excluded.requests
     )
     select
       (select count(*) from seen) as written,

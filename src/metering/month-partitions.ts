@@ -1,8 +1,8 @@
-import type { Sql } from '../storage/postgres.ts'
+import type { Sql, Transaction } from '../storage/postgres.ts'
 
 /**
  * Makes the missing partitions of `usage_records` from the month before `nowMs` to three months after it, and those of
- * the months of `alsoMs`; returns their names. Safe to call from every replica at once, and beside running inserts and
+ * the months of `alsoMs`, but none that retention dropped; returns their names. Safe to call from every replica at once, and beside running inserts and
  * queries: a table is made first and attached then, which (other than `create table … partition of`) locks nobody out.
  */
 export async function ensurePartitions(sql: Sql, nowMs: number, alsoMs: readonly number[] = []): Promise<string[]> {
@@ -10,8 +10,9 @@ export async function ensurePartitions(sql: Sql, nowMs: number, alsoMs: readonly
   for (let ahead = -1; ahead <= 3; ahead++) add(wanted, spanOfMonths(nowMs, ahead, ahead))
   for (const ms of alsoMs) add(wanted, spanOfMonths(ms, 0, 0))
   return sql.begin(async (tx) => {
-    await tx`set local lock_timeout = '10s'`
-    await tx`select pg_advisory_xact_lock(${lockKey})`
+    await lockPartitions(tx)
+    const droppedBefore = await droppedBeforeMs(tx)
+    for (const [name, { toMs }] of wanted) if (toMs <= droppedBefore) wanted.delete(name)
     const existing = await tx<{ name: string }[]>`
       select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where i.inhparent = 'usage_records'::regclass`
@@ -23,6 +24,24 @@ export async function ensurePartitions(sql: Sql, nowMs: number, alsoMs: readonly
     }
     return [...wanted.keys()]
   })
+}
+
+/** Lets one transaction at a time change which partitions there are; waits ten seconds at most for another one. */
+export async function lockPartitions(tx: Transaction): Promise<void> {
+  await tx`set local lock_timeout = '10s'`
+  await tx`select pg_advisory_xact_lock(${lockKey})`
+}
+
+/** Unix milliseconds: records that started before were dropped, and none is accepted. 0 before anything was dropped. */
+export async function droppedBeforeMs(sql: Sql | Transaction): Promise<number> {
+  const [row] = await sql<[{ ms: number }]>`
+    select (extract(epoch from dropped_before) * 1000)::int8 as ms from usage_retention`
+  return row.ms
+}
+
+/** Name of the partition that holds records of this instant (Unix milliseconds). */
+export function partitionName(ms: number): string {
+  return `usage_records_${new Date(ms).toISOString().slice(0, 7).replace('-', '_')}`
 }
 
 /** The UTC months from `first` to `last`, counted from the one that holds `ms`; `toMs` is exclusive. */
@@ -41,5 +60,5 @@ interface Month {
 const lockKey = 7_161_002
 
 function add(months: Map<string, Month>, month: Month): void {
-  months.set(`usage_records_${new Date(month.fromMs).toISOString().slice(0, 7).replace('-', '_')}`, month)
+  months.set(partitionName(month.fromMs), month)
 }

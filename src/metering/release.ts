@@ -1,16 +1,18 @@
 import type { Sql } from '../storage/postgres.ts'
 import { writeBatch } from './ledger.ts'
-import { ensurePartitions, spanOfMonths } from './month-partitions.ts'
+import { droppedBeforeMs, ensurePartitions, spanOfMonths } from './month-partitions.ts'
 import { homelessReason } from './quarantine.ts'
 import type { UsageEvent } from './usage-event.ts'
 
 /**
  * Takes the events out of quarantine that only lacked a partition (a gateway was off for months, its log was replayed
  * late), makes the partitions of their months, and writes them to the ledger. Returns how many left. What lies further
- * than 24 months back or three months ahead stays: that is a wrong clock, for people to look at.
+ * than 24 months back or three months ahead stays: that is a wrong clock, for people to look at. So does what lies in
+ * time that retention dropped, because the ids that would tell whether the ledger had it before may be gone too.
  */
 export async function releaseQuarantine(sql: Sql, nowMs: number): Promise<number> {
-  const { fromMs, toMs } = spanOfMonths(nowMs, -24, 3)
+  const span = spanOfMonths(nowMs, -24, 3)
+  const fromMs = Math.max(span.fromMs, await droppedBeforeMs(sql))
   let released = 0
   let after = ''
   for (;;) {
@@ -23,7 +25,7 @@ export async function releaseQuarantine(sql: Sql, nowMs: number): Promise<number
     after = last.digest
     const homeless = rows.flatMap(({ digest, event }) => {
       const parsed: UsageEvent = JSON.parse(event)
-      return parsed.startMs >= fromMs && parsed.startMs < toMs ? [{ digest, event: parsed }] : []
+      return parsed.startMs >= fromMs && parsed.startMs < span.toMs ? [{ digest, event: parsed }] : []
     })
     if (homeless.length === 0) continue
     await ensurePartitions(

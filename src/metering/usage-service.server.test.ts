@@ -55,7 +55,7 @@ async function list(
   principal: Principal,
   fields: Partial<Omit<ListUsageRecordsRequest, '$typeName' | '$unknown'>> = {},
 ) {
-  const handler = createUsageService({ sql: server.sql }).listUsageRecords
+  const handler = createUsageService({ sql: server.sql, now: Date.now }).listUsageRecords
   if (handler === undefined) throw new Error('not implemented')
   return handler(create(ListUsageRecordsRequestSchema, fields), callOf(principal))
 }

@@ -5,6 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Cost, Usage } from "./consumption_pb.ts";
@@ -16,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/usage.proto.
  */
 export const file_marketplace_v1_usage: GenFile = /*@__PURE__*/
-  fileDesc("ChptYXJrZXRwbGFjZS92MS91c2FnZS5wcm90bxIObWFya2V0cGxhY2UudjEi8wMKC1VzYWdlUmVjb3JkEgoKAmlkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSEwoLY29uc3VtZXJfaWQYAyABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAQgASgJEhIKCnNlcnZpY2VfaWQYBSABKAkSEwoLZW5kcG9pbnRfaWQYBiABKAkSDgoGa2V5X2lkGAcgASgJEi4KCnN0YXJ0X3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2R1cmF0aW9uX21zGAkgASgDEioKBnN0YXR1cxgKIAEoDjIaLm1hcmtldHBsYWNlLnYxLkNhbGxTdGF0dXMSFAoMZXJyb3JfcmVhc29uGAsgASgJEiQKBXVzYWdlGAwgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgNIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSDQoFbW9kZWwYDiABKAkSDwoHYXR0ZW1wdBgPIAEoBRI7CghtZXRhZGF0YRgQIAMoCzIpLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEBChdMaXN0VXNhZ2VSZWNvcmRzUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhhAEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAAiJnChhMaXN0VXNhZ2VSZWNvcmRzUmVzcG9uc2USMgoNdXNhZ2VfcmVjb3JkcxgBIAMoCzIbLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSq1AQoKQ2FsbFN0YXR1cxIbChdDQUxMX1NUQVRVU19VTlNQRUNJRklFRBAAEhkKFUNBTExfU1RBVFVTX1NVQ0NFRURFRBABEhYKEkNBTExfU1RBVFVTX0ZBSUxFRBACEiEKHUNBTExfU1RBVFVTX0RFQURMSU5FX0VYQ0VFREVEEAMSGQoVQ0FMTF9TVEFUVVNfQ0FOQ0VMTEVEEAQSGQoVQ0FMTF9TVEFUVVNfQUJBTkRPTkVEEAUymAEKDFVzYWdlU2VydmljZRKHAQoQTGlzdFVzYWdlUmVjb3JkcxInLm1hcmtldHBsYWNlLnYxLkxpc3RVc2FnZVJlY29yZHNSZXF1ZXN0GigubWFya2V0cGxhY2UudjEuTGlzdFVzYWdlUmVjb3Jkc1Jlc3BvbnNlIiCQAgHS5xgZCgp1c2FnZS5yZWFkEgtjb25zdW1lcl9pZGIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_marketplace_v1_consumption, file_marketplace_v1_options]);
+  fileDesc("ChptYXJrZXRwbGFjZS92MS91c2FnZS5wcm90bxIObWFya2V0cGxhY2UudjEi8wMKC1VzYWdlUmVjb3JkEgoKAmlkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSEwoLY29uc3VtZXJfaWQYAyABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAQgASgJEhIKCnNlcnZpY2VfaWQYBSABKAkSEwoLZW5kcG9pbnRfaWQYBiABKAkSDgoGa2V5X2lkGAcgASgJEi4KCnN0YXJ0X3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2R1cmF0aW9uX21zGAkgASgDEioKBnN0YXR1cxgKIAEoDjIaLm1hcmtldHBsYWNlLnYxLkNhbGxTdGF0dXMSFAoMZXJyb3JfcmVhc29uGAsgASgJEiQKBXVzYWdlGAwgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgNIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSDQoFbW9kZWwYDiABKAkSDwoHYXR0ZW1wdBgPIAEoBRI7CghtZXRhZGF0YRgQIAMoCzIpLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEBChdMaXN0VXNhZ2VSZWNvcmRzUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhhAEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAAiJnChhMaXN0VXNhZ2VSZWNvcmRzUmVzcG9uc2USMgoNdXNhZ2VfcmVjb3JkcxgBIAMoCzIbLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLMAQoUR2V0VXNhZ2VTdGF0c1JlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIYCgRkYXlzGAMgASgFQgq6SAcaBRjuAigAEi4KCnN0YXJ0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHBQoKVXNhZ2VTdGF0cxISCgpzZXJ2aWNlX2lkGAEgASgJEhMKC2NvbnN1bWVyX2lkGAIgASgJEjAKDHBlcmlvZF9zdGFydBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKcGVyaW9kX2VuZBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOdG90YWxfcmVxdWVzdHMYBSABKAMSGgoSc3VjY2VlZGVkX3JlcXVlc3RzGAYgASgDEhcKD2ZhaWxlZF9yZXF1ZXN0cxgHIAEoAxIaChJjYW5jZWxsZWRfcmVxdWVzdHMYCCABKAMSFAoMdG90YWxfdG9rZW5zGAkgASgDEhQKDGlucHV0X3Rva2VucxgKIAEoAxIVCg1vdXRwdXRfdG9rZW5zGAsgASgDEhsKE2NhY2hlZF9pbnB1dF90b2tlbnMYDCABKAMSIAoYY2FjaGVfd3JpdGVfaW5wdXRfdG9rZW5zGA0gASgDEh8KF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGA4gASgDEhcKCnRvdGFsX2Nvc3QYDyABKAFIAIgBARIrCgVjb3N0cxgQIAMoCzIcLm1hcmtldHBsYWNlLnYxLkN1cnJlbmN5Q29zdBIZChF1bnByaWNlZF9yZXF1ZXN0cxgRIAEoAxIWCg5hdmdfbGF0ZW5jeV9tcxgSIAEoARIWCg5sYXRlbmN5X21zX3A1MBgTIAEoARIWCg5sYXRlbmN5X21zX3A5NRgUIAEoARIWCg5sYXRlbmN5X21zX3A5ORgVIAEoARISCgplcnJvcl9yYXRlGBYgASgBQg0KC190b3RhbF9jb3N0IkYKDEN1cnJlbmN5Q29zdBIQCghjdXJyZW5jeRgBIAEoCRIOCgZhbW91bnQYAiABKAESFAoMYW1vdW50X25hbm9zGAMgASgDKrUBCgpDYWxsU3RhdHVzEhsKF0NBTExfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVQ0FMTF9TVEFUVVNfU1VDQ0VFREVEEAESFgoSQ0FMTF9TVEFUVVNfRkFJTEVEEAISIQodQ0FMTF9TVEFUVVNfREVBRExJTkVfRVhDRUVERUQQAxIZChVDQUxMX1NUQVRVU19DQU5DRUxMRUQQBBIZChVDQUxMX1NUQVRVU19BQkFORE9ORUQQBTKwAgoMVXNhZ2VTZXJ2aWNlEocBChBMaXN0VXNhZ2VSZWNvcmRzEicubWFya2V0cGxhY2UudjEuTGlzdFVzYWdlUmVjb3Jkc1JlcXVlc3QaKC5tYXJrZXRwbGFjZS52MS5MaXN0VXNhZ2VSZWNvcmRzUmVzcG9uc2UiIJACAdLnGBkKCnVzYWdlLnJlYWQSC2NvbnN1bWVyX2lkEpUBCg1HZXRVc2FnZVN0YXRzEiQubWFya2V0cGxhY2UudjEuR2V0VXNhZ2VTdGF0c1JlcXVlc3QaGi5tYXJrZXRwbGFjZS52MS5Vc2FnZVN0YXRzIkKQAgHS5xgZCgp1c2FnZS5yZWFkEgtjb25zdW1lcl9pZILT5JMCHBIaL2FwaS92MS91c2FnZS97c2VydmljZV9pZH1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_consumption, file_marketplace_v1_options]);
 
 /**
  * UsageRecord is one attempt of one call, as the ledger has it.
@@ -215,6 +216,263 @@ export const ListUsageRecordsResponseSchema: GenMessage<ListUsageRecordsResponse
   messageDesc(file_marketplace_v1_usage, 2);
 
 /**
+ * GetUsageStatsRequest names a consumer, a service and a period. The period is either the last days or a start, an end,
+ * or both: without an end it lasts until now, without a start it begins 30 days before its end.
+ *
+ * @generated from message marketplace.v1.GetUsageStatsRequest
+ */
+export type GetUsageStatsRequest = Message<"marketplace.v1.GetUsageStatsRequest"> & {
+  /**
+   * The consumer. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id of the service; not its name, which means another version from time to time. What nobody has used is no error:
+   * its sums are 0.
+   *
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+
+  /**
+   * The last so many times 24 hours, until now; 0 means 30. Only without start_time and end_time.
+   *
+   * @generated from field: int32 days = 3;
+   */
+  days: number;
+
+  /**
+   * Begin of the period, inclusive; at most 366 days before its end.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 4;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * End of the period, exclusive.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 5;
+   */
+  endTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.GetUsageStatsRequest.
+ * Use `create(GetUsageStatsRequestSchema)` to create a new message.
+ */
+export const GetUsageStatsRequestSchema: GenMessage<GetUsageStatsRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 3);
+
+/**
+ * UsageStats is what a consumer used of a service in a period. Sums are exact.
+ *
+ * @generated from message marketplace.v1.UsageStats
+ */
+export type UsageStats = Message<"marketplace.v1.UsageStats"> & {
+  /**
+   * The service.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * The consumer.
+   *
+   * @generated from field: string consumer_id = 2;
+   */
+  consumerId: string;
+
+  /**
+   * Begin of the period, inclusive. As asked for; only where the records of that time were dropped by retention, the
+   * next whole hour: sums of whole hours are kept for ever.
+   *
+   * @generated from field: google.protobuf.Timestamp period_start = 3;
+   */
+  periodStart?: Timestamp | undefined;
+
+  /**
+   * End of the period, exclusive. As asked for; only where the records of that time were dropped by retention, the
+   * whole hour before.
+   *
+   * @generated from field: google.protobuf.Timestamp period_end = 4;
+   */
+  periodEnd?: Timestamp | undefined;
+
+  /**
+   * Usage records, one an attempt: succeeded_requests + failed_requests + cancelled_requests.
+   *
+   * @generated from field: int64 total_requests = 5;
+   */
+  totalRequests: bigint;
+
+  /**
+   * Answered ones.
+   *
+   * @generated from field: int64 succeeded_requests = 6;
+   */
+  succeededRequests: bigint;
+
+  /**
+   * Those whose backend failed, whose deadline passed, or whose gateway died.
+   *
+   * @generated from field: int64 failed_requests = 7;
+   */
+  failedRequests: bigint;
+
+  /**
+   * Those whose caller went away; no fault of the service.
+   *
+   * @generated from field: int64 cancelled_requests = 8;
+   */
+  cancelledRequests: bigint;
+
+  /**
+   * input_tokens + output_tokens.
+   *
+   * @generated from field: int64 total_tokens = 9;
+   */
+  totalTokens: bigint;
+
+  /**
+   * Tokens of requests, cached ones included.
+   *
+   * @generated from field: int64 input_tokens = 10;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens of answers, reasoning included.
+   *
+   * @generated from field: int64 output_tokens = 11;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Part of input_tokens that was read from prompt caches.
+   *
+   * @generated from field: int64 cached_input_tokens = 12;
+   */
+  cachedInputTokens: bigint;
+
+  /**
+   * Part of input_tokens that was written to prompt caches.
+   *
+   * @generated from field: int64 cache_write_input_tokens = 13;
+   */
+  cacheWriteInputTokens: bigint;
+
+  /**
+   * Part of output_tokens spent on reasoning.
+   *
+   * @generated from field: int64 reasoning_output_tokens = 14;
+   */
+  reasoningOutputTokens: bigint;
+
+  /**
+   * The cost for reading, when at most one currency occurs in costs; unset with several, which nobody can add.
+   *
+   * @generated from field: optional double total_cost = 15;
+   */
+  totalCost?: number | undefined;
+
+  /**
+   * Exact cost of each currency, ordered by code.
+   *
+   * @generated from field: repeated marketplace.v1.CurrencyCost costs = 16;
+   */
+  costs: CurrencyCost[];
+
+  /**
+   * Records that had no price; part of total_requests.
+   *
+   * @generated from field: int64 unpriced_requests = 17;
+   */
+  unpricedRequests: bigint;
+
+  /**
+   * Mean time from admission to the end of the answer, in milliseconds, of all records, however they ended.
+   *
+   * @generated from field: double avg_latency_ms = 18;
+   */
+  avgLatencyMs: number;
+
+  /**
+   * Half of the records took at most this many milliseconds. Percentiles are by the nearest-rank rule over all records
+   * and come from histograms: at most 5 % from the exact figure, and exact below 10 ms.
+   *
+   * @generated from field: double latency_ms_p50 = 19;
+   */
+  latencyMsP50: number;
+
+  /**
+   * 95 % of the records took at most this many milliseconds.
+   *
+   * @generated from field: double latency_ms_p95 = 20;
+   */
+  latencyMsP95: number;
+
+  /**
+   * 99 % of the records took at most this many milliseconds.
+   *
+   * @generated from field: double latency_ms_p99 = 21;
+   */
+  latencyMsP99: number;
+
+  /**
+   * failed_requests / total_requests, from 0 to 1; 0 without records.
+   *
+   * @generated from field: double error_rate = 22;
+   */
+  errorRate: number;
+};
+
+/**
+ * Describes the message marketplace.v1.UsageStats.
+ * Use `create(UsageStatsSchema)` to create a new message.
+ */
+export const UsageStatsSchema: GenMessage<UsageStats> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 4);
+
+/**
+ * CurrencyCost is a sum in one currency.
+ *
+ * @generated from message marketplace.v1.CurrencyCost
+ */
+export type CurrencyCost = Message<"marketplace.v1.CurrencyCost"> & {
+  /**
+   * ISO 4217 code.
+   *
+   * @generated from field: string currency = 1;
+   */
+  currency: string;
+
+  /**
+   * amount_nanos / 1e9, for reading.
+   *
+   * @generated from field: double amount = 2;
+   */
+  amount: number;
+
+  /**
+   * Exact amount in nano-units.
+   *
+   * @generated from field: int64 amount_nanos = 3;
+   */
+  amountNanos: bigint;
+};
+
+/**
+ * Describes the message marketplace.v1.CurrencyCost.
+ * Use `create(CurrencyCostSchema)` to create a new message.
+ */
+export const CurrencyCostSchema: GenMessage<CurrencyCost> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 5);
+
+/**
  * CallStatus says how an attempt ended.
  *
  * @generated from enum marketplace.v1.CallStatus
@@ -292,6 +550,18 @@ export const UsageService: GenService<{
     methodKind: "unary";
     input: typeof ListUsageRecordsRequestSchema;
     output: typeof ListUsageRecordsResponseSchema;
+  },
+  /**
+   * GetUsageStats returns what a consumer used of a service in a period: exact sums over its usage records, and
+   * estimates of latency percentiles. A period is cut to the millisecond, not to hours or days. Records count with the
+   * moment at which their call was admitted, and show up shortly after it was answered, as in ListUsageRecords.
+   *
+   * @generated from rpc marketplace.v1.UsageService.GetUsageStats
+   */
+  getUsageStats: {
+    methodKind: "unary";
+    input: typeof GetUsageStatsRequestSchema;
+    output: typeof UsageStatsSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_marketplace_v1_usage, 0);
