@@ -1,10 +1,9 @@
-import { create } from '@bufbuild/protobuf'
-import { ROOT_CONTEXT, trace } from '@opentelemetry/api'
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type ListUsageRecordsRequest, ListUsageRecordsRequestSchema } from '../../gen/marketplace/v1/usage_pb.ts'
+import { type ListUsageRecordsRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
+import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
-import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import { writeBatch } from './ledger.ts'
@@ -19,7 +18,6 @@ const consumer: Principal = {
   consumerId: 'consumer-a',
   organizationId: 'o',
 }
-const administrator: Principal = { kind: 'administrator', roles: ['admin'] }
 /** Three share a millisecond, so that a page may end among them. */
 const ages = [0, 1_000, 2_000, 2_000, 2_000, 3_000, 40 * 86_400_000]
 const base = Date.UTC(new Date().getUTCFullYear(), new Date().getUTCMonth(), 28)
@@ -37,27 +35,9 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop(), timeout)
 
-function callOf(principal: Principal): Call {
-  return {
-    id: '019a0000-0000-7000-8000-000000000000',
-    principal,
-    deadlineMs: Number.POSITIVE_INFINITY,
-    signal: new AbortController().signal,
-    peerAddress: '127.0.0.1',
-    userAgent: '',
-    span: trace.getTracer('test').startSpan('test', {}, ROOT_CONTEXT),
-    header: () => undefined,
-    setResponseHeader: () => {},
-  }
-}
-
-async function list(
-  principal: Principal,
-  fields: Partial<Omit<ListUsageRecordsRequest, '$typeName' | '$unknown'>> = {},
-) {
-  const handler = createUsageService({ sql: server.sql, now: Date.now }).listUsageRecords
-  if (handler === undefined) throw new Error('not implemented')
-  return handler(create(ListUsageRecordsRequestSchema, fields), callOf(principal))
+function list(principal: Principal, fields: MessageInitShape<typeof ListUsageRecordsRequestSchema> = {}) {
+  const { listUsageRecords } = createUsageService({ sql: server.sql, now: Date.now })
+  return invoke(UsageService.method.listUsageRecords, listUsageRecords, fields, principal)
 }
 
 test('pages hold each record of the consumer once, newest first', { timeout }, async () => {
@@ -79,14 +59,14 @@ test('finds the attempts of a call, and nothing for an id that is none', { timeo
   const wanted = events[2]
   const found = await list(consumer, { requestId: wanted?.requestId ?? '' })
   expect(found.usageRecords).toMatchObject([{ id: wanted?.id, metadata: { age: '2000' } }])
-  expect(await list(consumer, { requestId: 'not-a-uuid' })).toEqual({ usageRecords: [], nextPageToken: '' })
+  expect(await list(consumer, { requestId: 'not-a-uuid' })).toMatchObject({ usageRecords: [], nextPageToken: '' })
 })
 
 test('an administrator sees the consumer that it names', { timeout }, async () => {
   expect((await list(administrator, { consumerId: 'consumer-b' })).usageRecords).toHaveLength(1)
 })
 
-test.for<[string, Principal, Partial<ListUsageRecordsRequest>, Partial<TollgateError>]>([
+test.for<[string, Principal, MessageInitShape<typeof ListUsageRecordsRequestSchema>, Partial<TollgateError>]>([
   ['an administrator who names no consumer', administrator, {}, { reason: 'INVALID_ARGUMENT' }],
   ['a consumer who names another', consumer, { consumerId: 'consumer-b' }, { reason: 'CONSUMER_MISMATCH' }],
   ['a page token of nobody', consumer, { pageToken: 'AAAA' }, { reason: 'INVALID_ARGUMENT' }],

@@ -1,12 +1,11 @@
-import { create } from '@bufbuild/protobuf'
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
-import { ROOT_CONTEXT, trace } from '@opentelemetry/api'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type GetUsageStatsRequest, GetUsageStatsRequestSchema } from '../../gen/marketplace/v1/usage_pb.ts'
+import { type GetUsageStatsRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
+import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
-import type { Call } from '../call.ts'
 import type { Principal } from '../identity/principal.ts'
 import { latencyBucket, latencyError, latencyPercentiles } from './latency.ts'
 import { writeBatch } from './ledger.ts'
@@ -26,7 +25,6 @@ const consumer: Principal = {
   consumerId: 'consumer-a',
   organizationId: 'o',
 }
-const administrator: Principal = { kind: 'administrator', roles: ['admin'] }
 const statuses = ['succeeded', 'failed', 'deadline_exceeded', 'cancelled', 'abandoned'] as const
 const currencies = ['USD', 'EUR', ''] as const
 
@@ -149,21 +147,9 @@ test('sums go beyond what a double holds', { timeout }, async () => {
   expect(stats.costs).toMatchObject([{ currency: 'USD', amountNanos: 3n * BigInt(Number.MAX_SAFE_INTEGER) }])
 })
 
-function ask(principal: Principal, fields: Partial<Omit<GetUsageStatsRequest, '$typeName' | '$unknown'>> = {}) {
-  const handler = createUsageService({ sql: server.sql, now: () => now }).getUsageStats
-  if (handler === undefined) throw new Error('not implemented')
-  const call: Call = {
-    id: '019a0000-0000-7000-8000-000000000000',
-    principal,
-    deadlineMs: Number.POSITIVE_INFINITY,
-    signal: new AbortController().signal,
-    peerAddress: '127.0.0.1',
-    userAgent: '',
-    span: trace.getTracer('test').startSpan('test', {}, ROOT_CONTEXT),
-    header: () => undefined,
-    setResponseHeader: () => {},
-  }
-  return handler(create(GetUsageStatsRequestSchema, { serviceId: 'service-a', ...fields }), call)
+function ask(principal: Principal, fields: MessageInitShape<typeof GetUsageStatsRequestSchema> = {}) {
+  const { getUsageStats } = createUsageService({ sql: server.sql, now: () => now })
+  return invoke(UsageService.method.getUsageStats, getUsageStats, { serviceId: 'service-a', ...fields }, principal)
 }
 
 test('answers a consumer about itself, the last 30 days unless told otherwise', { timeout }, async () => {
