@@ -16,7 +16,7 @@ import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import type { Dispatcher } from '../routing/dispatcher.ts'
-import { createGate, type GateOptions } from './gate.ts'
+import { createGate, type GateOptions, type GateRefusal } from './gate.ts'
 
 const log = pino({ level: 'silent' })
 const organizationId = newId()
@@ -121,6 +121,29 @@ test('a consumer without a grant is refused, unless policy validation is switche
   await expect(route({ snapshots })).rejects.toMatchObject({ reason: 'POLICY_DENIED' })
   expect(dispatched).toBe(0)
   expect(await route({ snapshots, policy: undefined })).toMatchObject({ event: { status: 'succeeded' } })
+})
+
+test('a refusal says whose call it was', async () => {
+  const refusals: GateRefusal[] = []
+  const observer = {
+    refused: (refusal: GateRefusal) => refusals.push(refusal),
+    recorded: () => {},
+    policyChecked: () => {},
+  }
+  const broke = { ...consumer, overrides: { tokensPerMonth: 0 } }
+  const snapshots = { current: () => buildSnapshot({ version: 1, services: [service], consumers: [broke], nowMs: 0 }) }
+  await expect(route({ observer, snapshots })).rejects.toMatchObject({ reason: 'QUOTA_EXCEEDED' })
+  expect(refusals).toEqual([
+    {
+      requestId: expect.stringMatching(/^[0-9a-f-]{36}$/),
+      organizationId,
+      consumerId: consumer.id,
+      keyId: 'key',
+      serviceId: service.id,
+      tier: 'premium',
+      error: expect.objectContaining({ reason: 'QUOTA_EXCEEDED' }),
+    },
+  ])
 })
 
 test('what an observer does to a recorded call is not the caller’s concern', async () => {

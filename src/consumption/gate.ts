@@ -46,11 +46,24 @@ export interface GateOptions {
 /** Told of every call's end; must not throw or wait. */
 export interface GateObserver {
   /** Refused before any backend was called; nothing was taken or recorded. */
-  refused(refusal: { serviceId: string; tier: Tier; error: TollgateError }): void
+  refused(refusal: GateRefusal): void
   /** Ended with a durable record. */
   recorded(event: UsageEvent, tier: Tier): void
   /** The policy engine answered, after this many seconds. */
   policyChecked(seconds: number): void
+}
+
+/** A refused call: whose it was, and why. */
+export interface GateRefusal {
+  /** UUIDv7 of the call. */
+  readonly requestId: string
+  readonly organizationId: string
+  readonly consumerId: string
+  /** Empty when no key called. */
+  readonly keyId: string
+  readonly serviceId: string
+  readonly tier: Tier
+  readonly error: TollgateError
 }
 
 export interface GateRequest {
@@ -116,7 +129,7 @@ export function createGate(options: GateOptions): Gate {
       announce(call, plan.costs, await admit(plan, call), now())
       return plan
     } catch (error) {
-      if (error instanceof TollgateError) observer.refused({ serviceId: service.id, tier: consumer.tier, error })
+      if (error instanceof TollgateError) observer.refused(refusalOf(call, consumer, service, error))
       throw error
     }
   }
@@ -316,7 +329,7 @@ function eventOf(plan: Plan, call: Call, ending: Ending & { readonly durationMs:
     consumerId: plan.consumer.id,
     serviceId: plan.service.id,
     endpointId: ending.attempt === 0 ? '' : plan.endpoint.id,
-    keyId: call.principal.kind === 'key' ? call.principal.keyId : '',
+    keyId: keyIdOf(call),
     startMs: plan.startMs,
     durationMs: ending.durationMs,
     status: ending.status,
@@ -331,6 +344,22 @@ function eventOf(plan: Plan, call: Call, ending: Ending & { readonly durationMs:
     metadata: plan.request.metadata,
     traceparent: plan.traceparent,
   }
+}
+
+function refusalOf(call: Call, consumer: ConsumerRecord, service: ServiceRecord, error: TollgateError): GateRefusal {
+  return {
+    requestId: call.id,
+    organizationId: consumer.organizationId,
+    consumerId: consumer.id,
+    keyId: keyIdOf(call),
+    serviceId: service.id,
+    tier: consumer.tier,
+    error,
+  }
+}
+
+function keyIdOf({ principal }: Call): string {
+  return principal.kind === 'key' ? principal.keyId : ''
 }
 
 function statusOf(error: TollgateError): CallStatus {
