@@ -1,3 +1,5 @@
+import type { LimitRule } from '../limits/limit-rule.ts'
+import { selectLimitRules } from '../limits/limit-store.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import type {
   ConsumerRecord,
@@ -11,7 +13,10 @@ import type {
   Tier,
 } from './records.ts'
 
-/** Statements on the catalog: services, endpoints, prices, the consumers as snapshots hold them, control_version. */
+/**
+ * Statements on the catalog: services, endpoints, prices, the consumers and limit rules as snapshots hold them,
+ * control_version.
+ */
 
 export interface ControlVersion {
   /** Moves with every change of the control plane. */
@@ -31,6 +36,7 @@ export interface Catalog extends ControlVersion {
   /** By id. */
   readonly services: readonly ServiceRecord[]
   readonly consumers: readonly ConsumerRecord[]
+  readonly limitRules: readonly LimitRule[]
 }
 
 /** Everything at one instant: the versions belong exactly to the records. Prices in force are not chosen yet. */
@@ -40,7 +46,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
     const services = await tx<ServiceRow[]>`select * from services order by id`
     const endpoints = Map.groupBy(await tx<EndpointRow[]>`select * from endpoints order by position`, serviceOf)
     const prices = Map.groupBy(
-      await tx<PriceRow[]>`select * from prices order by effective_from desc, version desc`,
+      await tx<PriceRow[]>`select * from prices order by effective_from desc, ordinal desc`,
       serviceOf,
     )
     const consumers = await tx<ConsumerRow[]>`
@@ -49,6 +55,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
       ...versions,
       services: services.map((row) => serviceRecord(row, endpoints.get(row.id) ?? [], prices.get(row.id) ?? [])),
       consumers: consumers.map(consumerRecord),
+      limitRules: await selectLimitRules(tx),
     }
   })
 }

@@ -183,6 +183,34 @@ describe('a change is seen by another replica', () => {
     expect(other.current().servicesById.has(service.id)).toBe(true)
   })
 
+  it('with the limit rules of each subject together, also after a price came into force', async () => {
+    const day = 86_400_000
+    const clock = { nowMs: Date.now() }
+    const other = await replica({ now: () => clock.nowMs })
+    const { id } = await register({ service: aService() })
+    await server.sql`
+      insert into limit_rules (scope, subject_id, service_id, name, amount, burst, currency) values
+        ('consumer', 'c', '', 'cost_per_month', ${8e15}, null, 'EUR'),
+        ('consumer', 'c', ${id}, 'requests_per_second', 3, 4, null),
+        ('key', 'c', '', 'concurrent_requests', 1, null, null)`
+    await server.sql`
+      insert into prices (service_id, version, effective_from, currency, kind, request_nanos)
+      values (${id}, 'v1', ${new Date(clock.nowMs + day)}, 'EUR', 'per_request', 5)`
+    await other.refresh()
+    const plain = { burst: undefined, currency: undefined, serviceId: undefined }
+    const rules = [
+      { ...plain, scope: 'consumer', subjectId: 'c', name: 'cost_per_month', amount: 8e15, currency: 'EUR' },
+      { ...plain, scope: 'consumer', subjectId: 'c', serviceId: id, name: 'requests_per_second', amount: 3, burst: 4 },
+    ]
+    expect(other.current().limitRules.get('consumer:c')).toEqual(rules)
+    expect(other.current().limitRules.get('key:c')).toMatchObject([{ name: 'concurrent_requests', amount: 1 }])
+    expect(other.current().limitRules.get('organization:c')).toBeUndefined()
+    clock.nowMs += day
+    await other.refresh()
+    expect(other.current().servicesById.get(id)?.price?.version).toBe('v1')
+    expect(other.current().limitRules.get('consumer:c')).toEqual(rules)
+  })
+
   it('by the poll, with the notifier down', async () => {
     const deaf = new Proxy(server.sql, {
       get: (target, name) => (name === 'listen' ? () => Promise.reject(new Error('deaf')) : Reflect.get(target, name)),
@@ -228,7 +256,7 @@ describe('a change is seen by another replica', () => {
 })
 
 describe('control_version', () => {
-  const tables = ['organizations', 'consumers', 'api_keys', 'services', 'endpoints', 'prices']
+  const tables = ['organizations', 'consumers', 'api_keys', 'services', 'endpoints', 'prices', 'limit_rules']
 
   it.each(tables)('moves with a change of %s', async (table) => {
     const [before] = await server.sql`select version, catalog_version from control_version`

@@ -1,3 +1,4 @@
+import { type LimitRule, limitSubject } from '../limits/limit-rule.ts'
 import { type ConsumerRecord, priceAt, type ServiceRecord, type ServiceStatus } from './records.ts'
 import { compareVersions } from './semver.ts'
 
@@ -9,6 +10,8 @@ export interface Snapshot {
   /** The version that a bare name means: the newest active one, else the newest deprecated one, else the newest. */
   readonly servicesByName: ReadonlyMap<string, ServiceRecord>
   readonly consumersById: ReadonlyMap<string, ConsumerRecord>
+  /** By {@link limitSubject}: all rules of a subject, in a fixed order; a subject without rules has no entry. */
+  readonly limitRules: ReadonlyMap<string, readonly LimitRule[]>
   /** Unix milliseconds at which some service's price changes next; Infinity when no change is known. */
   readonly nextPriceChangeMs: number
 }
@@ -27,6 +30,8 @@ export interface SnapshotParts {
   readonly version: number
   readonly services: Iterable<ServiceRecord>
   readonly consumers: Iterable<ConsumerRecord>
+  /** Default none. */
+  readonly limitRules?: Iterable<LimitRule>
   /** Unix milliseconds that decides which price is in force. */
   readonly nowMs: number
 }
@@ -47,7 +52,8 @@ export function buildSnapshot(parts: SnapshotParts): Snapshot {
   }
   const consumersById = new Map<string, ConsumerRecord>()
   for (const consumer of parts.consumers) consumersById.set(consumer.id, consumer)
-  return { version: parts.version, servicesById, servicesByName, consumersById, nextPriceChangeMs }
+  const limitRules = Map.groupBy(parts.limitRules ?? [], (rule) => limitSubject(rule.scope, rule.subjectId))
+  return { version: parts.version, servicesById, servicesByName, consumersById, limitRules, nextPriceChangeMs }
 }
 
 /** A service by id or by name; undefined when there is none. */

@@ -65,8 +65,14 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
     onChange?.(snapshot)
   }
 
-  function rebuilt({ version, servicesById, consumersById }: Snapshot): Snapshot {
-    return buildSnapshot({ version, services: servicesById.values(), consumers: consumersById.values(), nowMs: now() })
+  function rebuilt({ version, servicesById, consumersById, limitRules }: Snapshot): Snapshot {
+    return buildSnapshot({
+      version,
+      services: servicesById.values(),
+      consumers: consumersById.values(),
+      limitRules: [...limitRules.values()].flat(),
+      nowMs: now(),
+    })
   }
 
   async function attempt(): Promise<void> {
