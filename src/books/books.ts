@@ -120,7 +120,7 @@ export function compareBooks({ month, limits, ledger, backends }: Books): Compar
     if (acknowledged) findings.push(droppedFinding(event, tokens))
     else of(scopeOf(event)).onTheWay += tokens
   }
-  for (const event of waiting.values()) known.set(event.id, attemptOf(event))
+  for (const event of waiting.values()) known.set(event.id, event.corrects === '' ? attemptOf(event) : 'elsewhere')
   for (const id of ledger.recorded) if (!known.has(id)) known.set(id, 'elsewhere')
 
   for (const { event, holds } of limits.reservations) {

@@ -331,6 +331,8 @@ function eventOf(plan: Plan, call: Call, ending: Ending & { readonly durationMs:
     endpointId: ending.attempt === 0 ? '' : plan.endpoint.id,
     keyId: keyIdOf(call),
     startMs: plan.startMs,
+    requests: 1,
+    corrects: '',
     durationMs: ending.durationMs,
     status: ending.status,
     errorReason: ending.errorReason,

@@ -43,6 +43,8 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
     endpointId: 'endpoint',
     keyId: '',
     startMs: 1_795_000_000_000,
+    requests: 1,
+    corrects: '',
     durationMs: 12,
     status: 'succeeded',
     errorReason: '',

@@ -27,6 +27,7 @@ const texts = [
   'serviceId',
   'endpointId',
   'keyId',
+  'corrects',
   'errorReason',
   'currency',
   'priceVersion',
@@ -34,7 +35,13 @@ const texts = [
   'traceparent',
 ] as const satisfies readonly (keyof UsageEvent)[]
 
-const numbers = ['startMs', 'durationMs', 'costNanos', 'attempt'] as const satisfies readonly (keyof UsageEvent)[]
+const numbers = [
+  'startMs',
+  'requests',
+  'durationMs',
+  'costNanos',
+  'attempt',
+] as const satisfies readonly (keyof UsageEvent)[]
 
 const statuses: Readonly<Record<CallStatus, true>> = {
   succeeded: true,

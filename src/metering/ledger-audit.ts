@@ -16,7 +16,10 @@ export interface LedgerReading {
   readonly quarantinedUnreadable: number
   /** Of the ids that were asked for, those that have a record in the ledger, whatever its month. */
   readonly recorded: ReadonlySet<string>
-  /** By attempt, when {@link LedgerQuestion.wantsAttempts} asked for it. */
+  /**
+   * By attempt, when {@link LedgerQuestion.wantsAttempts} asked for it. Without those that were corrected: a person decided
+   * that they are to differ from what the backend says.
+   */
   readonly attempts: ReadonlyMap<string, RecordedAttempt>
 }
 
@@ -85,10 +88,10 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
   return await sql<LedgerSums[]>`
     with ledger as (
       select date_trunc('hour', start_time, 'UTC') as hour, organization_id, consumer_id, service_id, key_id, model,
-        status, currency, count(*) as requests, sum(input_tokens) as input_tokens,
+        status, currency, sum(requests) as requests, sum(input_tokens) as input_tokens,
         sum(cached_input_tokens) as cached_input_tokens, sum(cache_write_input_tokens) as cache_write_input_tokens,
         sum(output_tokens) as output_tokens, sum(reasoning_output_tokens) as reasoning_output_tokens,
-        sum(cost_nanos) as cost_nanos, sum(duration_ms) as duration_ms
+        sum(cost_nanos) as cost_nanos, sum(requests * duration_ms) as duration_ms
       from usage_records where ${within(sql, 'start_time', month)}
       group by 1, 2, 3, 4, 5, 6, 7, 8
     ),
@@ -139,7 +142,8 @@ async function readAttempts(sql: Transaction, month: string | undefined): Promis
       usage_source as "usageSource", input_tokens as "input", cached_input_tokens as "cachedInput",
       cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
       reasoning_output_tokens as "reasoningOutput"
-    from usage_records where ${within(sql, 'start_time', month)}`.cursor(page)
+    from usage_records where ${within(sql, 'start_time', month)} and corrects is null
+      and not exists (select from usage_records correction where correction.corrects = usage_records.id)`.cursor(page)
   for await (const rows of pages) {
     for (const { input, cachedInput, cacheWriteInput, output, reasoningOutput, ...rest } of rows) {
       attempts.set(rest.id, { ...rest, tokens: { input, cachedInput, cacheWriteInput, output, reasoningOutput } })

@@ -1,7 +1,10 @@
+import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
+import { correctionOf } from './correction.ts'
+import { latencyBucket } from './latency.ts'
 import { writeBatch, writeBatchIsolating } from './ledger.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import { startPartitions } from './partitions.ts'
@@ -27,11 +30,11 @@ beforeEach(() =>
 /** What the ledger holds and what the rollup says, as comparable sums. */
 async function sums(): Promise<{ ledger: unknown; rollup: unknown }> {
   const [ledger] = await server.sql`
-    select count(*) as requests, coalesce(sum(input_tokens), 0)::int8 as input,
+    select coalesce(sum(requests), 0)::int8 as requests, coalesce(sum(input_tokens), 0)::int8 as input,
       coalesce(sum(cached_input_tokens), 0)::int8 as cached, coalesce(sum(cache_write_input_tokens), 0)::int8 as cache_write,
       coalesce(sum(output_tokens), 0)::int8 as output, coalesce(sum(reasoning_output_tokens), 0)::int8 as reasoning,
-      coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(duration_ms), 0)::int8 as duration,
-      count(*) as latencies
+      coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(requests * duration_ms), 0)::int8 as duration,
+      coalesce(sum(requests), 0)::int8 as latencies
     from usage_records`
   const [rollup] = await server.sql`
     select coalesce(sum(requests), 0)::int8 as requests, coalesce(sum(input_tokens), 0)::int8 as input,
@@ -50,6 +53,51 @@ test('holds an event once, repeated in its batch and in later batches', { timeou
   const { ledger, rollup } = await sums()
   expect(ledger).toMatchObject({ requests: 3, cost: 3 * 1_234_567 })
   expect(rollup).toEqual(ledger)
+})
+
+test('sums follow corrections, whatever order they arrive in', { timeout }, async () => {
+  const records = Array.from({ length: 6 }, (_, n) =>
+    usageEvent({ startMs: Date.now() - n * 1_800_000, durationMs: n * 100 }),
+  )
+  const corrections = records.slice(0, 4).map((record, n) => {
+    const right = { ...record, status: n % 2 === 0 ? ('failed' as const) : record.status, costNanos: n, durationMs: n }
+    return correctionOf(record, right, randomUUID)
+  })
+  const again = corrections.slice(0, 2).map(([, rebooking]) => correctionOf(rebooking, rebooking, randomUUID))
+  const entries = [...again.flat(), ...records, ...corrections.flat()]
+  await Promise.all(
+    [0, 1, 2].map((third) =>
+      writeBatch(
+        server.sql,
+        entries.filter((_, n) => n % 3 === third),
+      ),
+    ),
+  )
+  await writeBatch(server.sql, entries)
+  const { ledger, rollup } = await sums()
+  expect(ledger).toMatchObject({
+    requests: 6,
+    cost: 0 + 1 + 2 + 3 + 2 * 1_234_567,
+    duration: 0 + 1 + 2 + 3 + 400 + 500,
+  })
+  expect(rollup).toEqual(ledger)
+  const histogram = await server.sql`
+    select bucket, sum(requests)::int as requests from usage_hourly_latency
+    group by bucket having sum(requests) <> 0 order by bucket`
+  const expected = [0, 1, 2, 3, 400, 500].map((durationMs) => ({ bucket: latencyBucket(durationMs), requests: 1 }))
+  expect(histogram).toEqual(expected)
+})
+
+test('refuses to change a record, in every partition', { timeout }, async () => {
+  await writeBatch(server.sql, [usageEvent(), usageEvent({ startMs: Date.now() + 31 * 86_400_000 })])
+  const tables = await server.sql<
+    { name: string }[]
+  >`select distinct tableoid::regclass::text as name from usage_records`
+  expect(tables).toHaveLength(2)
+  for (const name of ['usage_records', ...tables.map(({ name }) => name)]) {
+    const change = server.sql`update ${server.sql(name)} set cost_nanos = 0`
+    await expect(change).rejects.toThrow('a usage record is never changed: add a correction')
+  }
 })
 
 test('holds an event once even when its repetition has another start', { timeout }, async () => {

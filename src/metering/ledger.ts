@@ -98,12 +98,12 @@ async function insertNew(sql: Sql, c: UsageColumns, traced: string[]): Promise<O
       from unnest(
         ${plain(c.ids)}::uuid[], ${plain(c.requestIds)}::uuid[], ${texts(c.organizationIds)}::text[], ${texts(c.consumerIds)}::text[],
         ${texts(c.serviceIds)}::text[], ${texts(c.endpointIds)}::text[], ${texts(c.keyIds)}::text[], ${plain(c.startsMs)}::int8[],
-        ${plain(c.durationsMs)}::int8[], ${texts(c.statuses)}::text[], ${texts(c.errorReasons)}::text[], ${plain(c.inputs)}::int8[],
+        ${plain(c.requests)}::int2[], ${texts(c.corrected)}::text[], ${plain(c.durationsMs)}::int8[], ${texts(c.statuses)}::text[], ${texts(c.errorReasons)}::text[], ${plain(c.inputs)}::int8[],
         ${plain(c.cachedInputs)}::int8[], ${plain(c.cacheWriteInputs)}::int8[], ${plain(c.outputs)}::int8[], ${plain(c.reasoningOutputs)}::int8[],
         ${texts(c.sources)}::text[], ${plain(c.costs)}::int8[], ${texts(c.currencies)}::text[], ${texts(c.priceVersions)}::text[],
         ${texts(c.models)}::text[], ${plain(c.attempts)}::int4[], ${texts(c.metadata)}::text[]
       ) as event (
-        id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_ms,
+        id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_ms, requests, corrects,
         duration_ms, status, error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
         reasoning_output_tokens, usage_source, cost_nanos, currency, price_version, model, attempt, metadata
       )
@@ -123,12 +123,12 @@ async function insertNew(sql: Sql, c: UsageColumns, traced: string[]): Promise<O
     ),
     ledger as (
       insert into usage_records (
-        id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_time, duration_ms, status,
-        error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
+        id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_time, requests, corrects,
+        duration_ms, status, error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
         reasoning_output_tokens, usage_source, cost_nanos, currency, price_version, model, attempt, metadata
       )
-      select id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_time, duration_ms,
-        status, error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
+      select id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_time, requests,
+        nullif(corrects, '')::uuid, duration_ms, status, error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
         reasoning_output_tokens, usage_source, cost_nanos, currency, price_version, model, attempt, metadata::jsonb
       from fresh
     ),
@@ -138,8 +138,8 @@ async function insertNew(sql: Sql, c: UsageColumns, traced: string[]): Promise<O
         cached_input_tokens, cache_write_input_tokens, output_tokens, reasoning_output_tokens, cost_nanos, duration_ms
       )
       select date_trunc('hour', start_time, 'UTC') as hour, organization_id, consumer_id, service_id, key_id, model,
-        status, currency, count(*), sum(input_tokens), sum(cached_input_tokens), sum(cache_write_input_tokens),
-        sum(output_tokens), sum(reasoning_output_tokens), sum(cost_nanos), sum(duration_ms)
+        status, currency, sum(requests), sum(input_tokens), sum(cached_input_tokens), sum(cache_write_input_tokens),
+        sum(output_tokens), sum(reasoning_output_tokens), sum(cost_nanos), sum(requests * duration_ms)
       from fresh
       group by consumer_id, service_id, hour, organization_id, key_id, model, status, currency
       order by consumer_id, service_id, hour, organization_id, key_id, model, status, currency
@@ -156,7 +156,7 @@ async function insertNew(sql: Sql, c: UsageColumns, traced: string[]): Promise<O
     latency as (
       insert into usage_hourly_latency as hourly (hour, consumer_id, service_id, status, bucket, requests)
       select date_trunc('hour', start_time, 'UTC') as hour, consumer_id, service_id, status,
-        latency_bucket(duration_ms) as bucket, count(*)
+        latency_bucket(duration_ms) as bucket, sum(requests)
       from fresh
       group by consumer_id, service_id, hour, status, bucket
       order by consumer_id, service_id, hour, status, bucket

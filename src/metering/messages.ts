@@ -64,6 +64,8 @@ export function usageRecordMessage(event: UsageEvent): MessageInitShape<typeof U
     endpointId: event.endpointId,
     keyId: event.keyId,
     startTime: timestampFromMs(event.startMs),
+    requests: event.requests,
+    corrects: event.corrects,
     durationMs: BigInt(event.durationMs),
     status: statuses[event.status],
     errorReason: event.errorReason,

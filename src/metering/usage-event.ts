@@ -1,6 +1,7 @@
 /**
  * A usage event is what one attempt of one call used and cost. It is written to the usage log when the reservation is
- * settled, and becomes one row of `usage_records`. Its id makes the way to Postgres idempotent.
+ * settled, and becomes one row of `usage_records`. Its id makes the way to Postgres idempotent. The entries of a
+ * correction (`correction.ts`) are usage events too.
  */
 export interface UsageEvent {
   /** UUIDv7 of the attempt: the ledger holds it once, however often it is delivered. */
@@ -16,6 +17,10 @@ export interface UsageEvent {
   readonly keyId: string
   /** Unix milliseconds of admission; decides partition, month and hour of the record. */
   readonly startMs: number
+  /** 1; -1 in a reversal, whose token parts and cost are negative or 0. */
+  readonly requests: number
+  /** Id of the record that this entry of a correction reverses or rebooks; empty in all others. */
+  readonly corrects: string
   readonly durationMs: number
   readonly status: CallStatus
   /** Reason from the error vocabulary; empty on success. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { expect, test } from 'vitest'
 import { usageEvent } from '../../test/support/usage-events.ts'
+import { correctionOf } from './correction.ts'
 import { noTokens, type UsageEvent } from './usage-event.ts'
 import { usageColumns } from './usage-rows.ts'
 
@@ -17,11 +18,25 @@ test.for<[string, Partial<UsageEvent>]>([
   ['tokens.input is not a count', { tokens: { ...noTokens, input: 0.5 } }],
   ['costNanos is not a count', { costNanos: 2 ** 53 }],
   ['attempt is out of range', { attempt: 1e12 }],
+  ['requests is neither 1 nor -1', { requests: 0 }],
+  ['corrects is not a UUID', { corrects: 'x' }],
+  ['corrects is not stated in a reversal', { requests: -1, tokens: noTokens, costNanos: 0 }],
+  ['costNanos is not a count', { costNanos: -1, corrects: randomUUID() }],
+  ['costNanos is not a count', { requests: -1, corrects: randomUUID(), tokens: noTokens, costNanos: 1 }],
+  ['tokens.input is not a count', { requests: -1, corrects: randomUUID(), tokens: { ...noTokens, input: 1 } }],
 ])('rejects an event whose %s', ([reason, changes]) => {
   const event = usageEvent(changes)
   const { columns, rejected } = usageColumns([event, usageEvent()])
   expect(rejected).toEqual([{ event, reason }])
   expect(columns.ids).toHaveLength(1)
+})
+
+test('takes negative figures in a reversal', () => {
+  const [reversal, rebooking] = correctionOf(usageEvent(), usageEvent({ costNanos: 1 }), randomUUID)
+  expect(usageColumns([reversal, rebooking])).toMatchObject({
+    columns: { requests: [-1, 1], corrected: [reversal.corrects, reversal.corrects], costs: [-1_234_567, 1] },
+    rejected: [],
+  })
 })
 
 test('rejects what is no event at all', () => {

@@ -10,6 +10,9 @@ export interface UsageColumns {
   readonly endpointIds: string[]
   readonly keyIds: string[]
   readonly startsMs: number[]
+  readonly requests: number[]
+  /** Empty: null. */
+  readonly corrected: string[]
   readonly durationsMs: number[]
   readonly statuses: string[]
   readonly errorReasons: string[]
@@ -49,6 +52,8 @@ export function usageColumns(events: readonly UsageEvent[]): { columns: UsageCol
     endpointIds: [],
     keyIds: [],
     startsMs: [],
+    requests: [],
+    corrected: [],
     durationsMs: [],
     statuses: [],
     errorReasons: [],
@@ -83,6 +88,8 @@ function append(columns: UsageColumns, event: UsageEvent): void {
   columns.endpointIds.push(event.endpointId)
   columns.keyIds.push(event.keyId)
   columns.startsMs.push(event.startMs)
+  columns.requests.push(event.requests)
+  columns.corrected.push(event.corrects)
   columns.durationsMs.push(Math.max(0, Math.round(event.durationMs)))
   columns.statuses.push(event.status)
   columns.errorReasons.push(storable(event.errorReason))
@@ -111,8 +118,13 @@ function defectOf(event: UsageEvent): string | undefined {
     }
     if (!isCount(event.startMs) || event.startMs > latestMs) return 'startMs is out of range'
     if (!Number.isFinite(event.durationMs) || event.durationMs > latestMs) return 'durationMs is out of range'
-    for (const part of parts) if (!isCount(event.tokens[part])) return `tokens.${part} is not a count`
-    if (!isCount(event.costNanos)) return 'costNanos is not a count'
+    if (event.requests !== 1 && event.requests !== -1) return 'requests is neither 1 nor -1'
+    if (event.corrects !== '' && !uuid.test(event.corrects)) return 'corrects is not a UUID'
+    if (event.requests === -1 && event.corrects === '') return 'corrects is not stated in a reversal'
+    for (const part of parts) {
+      if (!isCount(event.tokens[part] * event.requests)) return `tokens.${part} is not a count`
+    }
+    if (!isCount(event.costNanos * event.requests)) return 'costNanos is not a count'
     if (!isCount(event.attempt) || event.attempt > 1_000_000) return 'attempt is out of range'
     metadataText(event.metadata)
     return undefined

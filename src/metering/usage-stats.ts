@@ -77,8 +77,8 @@ async function selectSums(tx: Transaction, query: StatsQuery): Promise<SumRow[]>
       where consumer_id = ${query.consumerId} and service_id = ${query.serviceId}
         and hour >= ${instant(tx, wholeHours.fromMs)} and hour < ${instant(tx, wholeHours.toMs)}
       union all
-      select status, currency, 1, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
-        reasoning_output_tokens, cost_nanos, duration_ms
+      select status, currency, requests, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
+        reasoning_output_tokens, cost_nanos, requests * duration_ms
       from usage_records
       where ${inPartHours(tx, query)}
     ) as part
@@ -94,7 +94,7 @@ async function selectLatency(tx: Transaction, query: StatsQuery): Promise<Latenc
       where consumer_id = ${query.consumerId} and service_id = ${query.serviceId}
         and hour >= ${instant(tx, wholeHours.fromMs)} and hour < ${instant(tx, wholeHours.toMs)}
       union all
-      select latency_bucket(duration_ms), 1 from usage_records where ${inPartHours(tx, query)}
+      select latency_bucket(duration_ms), requests from usage_records where ${inPartHours(tx, query)}
     ) as part
     group by bucket`
 }

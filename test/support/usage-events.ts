@@ -13,6 +13,8 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
     endpointId: 'endpoint-a',
     keyId: 'key-a',
     startMs: Date.now(),
+    requests: 1,
+    corrects: '',
     durationMs: 12,
     status: 'succeeded',
     errorReason: '',
