@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import { ConsumerService } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
+import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
@@ -26,6 +27,7 @@ import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
 import { newId } from './ids.ts'
+import { createLimitService } from './limits/limit-service.ts'
 import type { Limits, PeriodSeed } from './limits/limits.ts'
 import { createLocalLimits } from './limits/local-limits.ts'
 import { createRedisLimits } from './limits/redis-limits.ts'
@@ -170,6 +172,7 @@ async function construct(
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(Registry, createRegistryService({ sql, newId, snapshots })),
+      register(LimitService, createLimitService({ sql, snapshots })),
       register(PolicyEngine, createPolicyService({ engine: policy, snapshots })),
     ],
     pages: createHealthPages({

@@ -8,10 +8,9 @@ import {
   Tier,
 } from '../../gen/marketplace/v1/consumers_pb.ts'
 import type { UnaryService } from '../call.ts'
-import { TollgateError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
-import { consumerNotFound } from '../registry/not-found.ts'
+import { consumerNotFound, organizationNotFound } from '../registry/not-found.ts'
 import type { ConsumerStatus as ConsumerStatusName, LimitOverrides, Tier as TierName } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import { alreadyExists, storing } from '../storage/constraint-error.ts'
@@ -80,12 +79,6 @@ export function createConsumerService(options: ConsumerServiceOptions): UnarySer
       return { consumers: page.rows.map(consumerMessage), nextPageToken: page.nextPageToken }
     },
   }
-}
-
-function organizationNotFound(organizationId: string): TollgateError {
-  return new TollgateError('ORGANIZATION_NOT_FOUND', `There is no organization ${organizationId}.`, {
-    metadata: { organizationId },
-  })
 }
 
 const tierNames: Readonly<Record<Tier, TierName>> = {

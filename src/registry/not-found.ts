@@ -1,11 +1,30 @@
-import { TollgateError } from '../errors.ts'
+import { type Reason, TollgateError } from '../errors.ts'
 
-/** CONSUMER_NOT_FOUND for an id. */
-export function consumerNotFound(consumerId: string): TollgateError {
-  return new TollgateError('CONSUMER_NOT_FOUND', `There is no consumer ${consumerId}.`, { metadata: { consumerId } })
+/** ORGANIZATION_NOT_FOUND for an id; `field` names the request field that holds it, where it is one of several. */
+export function organizationNotFound(organizationId: string, field?: string): TollgateError {
+  return notFound('ORGANIZATION_NOT_FOUND', 'organization', organizationId, 'organizationId', field)
 }
 
-/** SERVICE_NOT_FOUND for an id or a name. */
-export function serviceNotFound(serviceId: string): TollgateError {
-  return new TollgateError('SERVICE_NOT_FOUND', `There is no service ${serviceId}.`, { metadata: { serviceId } })
+/** CONSUMER_NOT_FOUND for an id; `field` as above. */
+export function consumerNotFound(consumerId: string, field?: string): TollgateError {
+  return notFound('CONSUMER_NOT_FOUND', 'consumer', consumerId, 'consumerId', field)
+}
+
+/** KEY_NOT_FOUND for the id of a key; `field` as above. */
+export function keyNotFound(keyId: string, field?: string): TollgateError {
+  return notFound('KEY_NOT_FOUND', 'key', keyId, 'keyId', field)
+}
+
+/** SERVICE_NOT_FOUND for an id or a name; `field` as above. */
+export function serviceNotFound(serviceId: string, field?: string): TollgateError {
+  return notFound('SERVICE_NOT_FOUND', 'service', serviceId, 'serviceId', field)
+}
+
+function notFound(reason: Reason, noun: string, id: string, key: string, field: string | undefined): TollgateError {
+  const message = `There is no ${noun} ${id}.`
+  if (field === undefined) return new TollgateError(reason, message, { metadata: { [key]: id } })
+  return new TollgateError(reason, `${field}: ${message}`, {
+    metadata: { [key]: id, field },
+    fields: [{ field, description: `there is no ${noun} of this id`, rule: 'exists' }],
+  })
 }

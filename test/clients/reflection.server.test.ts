@@ -7,6 +7,7 @@ import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflec
 import { ConsumerService } from '../../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
+import { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
 import { PolicyEngine } from '../../gen/marketplace/v1/policy_pb.ts'
 import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
@@ -16,7 +17,15 @@ import { chat } from '../support/payloads.ts'
 import { demoFacts, startTollgate, type Tollgate } from '../support/tollgate.ts'
 import { grpcurl as findGrpcurl, type Ran, run, toolTimeoutMs } from '../support/tools.ts'
 
-const marketplace = [ConsumerService, ConsumptionService, KeyService, PolicyEngine, Registry, UsageService]
+const marketplace = [
+  ConsumerService,
+  ConsumptionService,
+  KeyService,
+  LimitService,
+  PolicyEngine,
+  Registry,
+  UsageService,
+]
 const services: readonly DescService[] = [...marketplace, Health, ServerReflection, ServerReflectionAlpha]
 const route = 'marketplace.v1.ConsumptionService/RouteRequest'
 const checkQuota = 'marketplace.v1.ConsumptionService/CheckQuota'

@@ -1,0 +1,77 @@
+import type { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
+import type { UnaryService } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
+import { consumerNotFound, keyNotFound, organizationNotFound, serviceNotFound } from '../registry/not-found.ts'
+import type { SnapshotSource } from '../registry/snapshot.ts'
+import { storing } from '../storage/constraint-error.ts'
+import type { Sql } from '../storage/postgres.ts'
+import { isName, isScope, limitKey, limitMessage, limitRow, scopeText } from './limit-message.ts'
+import type { LimitScope } from './limit-rule.ts'
+import { deleteLimit, type LimitKey, selectLimits, subjectExists, upsertLimit } from './limit-store.ts'
+
+export interface LimitServiceOptions {
+  readonly sql: Sql
+  /** A write answers only after this process's snapshot holds it. */
+  readonly snapshots: Pick<SnapshotSource, 'refresh'>
+}
+
+/** marketplace.v1.LimitService on Postgres. */
+export function createLimitService({ sql, snapshots }: LimitServiceOptions): UnaryService<typeof LimitService.method> {
+  return {
+    async setLimit({ limit }) {
+      const row = limitRow(limit)
+      const stored = await storing(async () => {
+        await checkSubjects(sql, row)
+        return upsertLimit(sql, row)
+      })
+      await snapshots.refresh()
+      return limitMessage(stored)
+    },
+
+    async deleteLimit(request) {
+      const key = limitKey(request)
+      if (!(await storing(() => deleteLimit(sql, key)))) throw limitNotFound(key)
+      await snapshots.refresh()
+      return {}
+    },
+
+    async listLimits({ scope, subjectId, serviceId, pageSize, pageToken }) {
+      const filter = { scope: scopeText(scope), subjectId, serviceId }
+      const size = pageSizeOf(pageSize)
+      const after = parseLimitsToken(pageToken)
+      const rows = await storing(() => selectLimits(sql, filter, after, size + 1))
+      const page = pageOf(rows, size, (row) => [row.scope, row.subject_id, row.service_id, row.name])
+      return { limits: page.rows.map(limitMessage), nextPageToken: page.nextPageToken }
+    },
+  }
+}
+
+/** Throws the NOT_FOUND of what does not exist. Nothing of it is ever deleted, so it holds until the rule is written. */
+async function checkSubjects(sql: Sql, { scope, subject_id, service_id }: LimitKey): Promise<void> {
+  if (!(await subjectExists(sql, scope, subject_id))) throw subjectNotFound[scope](subject_id, 'limit.subject_id')
+  if (service_id !== '' && !(await subjectExists(sql, 'service', service_id))) {
+    throw serviceNotFound(service_id, 'limit.service_id')
+  }
+}
+
+const subjectNotFound: Readonly<Record<LimitScope, (id: string, field: string) => TollgateError>> = {
+  organization: organizationNotFound,
+  consumer: consumerNotFound,
+  key: keyNotFound,
+  service: serviceNotFound,
+  service_consumer: serviceNotFound,
+}
+
+function limitNotFound({ scope, subject_id, service_id, name }: LimitKey): TollgateError {
+  const where = service_id === '' ? '' : ` for service ${service_id}`
+  return new TollgateError('LIMIT_NOT_FOUND', `There is no limit ${name} of ${scope} ${subject_id}${where}.`, {
+    metadata: { scope, subjectId: subject_id, serviceId: service_id, name },
+  })
+}
+
+function parseLimitsToken(token: string): LimitKey | undefined {
+  const [scope = '', subject_id = '', service_id = '', name = ''] =
+    parsePageToken(token, 4, (part, index) => (index === 0 ? isScope(part) : index === 3 ? isName(part) : true)) ?? []
+  return isScope(scope) && isName(name) ? { scope, subject_id, service_id, name } : undefined
+}
