@@ -1,4 +1,4 @@
-import type { UsageEvent } from './usage-event.ts'
+import { totalTokens, type UsageEvent } from './usage-event.ts'
 
 /** Events as columns, for UNNEST; the arrays have equal lengths. */
 export interface UsageColumns {
@@ -148,6 +148,25 @@ const texts = [
 ] as const
 /** The year 2200: far enough, and safe for every timestamp function. */
 const latestMs = 7_258_118_400_000
+
+/**
+ * True when quotas can count an event, wherever it stays: its scopes can be stored, its start is a time, and its figures
+ * are counts (negative ones in a reversal).
+ */
+export function isCountable(event: UsageEvent): boolean {
+  const { requests, tokens, costNanos } = event
+  const signed = [...parts.map((part) => tokens[part]), totalTokens(tokens), costNanos].map(
+    (figure) => figure * requests,
+  )
+  return (
+    uuid.test(event.id) &&
+    texts.every((field) => isIdentifier(event[field])) &&
+    isCount(event.startMs) &&
+    event.startMs <= latestMs &&
+    Math.abs(requests) === 1 &&
+    signed.every(isCount)
+  )
+}
 
 function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0
