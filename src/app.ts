@@ -17,6 +17,10 @@ import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
 import { isReason, reasons } from './errors.ts'
+import { createEventPublisher, type EventPublisher } from './events/event-publisher.ts'
+import { createKafkaSink } from './events/kafka-sink.ts'
+import { createLogPublisher } from './events/log-publisher.ts'
+import { refusalEvent } from './events/refusal-event.ts'
 import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
@@ -51,7 +55,7 @@ import { connectPostgres, countConnections, type Sql } from './storage/postgres.
 import { connectRedis, type RedisClient } from './storage/redis.ts'
 import { createCallMetrics } from './telemetry/call-metrics.ts'
 import { createLogger } from './telemetry/log.ts'
-import { createMetrics } from './telemetry/metrics.ts'
+import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { startTracing } from './telemetry/tracing.ts'
 
 /** A running gate. */
@@ -148,6 +152,9 @@ async function construct(
   })
   closers.push(() => dispatcher.close())
 
+  const events = await openEvents(config, log, metrics, instanceId)
+  closers.push(() => events.close())
+
   const policy = createBuiltinPolicyEngine()
   const gate = createGate({
     snapshots,
@@ -157,6 +164,11 @@ async function construct(
     rateLimiting: config.access.rateLimiting,
     observer: {
       ...callMetrics.gate,
+      refused(refusal) {
+        callMetrics.gate.refused(refusal)
+        const event = refusalEvent(refusal)
+        if (event !== undefined) events.publish(event)
+      },
       policyChecked: (seconds) => metrics.policyValidationDuration.of().observe(seconds),
     },
     log,
@@ -181,6 +193,7 @@ async function construct(
       drain,
       snapshots,
       dispatcher,
+      events,
       metrics,
       warnings: config.warnings,
       accepting: () => accepting,
@@ -205,6 +218,7 @@ async function construct(
       return { lastWriteAtMs: lastWriteMs, written, duplicates }
     },
     limitsAvailable: async () => (await limits.health()).ok,
+    events: events.state,
   })
   server.setServing(true)
   log.info({ address: server.address }, 'serving')
@@ -244,4 +258,11 @@ async function openLimits(
   const limits = await createRedisLimits({ redis, instanceId: `${instance}-${newId()}`, seed, log })
   closers.push(() => limits.close())
   return { limits, redis }
+}
+
+async function openEvents(config: Config, log: Logger, metrics: Metrics, instance: string): Promise<EventPublisher> {
+  const { kafka } = config.events
+  if (kafka === undefined) return createLogPublisher(log)
+  const sink = await createKafkaSink({ ...kafka, source: `/tollgate/${encodeURIComponent(instance)}` })
+  return createEventPublisher({ sink, newId, clock: Date.now, metrics, log })
 }

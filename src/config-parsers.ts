@@ -1,4 +1,4 @@
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, isIPv6 } from 'node:net'
 
 /** Where Tollgate runs: `dev` adds demo data and practice backends and stays on loopback, `serve` is production. */
 export type Mode = 'dev' | 'serve'
@@ -107,6 +107,29 @@ export const origins: Parser<readonly string[]> = {
     const wrong = list.find((origin) => !URL.canParse(origin) || new URL(origin).origin !== origin)
     return wrong === undefined ? { value: list } : { reason: `holds ${JSON.stringify(wrong)}, which is not an origin` }
   },
+}
+
+/** Brokers of Kafka, separated by commas, each with its port; IPv6 addresses in brackets. */
+export const brokers: Parser<readonly string[]> = {
+  expects: 'brokers separated by commas, each host:port',
+  parse(value) {
+    const list = value.split(',').map((broker) => broker.trim())
+    const wrong = list.find((broker) => !isBroker(broker))
+    return wrong === undefined ? { value: list } : { reason: `holds ${JSON.stringify(wrong)}, which is not host:port` }
+  },
+}
+
+function isBroker(text: string): boolean {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text) ?? []
+  const isHost = bracketed === undefined ? 'value' in host.parse(plain ?? '') : isIPv6(bracketed)
+  return isHost && Number(port) >= 1 && Number(port) <= 65_535
+}
+
+/** A name that Kafka takes for a topic, and a client for itself. */
+export const kafkaName: Parser<string> = {
+  expects: 'at most 249 letters, digits, dots, dashes and underscores',
+  parse: (value) =>
+    /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$/.test(value) ? { value } : { reason: 'is not a name that Kafka takes' },
 }
 
 /** An IP address or a host name to listen on. */

@@ -20,7 +20,7 @@ export interface Variable<T> {
   readonly secret: boolean
 }
 
-export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Observability'
+export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Events' | 'Observability'
 
 /** Every environment variable that Tollgate reads, as data. docs/configuration.md is printed from it. */
 export const variables = {
@@ -225,6 +225,23 @@ export const variables = {
     group: 'Access',
     default: true,
     description: 'Whether a call needs a grant for its service. `false` lets every consumer call every service.',
+  }),
+  kafkaBrokers: optional(is.brokers, {
+    name: 'KAFKA_BROKERS',
+    group: 'Events',
+    description: 'Kafka that analytics events go to. Without it a quota that passes 80 or 100 % is a line in the log.',
+  }),
+  kafkaTopic: setting(is.kafkaName, {
+    name: 'KAFKA_TOPIC',
+    group: 'Events',
+    default: 'marketplace.consumption.events',
+    description: 'Topic of the events. It is created with the defaults of the brokers, if these allow it.',
+  }),
+  kafkaClientId: setting(is.kafkaName, {
+    name: 'KAFKA_CLIENT_ID',
+    group: 'Events',
+    default: 'tollgate',
+    description: 'Name of this process in logs and quotas of the brokers.',
   }),
   logLevel: setting(is.oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), {
     name: 'LOG_LEVEL',

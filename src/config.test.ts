@@ -92,6 +92,16 @@ describe('accepts', () => {
     expect(loadConfig(env, 'serve').credentials).toEqual({ PROVIDER_TOKEN: 'token' })
   })
 
+  test('brokers with the topic that the events go to', () => {
+    expect(loadConfig({ KAFKA_TOPIC: 'unused' }, 'serve').events.kafka).toBeUndefined()
+    const env = { KAFKA_BROKERS: 'kafka-1:9092, 10.0.0.1:9093,[::1]:9094' }
+    expect(loadConfig(env, 'serve').events.kafka).toEqual({
+      brokers: ['kafka-1:9092', '10.0.0.1:9093', '[::1]:9094'],
+      topic: 'marketplace.consumption.events',
+      clientId: 'tollgate',
+    })
+  })
+
   test('tracing with sampler and share', () => {
     const env = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: '0.25' }
     expect(loadConfig(env, 'serve').tracing).toEqual({
@@ -142,6 +152,12 @@ describe('refuses', () => {
     [{ DEFAULT_DEADLINE_MS: '700000' }, 'DEFAULT_DEADLINE_MS', 'is above MAX_DEADLINE_MS (600000)'],
     [{ TLS_KEY_FILE: import.meta.filename }, 'TLS_CERT_FILE', 'is missing while TLS_KEY_FILE is set'],
     [{ TLS_CERT_FILE: import.meta.filename }, 'TLS_KEY_FILE', 'is missing while TLS_CERT_FILE is set'],
+    [{ KAFKA_BROKERS: 'kafka' }, 'KAFKA_BROKERS', 'holds "kafka", which is not host:port'],
+    [{ KAFKA_BROKERS: 'a:1,b:70000' }, 'KAFKA_BROKERS', 'holds "b:70000", which is not host:port'],
+    [{ KAFKA_BROKERS: 'a:1,' }, 'KAFKA_BROKERS', 'holds "", which is not host:port'],
+    [{ KAFKA_BROKERS: '::1:9092' }, 'KAFKA_BROKERS', 'holds "::1:9092", which is not host:port'],
+    [{ KAFKA_TOPIC: '..' }, 'KAFKA_TOPIC', 'is not a name that Kafka takes'],
+    [{ KAFKA_CLIENT_ID: 'a b' }, 'KAFKA_CLIENT_ID', 'is not a name that Kafka takes'],
     [{ HOST: 'a b' }, 'HOST', 'is not an address'],
   ]
   test.each(cases)('%o', (env, name, reason) => {

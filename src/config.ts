@@ -44,6 +44,12 @@ export interface Config {
     readonly rateLimiting: boolean
     readonly policyValidation: boolean
   }
+  /** `kafka` undefined: only thresholds of quotas, as lines of the log. */
+  readonly events: {
+    readonly kafka:
+      | { readonly brokers: readonly string[]; readonly topic: string; readonly clientId: string }
+      | undefined
+  }
   readonly logLevel: LogLevel
   /** Undefined: tracing is off. */
   readonly tracing:
@@ -114,6 +120,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
 
   const certPath = read(variables.tlsCertFile)
   const keyPath = read(variables.tlsKeyFile)
+  const brokers = read(variables.kafkaBrokers)
+  const topic = read(variables.kafkaTopic)
+  const clientId = read(variables.kafkaClientId)
   const endpoint = read(variables.otlpEndpoint)
   const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
@@ -156,6 +165,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       rateLimiting: read(variables.rateLimiting),
       policyValidation: read(variables.policyValidation),
     },
+    events: { kafka: brokers === undefined ? undefined : { brokers, topic, clientId } },
     logLevel: read(variables.logLevel),
     tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },
     warnings: [],

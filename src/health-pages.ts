@@ -1,3 +1,4 @@
+import type { EventPublisher } from './events/event-publisher.ts'
 import type { Limits } from './limits/limits.ts'
 import type { Drain } from './metering/drain.ts'
 import type { Snapshots } from './registry/snapshots.ts'
@@ -12,6 +13,7 @@ export interface HealthParts {
   readonly drain: Drain
   readonly snapshots: Snapshots
   readonly dispatcher: Pick<Dispatcher, 'breakers'>
+  readonly events: Pick<EventPublisher, 'state'>
   readonly metrics: Metrics
   /** What stands beside normal operation, such as switched-off permissions. */
   readonly warnings: readonly string[]
@@ -34,6 +36,7 @@ export function createHealthPages(parts: HealthParts): Pages {
     const [postgres, limits] = await Promise.all([pingPostgres(parts.sql), parts.limits.health()])
     const drain = parts.drain.state()
     const stale = parts.snapshots.staleSinceMs()
+    const events = parts.events.state()
     return {
       // Calls go on without Postgres: the snapshot is in memory, and usage waits in its log.
       postgres: { status: postgres.ok ? 'ok' : 'degraded', detail: postgres.detail },
@@ -45,6 +48,12 @@ export function createHealthPages(parts: HealthParts): Pages {
       ledger: {
         status: drain.failing === undefined ? 'ok' : 'degraded',
         detail: drain.failing ?? `${drain.backlog} events on their way`,
+      },
+      // Calls go on without Kafka: events wait in memory, and the newest are dropped when too many do.
+      events: {
+        status: events?.failing === undefined ? 'ok' : 'degraded',
+        detail:
+          events === undefined ? 'KAFKA_BROKERS is not set' : (events.failing ?? `${events.buffered} events wait`),
       },
     }
   }

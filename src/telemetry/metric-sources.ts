@@ -9,6 +9,8 @@ export interface MetricSources {
   readonly usageBacklog?: () => number | Promise<number>
   readonly drain?: () => DrainSample
   readonly limitsAvailable?: () => boolean | Promise<boolean>
+  /** Undefined while events go to no place that could be away. */
+  readonly events?: () => EventsSample | undefined
 }
 
 export interface BreakerSample {
@@ -24,6 +26,13 @@ export interface DrainSample {
   readonly written: number
   /** Records that were in the ledger already, since start. */
   readonly duplicates: number
+}
+
+export interface EventsSample {
+  /** Events that wait. */
+  readonly buffered: number
+  /** What came of the last attempt to send; undefined when it succeeded. */
+  readonly failing: string | undefined
 }
 
 const breakerLevels = { closed: 0, half_open: 1, open: 2 } as const
@@ -46,6 +55,11 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   sampled('tollgate_limits_available', '1 while the store of the limits answers, else 0', async () => {
     const available = await sources().limitsAvailable?.()
     return available === undefined ? undefined : Number(available)
+  })
+  sampled('analytics_buffer_size', 'Analytics events that wait to be sent', () => sources().events?.()?.buffered)
+  sampled('tollgate_events_available', '1 while analytics events can be sent, else 0', () => {
+    const sample = sources().events?.()
+    return sample === undefined ? undefined : Number(sample.failing === undefined)
   })
   cumulative('tollgate_drain_written_total', 'Usage records written to the ledger', () => sources().drain?.().written)
   cumulative('tollgate_drain_duplicates_total', 'Usage events that were in the ledger already', () => {

