@@ -84,13 +84,13 @@ const grpcurlVersion = '1.9.4'
 const cacheDir = resolve(import.meta.dirname, '../../.cache/tools')
 
 /** The file of a tool in the cache; `build` fills a folder with it when it is not there yet. */
-async function tool(folder: string, file: string, build: (staging: string) => Promise<void>): Promise<string> {
+export async function tool(folder: string, file: string, build: (staging: string) => Promise<void>): Promise<string> {
   const path = join(cacheDir, folder, file)
-  if (await executable(path)) return path
+  if (await readable(path)) return path
   await mkdir(cacheDir, { recursive: true })
   const unlock = await lock(join(cacheDir, `${folder}.lock`))
   try {
-    if (await executable(path)) return path
+    if (await readable(path)) return path
     const staging = await mkdtemp(join(cacheDir, `${folder}-`))
     try {
       await build(staging)
@@ -105,7 +105,8 @@ async function tool(folder: string, file: string, build: (staging: string) => Pr
   }
 }
 
-async function must(
+/** Runs a program that has to succeed; throws one line with its last words and the remedy. */
+export async function must(
   file: string,
   args: readonly string[],
   remedy: string,
@@ -145,7 +146,8 @@ function alive(pid: number): boolean {
   }
 }
 
-async function onPath(name: string): Promise<string | undefined> {
+/** Path of a program on the PATH. */
+export async function onPath(name: string): Promise<string | undefined> {
   for (const folder of (process.env.PATH ?? '').split(delimiter)) {
     if (folder !== '' && (await executable(join(folder, name)))) return join(folder, name)
   }
@@ -153,7 +155,15 @@ async function onPath(name: string): Promise<string | undefined> {
 }
 
 function executable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
+  return accessible(path, constants.X_OK)
+}
+
+function readable(path: string): Promise<boolean> {
+  return accessible(path, constants.R_OK)
+}
+
+function accessible(path: string, mode: number): Promise<boolean> {
+  return access(path, mode).then(
     () => true,
     () => false,
   )
