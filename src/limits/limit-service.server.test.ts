@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampMs } from '@bufbuild/protobuf/wkt'
-import { type Client, ConnectError, createClient } from '@connectrpc/connect'
+import { type Client, createClient } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts'
 import {
   type Limit,
   LimitName,
@@ -12,6 +11,7 @@ import {
   LimitService,
 } from '../../gen/marketplace/v1/limits_pb.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
+import { refusal } from '../../test/support/refusal.ts'
 import { createSnapshots, type Snapshots } from '../registry/snapshots.ts'
 import { as, type Fixture, keys, startFixture, wires } from '../server/fixture.ts'
 import { register } from '../server/rpc.ts'
@@ -60,19 +60,6 @@ async function subjects() {
 
 function perSecond(subjectId: string, changes: LimitInit = {}): LimitInit {
   return { scope: LimitScope.CONSUMER, subjectId, name: LimitName.REQUESTS_PER_SECOND, amount: 7n, ...changes }
-}
-
-/** What a refused call was told: reason, metadata, fields. */
-async function refusal(call: Promise<unknown>) {
-  const error = ConnectError.from(
-    await call.then(
-      () => new Error('it was not refused'),
-      (thrown) => thrown,
-    ),
-  )
-  const [info] = error.findDetails(ErrorInfoSchema)
-  const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations)
-  return { code: error.code, reason: info?.reason, metadata: info?.metadata, fields }
 }
 
 describe('SetLimit', () => {

@@ -99,4 +99,5 @@ const componentKinds = {
   output: CostComponent_Kind.OUTPUT,
   reasoning_output: CostComponent_Kind.REASONING_OUTPUT,
   request: CostComponent_Kind.REQUEST,
+  subscription: CostComponent_Kind.SUBSCRIPTION,
 } as const

@@ -1,5 +1,5 @@
-import type { TokenParts } from '../metering/usage-event.ts'
-import type { PriceRecord } from '../registry/records.ts'
+import { type TokenParts, totalInput, totalOutput } from '../metering/usage-event.ts'
+import type { PriceModel, PriceRecord, TokenRates } from '../registry/records.ts'
 
 /** The price of a call, exact, in integer nano-units (10^-9 of the currency's unit). */
 export interface Charge {
@@ -13,8 +13,15 @@ export interface Charge {
 }
 
 export interface ChargeComponent {
-  readonly kind: 'input' | 'cached_input' | 'cache_write_input' | 'output' | 'reasoning_output' | 'request'
-  /** Tokens, or 1 for a request. */
+  readonly kind:
+    | 'input'
+    | 'cached_input'
+    | 'cache_write_input'
+    | 'output'
+    | 'reasoning_output'
+    | 'request'
+    | 'subscription'
+  /** Tokens, or 1 for a request and a subscription. */
   readonly quantity: number
   /** Nano-units per million tokens, or per request. */
   readonly rateNanos: number
@@ -26,23 +33,39 @@ export const unpriced: Charge = { nanos: 0, currency: '', priceVersion: '', comp
 
 /**
  * Prices an answered call. Each token part is charged at its own rate and rounded half up to a whole nano-unit, so that
- * the components add up to the total exactly. Parts with no tokens have no component.
+ * the components add up to the total exactly. Parts with no tokens have no component. The call's total input chooses the
+ * tier, and all parts are charged at its rates. A subscription's call costs 0 and says so by a component.
  */
 export function chargeFor(price: PriceRecord | undefined, tokens: TokenParts): Charge {
   if (price === undefined) return unpriced
-  const components = price.model.kind === 'per_token' ? tokenComponents(price.model, tokens) : [request(price.model)]
+  const components = componentsOf(price.model, tokens)
   let nanos = 0
   for (const component of components) nanos += component.nanos
   return { nanos, currency: price.currency, priceVersion: price.version, components }
 }
 
-type PerToken = Extract<PriceRecord['model'], { kind: 'per_token' }>
-type PerRequest = Extract<PriceRecord['model'], { kind: 'per_request' }>
+function componentsOf(model: PriceModel, tokens: TokenParts): ChargeComponent[] {
+  switch (model.kind) {
+    case 'per_token':
+      return tokenComponents(ratesFor(model, totalInput(tokens)), tokens)
+    case 'per_request':
+      return [{ kind: 'request', quantity: 1, rateNanos: model.requestNanos, nanos: model.requestNanos }]
+    case 'subscription':
+      return [{ kind: 'subscription', quantity: 1, rateNanos: 0, nanos: 0 }]
+  }
+}
 
-function tokenComponents(rates: PerToken, tokens: TokenParts): ChargeComponent[] {
+type PerToken = Extract<PriceModel, { kind: 'per_token' }>
+
+/** The rates of the last tier that the input reaches. */
+function ratesFor(model: PerToken, inputTokens: number): TokenRates {
+  return model.tiers.findLast((tier) => tier.minInputTokens <= inputTokens) ?? model
+}
+
+function tokenComponents(rates: TokenRates, tokens: TokenParts): ChargeComponent[] {
   const components: ChargeComponent[] = []
   const add = (kind: ChargeComponent['kind'], quantity: number, rateNanos: number): void => {
-    if (quantity > 0) components.push({ kind, quantity, rateNanos, nanos: perMillion(quantity, rateNanos) })
+    if (quantity > 0) components.push({ kind, quantity, rateNanos, nanos: perMillion(quantity, rateNanos, half) })
   }
   add('input', tokens.input, rates.inputNanosPerMillion)
   add('cached_input', tokens.cachedInput, rates.cachedInputNanosPerMillion)
@@ -52,16 +75,53 @@ function tokenComponents(rates: PerToken, tokens: TokenParts): ChargeComponent[]
   return components
 }
 
-function request(rates: PerRequest): ChargeComponent {
-  return { kind: 'request', quantity: 1, rateNanos: rates.requestNanos, nanos: rates.requestNanos }
+/**
+ * The most nano-units that {@link chargeFor} can give for a call with at most these totals of input and output tokens,
+ * whatever part of them turns out to be cached, written to the cache or reasoning. It is what a budget reserves. Equal
+ * to the charge when all tokens are used, all at the dearest rates, and these are whole nano-units a token (as every
+ * price in thousandths of a unit per million tokens is); else above it.
+ */
+export function dearestCharge(price: PriceRecord | undefined, tokens: TokenParts): number {
+  const model = price?.model
+  if (model?.kind === 'per_request') return model.requestNanos
+  if (model?.kind !== 'per_token') return 0
+  const most = totalInput(tokens)
+  let nanos = 0
+  let rates: TokenRates = model
+  // A dear tier for small calls may cost more than a cheap one for large calls: every tier within reach counts.
+  for (const next of model.tiers) {
+    if (next.minInputTokens > most) break
+    nanos = Math.max(nanos, dearestAt(rates, next.minInputTokens - 1, totalOutput(tokens)))
+    rates = next
+  }
+  return Math.max(nanos, dearestAt(rates, most, totalOutput(tokens)))
+}
+
+function dearestAt(rates: TokenRates, inputTokens: number, outputTokens: number): number {
+  const { inputNanosPerMillion, cachedInputNanosPerMillion, cacheWriteInputNanosPerMillion } = rates
+  const input = [inputNanosPerMillion, cachedInputNanosPerMillion, cacheWriteInputNanosPerMillion]
+  const output = [rates.outputNanosPerMillion, rates.reasoningOutputNanosPerMillion]
+  return dearestSplit(input, inputTokens) + dearestSplit(output, outputTokens)
 }
 
 /**
- * quantity × rate / 10^6, rounded half up. Exact: products past 2^53 go through BigInt, which is rare (a million tokens
- * at 9 units of currency each).
+ * A bound of what tokens cost however they are split over parts with these rates: all at the dearest one, and half a
+ * nano-unit for each part that may be rounded up. Parts at a whole number of nano-units a token never are.
  */
-function perMillion(quantity: number, rateNanos: number): number {
+function dearestSplit(rates: readonly number[], quantity: number): number {
+  const rounded = rates.filter((rate) => rate % million !== 0).length
+  return perMillion(quantity, Math.max(...rates), half * Math.min(rounded, quantity))
+}
+
+const million = 1_000_000
+const half = million / 2
+
+/**
+ * (quantity × rate + extra) / 10^6, rounded down. Exact: products past 2^53 go through BigInt, which is rare (a million
+ * tokens at 9 units of currency each).
+ */
+function perMillion(quantity: number, rateNanos: number, extra: number): number {
   const product = quantity * rateNanos
-  if (product <= Number.MAX_SAFE_INTEGER - 500_000) return Math.floor((product + 500_000) / 1_000_000)
-  return Number((BigInt(quantity) * BigInt(rateNanos) + 500_000n) / 1_000_000n)
+  if (product <= Number.MAX_SAFE_INTEGER - extra) return Math.floor((product + extra) / million)
+  return Number((BigInt(quantity) * BigInt(rateNanos) + BigInt(extra)) / BigInt(million))
 }

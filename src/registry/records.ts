@@ -20,7 +20,7 @@ export interface ServiceRecord {
   readonly endpoints: readonly EndpointRecord[]
   /** In force when the snapshot was made; undefined means unpriced. {@link priceAt} is exact for any instant. */
   readonly price: PriceRecord | undefined
-  /** All versions, newest `effectiveFromMs` first, future ones included. */
+  /** All versions, newest `effectiveFromMs` first and of one instant the later version first, future ones included. */
   readonly prices: readonly PriceRecord[]
   /** Output tokens to reserve for a call that names no maximum; at least 1. */
   readonly defaultMaxOutputTokens: number
@@ -49,16 +49,26 @@ export interface PriceRecord {
 }
 
 export type PriceModel =
-  | {
-      readonly kind: 'per_token'
-      /** All in nano-units per million tokens; parts without a rate of their own hold the rate that applies. */
-      readonly inputNanosPerMillion: number
-      readonly outputNanosPerMillion: number
-      readonly cachedInputNanosPerMillion: number
-      readonly cacheWriteInputNanosPerMillion: number
-      readonly reasoningOutputNanosPerMillion: number
-    }
+  /** The own rates hold for calls whose input reaches no tier. */
+  | (TokenRates & { readonly kind: 'per_token' /** Ascending sizes. */; readonly tiers: readonly PriceTier[] })
   | { readonly kind: 'per_request' /** Nano-units per answered request. */; readonly requestNanos: number }
+  /** Calls cost nothing: they are paid beforehand. */
+  | { readonly kind: 'subscription' }
+
+/** Nano-units per million tokens of each part; parts without a rate of their own hold the rate that applies. */
+export interface TokenRates {
+  readonly inputNanosPerMillion: number
+  readonly outputNanosPerMillion: number
+  readonly cachedInputNanosPerMillion: number
+  readonly cacheWriteInputNanosPerMillion: number
+  readonly reasoningOutputNanosPerMillion: number
+}
+
+/** Rates of calls from an input size on. */
+export interface PriceTier extends TokenRates {
+  /** Total input tokens, cached ones included; at least 1. */
+  readonly minInputTokens: number
+}
 
 export type Tier = 'basic' | 'premium' | 'enterprise'
 

@@ -1,10 +1,14 @@
+import { timestampMs } from '@bufbuild/protobuf/wkt'
 import type { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { UnaryService } from '../call.ts'
+import type { TollgateError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { alreadyExists, storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { serviceNotFound } from './not-found.ts'
+import { invalid, missing, priceModel, pricingMessage } from './price-message.ts'
+import { type AddedPrice, addPrice } from './price-store.ts'
 import type { ServiceRecord } from './records.ts'
 import { insertService } from './registry-store.ts'
 import { newServiceRecord, serviceMessage } from './service-message.ts'
@@ -34,14 +38,7 @@ export function createRegistryService(options: RegistryServiceOptions): UnarySer
     },
 
     async getService({ id }) {
-      let service = findService(snapshots.current(), id)
-      if (service === undefined) {
-        // It may have been registered with another replica a moment ago.
-        await snapshots.refresh()
-        service = findService(snapshots.current(), id)
-      }
-      if (service === undefined) throw serviceNotFound(id)
-      return serviceMessage(service, now())
+      return serviceMessage(await serviceOf(id), now())
     },
 
     async listServices(request) {
@@ -56,5 +53,43 @@ export function createRegistryService(options: RegistryServiceOptions): UnarySer
       const page = pageOf(found, size, (service) => [service.id])
       return { services: page.rows.map((row) => serviceMessage(row, now())), nextPageToken: page.nextPageToken }
     },
+
+    async createPrice({ serviceId, price }) {
+      if (price === undefined) throw missing('price')
+      const { currency, effectiveTime } = price
+      const wanted = { currency, model: priceModel(price.model, 'price') }
+      const fromMs = effectiveTime && timestampMs(effectiveTime)
+      const added: AddedPrice = isUuid(serviceId)
+        ? await storing(() => addPrice(sql, serviceId, wanted, fromMs))
+        : { outcome: 'service_not_found' }
+      if (added.outcome === 'service_not_found') throw serviceNotFound(serviceId)
+      if (added.outcome === 'in_the_past') throw inThePast(added.byMs)
+      await snapshots.refresh()
+      return pricingMessage(added.price)
+    },
+
+    async listPrices(request) {
+      const { prices } = await serviceOf(request.serviceId)
+      const isVersion = (part: string): boolean => prices.some(({ version }) => version === part)
+      const [after] = parsePageToken(request.pageToken, 1, isVersion) ?? []
+      const rest = prices.slice(1 + prices.findIndex(({ version }) => version === after))
+      const page = pageOf(rest, pageSizeOf(request.pageSize), ({ version }) => [version])
+      return { prices: page.rows.map(pricingMessage), nextPageToken: page.nextPageToken }
+    },
   }
+
+  async function serviceOf(idOrName: string): Promise<ServiceRecord> {
+    const known = findService(snapshots.current(), idOrName)
+    if (known !== undefined) return known
+    // It may have been registered with another replica a moment ago.
+    await snapshots.refresh()
+    const service = findService(snapshots.current(), idOrName)
+    if (service === undefined) throw serviceNotFound(idOrName)
+    return service
+  }
+}
+
+function inThePast(byMs: number): TollgateError {
+  const description = `is ${byMs} ms before now by the database's clock: a price cannot be in force in the past`
+  return invalid('price.effective_time', description, 'not_past')
 }

@@ -1,22 +1,18 @@
 import type { LimitRule } from '../limits/limit-rule.ts'
 import { selectLimitRules } from '../limits/limit-store.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
+import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-store.ts'
 import type {
   ConsumerRecord,
   ConsumerStatus,
   EndpointRecord,
   LimitOverrides,
-  PriceModel,
-  PriceRecord,
   ServiceRecord,
   ServiceStatus,
   Tier,
 } from './records.ts'
 
-/**
- * Statements on the catalog: services, endpoints, prices, the consumers and limit rules as snapshots hold them,
- * control_version.
- */
+/** Statements on the catalog: services, endpoints, consumers as snapshots hold them, control_version. */
 
 export interface ControlVersion {
   /** Moves with every change of the control plane. */
@@ -45,10 +41,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
     const versions = await selectControlVersion(tx)
     const services = await tx<ServiceRow[]>`select * from services order by id`
     const endpoints = Map.groupBy(await tx<EndpointRow[]>`select * from endpoints order by position`, serviceOf)
-    const prices = Map.groupBy(
-      await tx<PriceRow[]>`select * from prices order by effective_from desc, ordinal desc`,
-      serviceOf,
-    )
+    const prices = Map.groupBy(await selectPrices(tx), serviceOf)
     const consumers = await tx<ConsumerRow[]>`
       select id, organization_id, name, tier, status, granted_services, overrides from consumers order by id`
     return {
@@ -81,27 +74,6 @@ export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'pric
   })
 }
 
-async function insertPrice(tx: Transaction, serviceId: string, price: PriceRecord): Promise<void> {
-  const { version, currency, model } = price
-  const row = {
-    service_id: serviceId,
-    version,
-    currency,
-    effective_from: new Date(price.effectiveFromMs),
-    kind: model.kind,
-    ...(model.kind === 'per_request'
-      ? { request_nanos: model.requestNanos }
-      : {
-          input_nanos_per_million: model.inputNanosPerMillion,
-          output_nanos_per_million: model.outputNanosPerMillion,
-          cached_input_nanos_per_million: model.cachedInputNanosPerMillion,
-          cache_write_input_nanos_per_million: model.cacheWriteInputNanosPerMillion,
-          reasoning_output_nanos_per_million: model.reasoningOutputNanosPerMillion,
-        }),
-  }
-  await tx`insert into prices ${tx(row)}`
-}
-
 interface ServiceRow {
   readonly id: string
   readonly name: string
@@ -119,20 +91,6 @@ interface EndpointRow {
   readonly protocol: 'openai'
   readonly credential_ref: string
   readonly timeout_ms: number | null
-}
-
-interface PriceRow {
-  readonly service_id: string
-  readonly version: string
-  readonly effective_from: Date
-  readonly currency: string
-  readonly kind: PriceModel['kind']
-  readonly input_nanos_per_million: number | null
-  readonly output_nanos_per_million: number | null
-  readonly cached_input_nanos_per_million: number | null
-  readonly cache_write_input_nanos_per_million: number | null
-  readonly reasoning_output_nanos_per_million: number | null
-  readonly request_nanos: number | null
 }
 
 interface ConsumerRow {
@@ -171,26 +129,6 @@ function endpointRecord(row: EndpointRow): EndpointRecord {
     protocol: row.protocol,
     credentialRef: row.credential_ref,
     timeoutMs: row.timeout_ms ?? undefined,
-  }
-}
-
-function priceRecord(row: PriceRow): PriceRecord {
-  const { version, currency } = row
-  return { version, currency, effectiveFromMs: row.effective_from.getTime(), model: priceModel(row) }
-}
-
-/** The table's check makes sure that the rates of the kind are there. */
-function priceModel(row: PriceRow): PriceModel {
-  if (row.kind === 'per_request') return { kind: 'per_request', requestNanos: row.request_nanos ?? 0 }
-  const input = row.input_nanos_per_million ?? 0
-  const output = row.output_nanos_per_million ?? 0
-  return {
-    kind: 'per_token',
-    inputNanosPerMillion: input,
-    outputNanosPerMillion: output,
-    cachedInputNanosPerMillion: row.cached_input_nanos_per_million ?? input,
-    cacheWriteInputNanosPerMillion: row.cache_write_input_nanos_per_million ?? input,
-    reasoningOutputNanosPerMillion: row.reasoning_output_nanos_per_million ?? output,
   }
 }
 

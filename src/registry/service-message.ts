@@ -4,16 +4,14 @@ import {
   Endpoint_Protocol,
   type EndpointSchema,
   type Pricing,
-  type PricingSchema,
   type Service,
   type ServiceSchema,
   ServiceStatus,
 } from '../../gen/marketplace/v1/registry_pb.ts'
-import { TollgateError } from '../errors.ts'
+import { missing, priceModel, pricingMessage } from './price-message.ts'
 import {
   type EndpointRecord,
   fallbackMaxOutputTokens,
-  type PriceModel,
   type PriceRecord,
   priceAt,
   type ServiceRecord,
@@ -26,7 +24,7 @@ import {
  */
 export function newServiceRecord(service: Service | undefined, newId: () => string, nowMs: number): ServiceRecord {
   if (service === undefined) throw missing('service')
-  const price = service.pricing === undefined ? undefined : firstPrice(service.pricing)
+  const price = service.pricing && firstPrice(service.pricing)
   return {
     id: newId(),
     name: service.name,
@@ -83,22 +81,7 @@ const statusValues: Readonly<Record<ServiceStatusName, ServiceStatus>> = {
 }
 
 function firstPrice({ currency, model }: Pricing): PriceRecord {
-  return { version: 'v1', currency, effectiveFromMs: 0, model: priceModel(model) }
-}
-
-function priceModel(model: Pricing['model']): PriceModel {
-  if (model.case === 'perRequest') return { kind: 'per_request', requestNanos: Number(model.value.requestNanos) }
-  if (model.case !== 'perToken') throw missing('service.pricing.model')
-  const input = model.value.inputNanosPerMillion
-  const output = model.value.outputNanosPerMillion
-  return {
-    kind: 'per_token',
-    inputNanosPerMillion: Number(input),
-    outputNanosPerMillion: Number(output),
-    cachedInputNanosPerMillion: Number(model.value.cachedInputNanosPerMillion ?? input),
-    cacheWriteInputNanosPerMillion: Number(model.value.cacheWriteInputNanosPerMillion ?? input),
-    reasoningOutputNanosPerMillion: Number(model.value.reasoningOutputNanosPerMillion ?? output),
-  }
+  return { version: 'v1', currency, effectiveFromMs: 0, model: priceModel(model, 'service.pricing') }
 }
 
 function endpointMessage(endpoint: EndpointRecord): MessageInitShape<typeof EndpointSchema> {
@@ -109,24 +92,4 @@ function endpointMessage(endpoint: EndpointRecord): MessageInitShape<typeof Endp
     credentialRef: endpoint.credentialRef,
     ...(endpoint.timeoutMs !== undefined && { timeout: durationFromMs(endpoint.timeoutMs) }),
   }
-}
-
-function pricingMessage({ currency, version, model }: PriceRecord): MessageInitShape<typeof PricingSchema> {
-  if (model.kind === 'per_request') {
-    return { currency, version, model: { case: 'perRequest', value: { requestNanos: BigInt(model.requestNanos) } } }
-  }
-  const value = {
-    inputNanosPerMillion: BigInt(model.inputNanosPerMillion),
-    outputNanosPerMillion: BigInt(model.outputNanosPerMillion),
-    cachedInputNanosPerMillion: BigInt(model.cachedInputNanosPerMillion),
-    cacheWriteInputNanosPerMillion: BigInt(model.cacheWriteInputNanosPerMillion),
-    reasoningOutputNanosPerMillion: BigInt(model.reasoningOutputNanosPerMillion),
-  }
-  return { currency, version, model: { case: 'perToken', value } }
-}
-
-function missing(field: string): TollgateError {
-  return new TollgateError('INVALID_ARGUMENT', `${field} is required.`, {
-    fields: [{ field, description: 'is required', rule: 'required' }],
-  })
 }

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/registry.proto.
  */
 export const file_marketplace_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEi4QMKB1NlcnZpY2USCgoCaWQYASABKAkSOQoEbmFtZRgCIAEoCUIrukgociYYgAEyIV5bYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/JBJyCgd2ZXJzaW9uGAMgASgJQmG6SF5yXBgyMlheKDB8WzEtOV1bMC05XSopXC4oMHxbMS05XVswLTldKilcLigwfFsxLTldWzAtOV0qKSgtWzAtOUEtWmEtei4tXSspPyhcK1swLTlBLVphLXouLV0rKT8kEh0KC2Rlc2NyaXB0aW9uGAQgASgJQgi6SAVyAxiAIBI3CgllbmRwb2ludHMYBSADKAsyGC5tYXJrZXRwbGFjZS52MS5FbmRwb2ludEIKukgHkgEECAEQIBIoCgdwcmljaW5nGAYgASgLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxI3CgZzdGF0dXMYByABKA4yHS5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlU3RhdHVzQgi6SAWCAQIQARIvChlkZWZhdWx0X21heF9vdXRwdXRfdG9rZW5zGAggASgDQgy6SAkiBxiAreIEKAASLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItICCghFbmRwb2ludBIKCgJpZBgBIAEoCRI3CgN1cmwYAiABKAlCKrpIJ3IlGIAQMh1eaHR0cHM/Oi8vW14vPyNAXSsoWy8/I10uKik/JIgBARI9Cghwcm90b2NvbBgDIAEoDjIhLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50LlByb3RvY29sQgi6SAWCAQIQARJMCg5jcmVkZW50aWFsX3JlZhgEIAEoCUI0ukgxci8YgAQyKl4kfF5lbnY6W0EtWmEtel9dW0EtWmEtejAtOV9dKiR8XmZpbGU6Ly4rJBI5Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAIjkKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEwoPUFJPVE9DT0xfT1BFTkFJEAEilwUKB1ByaWNpbmcSIwoIY3VycmVuY3kYASABKAlCEbpIDnIMMgpeW0EtWl17M30kEjUKCXBlcl90b2tlbhgCIAEoCzIgLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyVG9rZW5IABI5CgtwZXJfcmVxdWVzdBgDIAEoCzIiLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyUmVxdWVzdEgAEg8KB3ZlcnNpb24YBCABKAkapAMKCFBlclRva2VuEjAKF2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAEgASgDQg+6SAwiChiAwMrzhKMCKAASMQoYb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAIgASgDQg+6SAwiChiAwMrzhKMCKAASPAoeY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAMgASgDQg+6SAwiChiAwMrzhKMCKABIAIgBARJBCiNjYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgEIAEoA0IPukgMIgoYgMDK84SjAigASAGIAQESQAoicmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgFIAEoA0IPukgMIgoYgMDK84SjAigASAKIAQFCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24aNAoKUGVyUmVxdWVzdBImCg1yZXF1ZXN0X25hbm9zGAEgASgDQg+6SAwiChiAwMrzhKMCKABCBwoFbW9kZWwiSgoWUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBIwCgdzZXJ2aWNlGAEgASgLMhcubWFya2V0cGxhY2UudjEuU2VydmljZUIGukgDyAEBIisKEUdldFNlcnZpY2VSZXF1ZXN0EhYKAmlkGAEgASgJQgq6SAdyBRABGIABIlIKE0xpc3RTZXJ2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIloKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEikKCHNlcnZpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqyAEKDVNlcnZpY2VTdGF0dXMSHgoaU0VSVklDRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIjCh9TRVJWSUNFX1NUQVRVU19QRU5ESU5HX0FQUFJPVkFMEAESGQoVU0VSVklDRV9TVEFUVVNfQUNUSVZFEAISHQoZU0VSVklDRV9TVEFUVVNfREVQUkVDQVRFRBADEhwKGFNFUlZJQ0VfU1RBVFVTX1NVU1BFTkRFRBAEEhoKFlNFUlZJQ0VfU1RBVFVTX1JFVElSRUQQBTKVAwoIUmVnaXN0cnkShQEKD1JlZ2lzdGVyU2VydmljZRImLm1hcmtldHBsYWNlLnYxLlJlZ2lzdGVyU2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIjHS5xgQCg5zZXJ2aWNlcy53cml0ZYLT5JMCFzoHc2VydmljZSIML3YxL3NlcnZpY2VzEnkKCkdldFNlcnZpY2USIS5tYXJrZXRwbGFjZS52MS5HZXRTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiL5ACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAhMSES92MS9zZXJ2aWNlcy97aWR9EoUBCgxMaXN0U2VydmljZXMSIy5tYXJrZXRwbGFjZS52MS5MaXN0U2VydmljZXNSZXF1ZXN0GiQubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VzUmVzcG9uc2UiKpACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAg4SDC92MS9zZXJ2aWNlc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEi4QMKB1NlcnZpY2USCgoCaWQYASABKAkSOQoEbmFtZRgCIAEoCUIrukgociYYgAEyIV5bYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/JBJyCgd2ZXJzaW9uGAMgASgJQmG6SF5yXBgyMlheKDB8WzEtOV1bMC05XSopXC4oMHxbMS05XVswLTldKilcLigwfFsxLTldWzAtOV0qKSgtWzAtOUEtWmEtei4tXSspPyhcK1swLTlBLVphLXouLV0rKT8kEh0KC2Rlc2NyaXB0aW9uGAQgASgJQgi6SAVyAxiAIBI3CgllbmRwb2ludHMYBSADKAsyGC5tYXJrZXRwbGFjZS52MS5FbmRwb2ludEIKukgHkgEECAEQIBIoCgdwcmljaW5nGAYgASgLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxI3CgZzdGF0dXMYByABKA4yHS5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlU3RhdHVzQgi6SAWCAQIQARIvChlkZWZhdWx0X21heF9vdXRwdXRfdG9rZW5zGAggASgDQgy6SAkiBxiAreIEKAASLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItICCghFbmRwb2ludBIKCgJpZBgBIAEoCRI3CgN1cmwYAiABKAlCKrpIJ3IlGIAQMh1eaHR0cHM/Oi8vW14vPyNAXSsoWy8/I10uKik/JIgBARI9Cghwcm90b2NvbBgDIAEoDjIhLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50LlByb3RvY29sQgi6SAWCAQIQARJMCg5jcmVkZW50aWFsX3JlZhgEIAEoCUI0ukgxci8YgAQyKl4kfF5lbnY6W0EtWmEtel9dW0EtWmEtejAtOV9dKiR8XmZpbGU6Ly4rJBI5Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAIjkKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEwoPUFJPVE9DT0xfT1BFTkFJEAEiqwoKB1ByaWNpbmcSIwoIY3VycmVuY3kYASABKAlCEbpIDnIMMgpeW0EtWl17M30kEjUKCXBlcl90b2tlbhgCIAEoCzIgLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyVG9rZW5IABI5CgtwZXJfcmVxdWVzdBgDIAEoCzIiLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyUmVxdWVzdEgAEjwKDHN1YnNjcmlwdGlvbhgGIAEoCzIkLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuU3Vic2NyaXB0aW9uSAASDwoHdmVyc2lvbhgEIAEoCRJCCg5lZmZlY3RpdmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDrpIC7IBCBoGCICY+4p5GtsDCghQZXJUb2tlbhIwChdpbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgBIAEoA0IPukgMIgoYgMDK84SjAigAEjEKGG91dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgCIAEoA0IPukgMIgoYgMDK84SjAigAEjwKHmNhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgDIAEoA0IPukgMIgoYgMDK84SjAigASACIAQESQQojY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgBiAEBEkAKInJlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24YBSABKANCD7pIDCIKGIDAyvOEowIoAEgCiAEBEjUKBXRpZXJzGAYgAygLMhwubWFya2V0cGxhY2UudjEuUHJpY2luZy5UaWVyQgi6SAWSAQIQEEIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhrIAwoEVGllchImChBtaW5faW5wdXRfdG9rZW5zGAEgASgDQgy6SAkiBxiAwtcvKAESMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAYgASgDQg+6SAwiChiAwMrzhKMCKABIAogBAUIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbho0CgpQZXJSZXF1ZXN0EiYKDXJlcXVlc3RfbmFub3MYASABKANCD7pIDCIKGIDAyvOEowIoABoOCgxTdWJzY3JpcHRpb25CBwoFbW9kZWwiSgoWUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBIwCgdzZXJ2aWNlGAEgASgLMhcubWFya2V0cGxhY2UudjEuU2VydmljZUIGukgDyAEBIisKEUdldFNlcnZpY2VSZXF1ZXN0EhYKAmlkGAEgASgJQgq6SAdyBRABGIABIlIKE0xpc3RTZXJ2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIloKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEikKCHNlcnZpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoSQ3JlYXRlUHJpY2VSZXF1ZXN0Eh0KCnNlcnZpY2VfaWQYASABKAlCCbpIBnIEEAEYQBIuCgVwcmljZRgCIAEoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmdCBrpIA8gBASJwChFMaXN0UHJpY2VzUmVxdWVzdBIeCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAAiJWChJMaXN0UHJpY2VzUmVzcG9uc2USJwoGcHJpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqyAEKDVNlcnZpY2VTdGF0dXMSHgoaU0VSVklDRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIjCh9TRVJWSUNFX1NUQVRVU19QRU5ESU5HX0FQUFJPVkFMEAESGQoVU0VSVklDRV9TVEFUVVNfQUNUSVZFEAISHQoZU0VSVklDRV9TVEFUVVNfREVQUkVDQVRFRBADEhwKGFNFUlZJQ0VfU1RBVFVTX1NVU1BFTkRFRBAEEhoKFlNFUlZJQ0VfU1RBVFVTX1JFVElSRUQQBTK7BQoIUmVnaXN0cnkShQEKD1JlZ2lzdGVyU2VydmljZRImLm1hcmtldHBsYWNlLnYxLlJlZ2lzdGVyU2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIjHS5xgQCg5zZXJ2aWNlcy53cml0ZYLT5JMCFzoHc2VydmljZSIML3YxL3NlcnZpY2VzEnkKCkdldFNlcnZpY2USIS5tYXJrZXRwbGFjZS52MS5HZXRTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiL5ACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAhMSES92MS9zZXJ2aWNlcy97aWR9EoUBCgxMaXN0U2VydmljZXMSIy5tYXJrZXRwbGFjZS52MS5MaXN0U2VydmljZXNSZXF1ZXN0GiQubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VzUmVzcG9uc2UiKpACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAg4SDC92MS9zZXJ2aWNlcxKNAQoLQ3JlYXRlUHJpY2USIi5tYXJrZXRwbGFjZS52MS5DcmVhdGVQcmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5QcmljaW5nIkHS5xgOCgxwcmljZXMud3JpdGWC0+STAik6BXByaWNlIiAvdjEvc2VydmljZXMve3NlcnZpY2VfaWR9L3ByaWNlcxKTAQoKTGlzdFByaWNlcxIhLm1hcmtldHBsYWNlLnYxLkxpc3RQcmljZXNSZXF1ZXN0GiIubWFya2V0cGxhY2UudjEuTGlzdFByaWNlc1Jlc3BvbnNlIj6QAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwIiEiAvdjEvc2VydmljZXMve3NlcnZpY2VfaWR9L3ByaWNlc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
 
 /**
  * Service is one version of a published LLM service.
@@ -213,6 +213,14 @@ export type Pricing = Message<"marketplace.v1.Pricing"> & {
      */
     value: Pricing_PerRequest;
     case: "perRequest";
+  } | {
+    /**
+     * Nothing by call: paid beforehand.
+     *
+     * @generated from field: marketplace.v1.Pricing.Subscription subscription = 6;
+     */
+    value: Pricing_Subscription;
+    case: "subscription";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -221,6 +229,14 @@ export type Pricing = Message<"marketplace.v1.Pricing"> & {
    * @generated from field: string version = 4;
    */
   version: string;
+
+  /**
+   * From when calls are charged by it, in whole milliseconds. Unset means now, by the registry's database. The epoch for
+   * a price that its service was registered with.
+   *
+   * @generated from field: google.protobuf.Timestamp effective_time = 5;
+   */
+  effectiveTime?: Timestamp | undefined;
 };
 
 /**
@@ -270,6 +286,14 @@ export type Pricing_PerToken = Message<"marketplace.v1.Pricing.PerToken"> & {
    * @generated from field: optional int64 reasoning_output_nanos_per_million = 5;
    */
   reasoningOutputNanosPerMillion?: bigint | undefined;
+
+  /**
+   * Rates of calls with more input, by ascending size. A call is charged by the last tier whose size its input
+   * reaches, in all its parts; by the rates above when it reaches none.
+   *
+   * @generated from field: repeated marketplace.v1.Pricing.Tier tiers = 6;
+   */
+  tiers: Pricing_Tier[];
 };
 
 /**
@@ -278,6 +302,62 @@ export type Pricing_PerToken = Message<"marketplace.v1.Pricing.PerToken"> & {
  */
 export const Pricing_PerTokenSchema: GenMessage<Pricing_PerToken> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_registry, 2, 0);
+
+/**
+ * Tier holds the rates of calls whose input has some size, in nano-units per million tokens.
+ *
+ * @generated from message marketplace.v1.Pricing.Tier
+ */
+export type Pricing_Tier = Message<"marketplace.v1.Pricing.Tier"> & {
+  /**
+   * Least input tokens of a call, cached ones included.
+   *
+   * @generated from field: int64 min_input_tokens = 1;
+   */
+  minInputTokens: bigint;
+
+  /**
+   * Uncached input.
+   *
+   * @generated from field: int64 input_nanos_per_million = 2;
+   */
+  inputNanosPerMillion: bigint;
+
+  /**
+   * Output without reasoning.
+   *
+   * @generated from field: int64 output_nanos_per_million = 3;
+   */
+  outputNanosPerMillion: bigint;
+
+  /**
+   * Input read from the cache; unset means this tier's input rate.
+   *
+   * @generated from field: optional int64 cached_input_nanos_per_million = 4;
+   */
+  cachedInputNanosPerMillion?: bigint | undefined;
+
+  /**
+   * Input written to the cache; unset means this tier's input rate.
+   *
+   * @generated from field: optional int64 cache_write_input_nanos_per_million = 5;
+   */
+  cacheWriteInputNanosPerMillion?: bigint | undefined;
+
+  /**
+   * Reasoning; unset means this tier's output rate.
+   *
+   * @generated from field: optional int64 reasoning_output_nanos_per_million = 6;
+   */
+  reasoningOutputNanosPerMillion?: bigint | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.Pricing.Tier.
+ * Use `create(Pricing_TierSchema)` to create a new message.
+ */
+export const Pricing_TierSchema: GenMessage<Pricing_Tier> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 2, 1);
 
 /**
  * PerRequest charges each answered request.
@@ -298,10 +378,26 @@ export type Pricing_PerRequest = Message<"marketplace.v1.Pricing.PerRequest"> & 
  * Use `create(Pricing_PerRequestSchema)` to create a new message.
  */
 export const Pricing_PerRequestSchema: GenMessage<Pricing_PerRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 2, 1);
+  messageDesc(file_marketplace_v1_registry, 2, 2);
 
 /**
- * RegisterServiceRequest carries the service to add; ids, price version and times in it are ignored.
+ * Subscription charges nothing for a call. Its records name the price all the same.
+ *
+ * @generated from message marketplace.v1.Pricing.Subscription
+ */
+export type Pricing_Subscription = Message<"marketplace.v1.Pricing.Subscription"> & {
+};
+
+/**
+ * Describes the message marketplace.v1.Pricing.Subscription.
+ * Use `create(Pricing_SubscriptionSchema)` to create a new message.
+ */
+export const Pricing_SubscriptionSchema: GenMessage<Pricing_Subscription> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 2, 3);
+
+/**
+ * RegisterServiceRequest carries the service to add; ids, price version and times in it are ignored. Its price is in
+ * force since ever.
  *
  * @generated from message marketplace.v1.RegisterServiceRequest
  */
@@ -397,6 +493,97 @@ export type ListServicesResponse = Message<"marketplace.v1.ListServicesResponse"
  */
 export const ListServicesResponseSchema: GenMessage<ListServicesResponse> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_registry, 6);
+
+/**
+ * CreatePriceRequest carries the price to add; its version is ignored.
+ *
+ * @generated from message marketplace.v1.CreatePriceRequest
+ */
+export type CreatePriceRequest = Message<"marketplace.v1.CreatePriceRequest"> & {
+  /**
+   * Id of the service.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * The price.
+   *
+   * @generated from field: marketplace.v1.Pricing price = 2;
+   */
+  price?: Pricing | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.CreatePriceRequest.
+ * Use `create(CreatePriceRequestSchema)` to create a new message.
+ */
+export const CreatePriceRequestSchema: GenMessage<CreatePriceRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 7);
+
+/**
+ * ListPricesRequest asks for a page of a service's prices.
+ *
+ * @generated from message marketplace.v1.ListPricesRequest
+ */
+export type ListPricesRequest = Message<"marketplace.v1.ListPricesRequest"> & {
+  /**
+   * Id or name of the service.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * At most this many; 0 means 50, the ceiling is 1000.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ListPricesRequest.
+ * Use `create(ListPricesRequestSchema)` to create a new message.
+ */
+export const ListPricesRequestSchema: GenMessage<ListPricesRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 8);
+
+/**
+ * ListPricesResponse is a page of prices.
+ *
+ * @generated from message marketplace.v1.ListPricesResponse
+ */
+export type ListPricesResponse = Message<"marketplace.v1.ListPricesResponse"> & {
+  /**
+   * The prices.
+   *
+   * @generated from field: repeated marketplace.v1.Pricing prices = 1;
+   */
+  prices: Pricing[];
+
+  /**
+   * Token of the next page; empty on the last one.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ListPricesResponse.
+ * Use `create(ListPricesResponseSchema)` to create a new message.
+ */
+export const ListPricesResponseSchema: GenMessage<ListPricesResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 9);
 
 /**
  * ServiceStatus is the lifecycle state of a service version.
@@ -496,6 +683,28 @@ export const Registry: GenService<{
     methodKind: "unary";
     input: typeof ListServicesRequestSchema;
     output: typeof ListServicesResponseSchema;
+  },
+  /**
+   * CreatePrice adds a version to a service's prices. No price comes into force before now, and none is ever changed:
+   * what was used stays at the price that it was charged at.
+   *
+   * @generated from rpc marketplace.v1.Registry.CreatePrice
+   */
+  createPrice: {
+    methodKind: "unary";
+    input: typeof CreatePriceRequestSchema;
+    output: typeof PricingSchema;
+  },
+  /**
+   * ListPrices returns a service's prices, the latest effective time first, those to come included; of one time, the
+   * later version first. The first one whose time has come is in force.
+   *
+   * @generated from rpc marketplace.v1.Registry.ListPrices
+   */
+  listPrices: {
+    methodKind: "unary";
+    input: typeof ListPricesRequestSchema;
+    output: typeof ListPricesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_marketplace_v1_registry, 0);
