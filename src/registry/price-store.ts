@@ -41,8 +41,8 @@ export async function insertPrice(tx: Transaction, serviceId: string, price: Pri
 export type AddedPrice =
   | { readonly outcome: 'added'; readonly price: PriceRecord }
   | { readonly outcome: 'service_not_found' }
-  /** It asks to be in force this long before now. */
-  | { readonly outcome: 'in_the_past'; readonly byMs: number }
+  /** It asks to be in force before now, which is this instant. */
+  | { readonly outcome: 'in_the_past'; readonly nowMs: number }
 
 /**
  * Adds the next version of a service's price, in force from `fromMs` on, or from now on. Now is the database's: a price
@@ -65,9 +65,9 @@ export async function addPrice(
         1 + greatest(count(*), coalesce(max(substring(version from '^v([0-9]{1,9})$')::int8), 0)) as number
       from prices where service_id = ${serviceId}`
     const nowMs = next.now.getTime()
-    const byMs = nowMs - (fromMs ?? nowMs)
-    if (byMs > graceMs) return { outcome: 'in_the_past', byMs }
-    const record = { ...price, version: `v${next.number}`, effectiveFromMs: Math.max(fromMs ?? nowMs, nowMs) }
+    const wantedMs = fromMs ?? nowMs
+    if (wantedMs < nowMs - graceMs) return { outcome: 'in_the_past', nowMs }
+    const record = { ...price, version: `v${next.number}`, effectiveFromMs: Math.max(wantedMs, nowMs) }
     return { outcome: 'added', price: await insertPrice(tx, serviceId, record) }
   })
 }

@@ -63,7 +63,7 @@ export function createRegistryService(options: RegistryServiceOptions): UnarySer
         ? await storing(() => addPrice(sql, serviceId, wanted, fromMs))
         : { outcome: 'service_not_found' }
       if (added.outcome === 'service_not_found') throw serviceNotFound(serviceId)
-      if (added.outcome === 'in_the_past') throw inThePast(added.byMs)
+      if (added.outcome === 'in_the_past') throw inThePast(added.nowMs)
       await snapshots.refresh()
       return pricingMessage(added.price)
     },
@@ -89,7 +89,7 @@ export function createRegistryService(options: RegistryServiceOptions): UnarySer
   }
 }
 
-function inThePast(byMs: number): TollgateError {
-  const description = `is ${byMs} ms before now by the database's clock: a price cannot be in force in the past`
+function inThePast(nowMs: number): TollgateError {
+  const description = `must not be before now, which is ${new Date(nowMs).toISOString()} by the database's clock`
   return invalid('price.effective_time', description, 'not_past')
 }
