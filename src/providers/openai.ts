@@ -7,6 +7,7 @@
  */
 import { TollgateError } from '../errors.ts'
 import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
+import { isObject, parseObject } from './json.ts'
 
 /** What a request says about the answer that it wants. */
 export interface RequestFacts {
@@ -100,21 +101,6 @@ function count(value: unknown, name: string): number {
 
 function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= maxTokens
-}
-
-const decoder = new TextDecoder('utf-8', { fatal: true })
-
-function parseObject(bytes: Uint8Array): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(decoder.decode(bytes))
-    return isObject(value) ? value : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function invalidPayload(description: string): TollgateError {

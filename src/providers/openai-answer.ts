@@ -1,0 +1,51 @@
+/** Reads whole answers of the OpenAI API: usage, model, finish reason. The body stays as it is. */
+import { estimatedUsage, openaiUsage } from './counts.ts'
+import { backendError, invalidAnswer, isErrorObject } from './failures.ts'
+import { asArray, asObject, asString, isObject, type JsonObject, parseObject } from './json.ts'
+import { readModel } from './openai-request.ts'
+import type { Answer, ReadRequest } from './provider.ts'
+
+/** The answer as a JSON object that is no error. Throws what {@link backendError} says, or BACKEND_ANSWER_INVALID. */
+export function parseAnswer(answer: Uint8Array): Record<string, unknown> {
+  if (answer.length === 0) throw invalidAnswer('is empty')
+  const body = parseObject(answer)
+  if (body === undefined) throw invalidAnswer('is not a JSON object')
+  if (isErrorObject(body)) throw backendError(body)
+  return body
+}
+
+export function readOpenaiAnswer(answer: Uint8Array, request: ReadRequest): Answer {
+  const body = parseAnswer(answer)
+  checkContent(request, body)
+  const usage = asObject(body.usage)
+  return {
+    tokens: usage === undefined ? estimatedUsage(request.payloadBytes, answer.length) : openaiUsage(usage),
+    usageSource: usage === undefined ? 'estimated' : 'provider',
+    model: readModel(body),
+    finishReason: request.kind === 'responses' ? responsesFinish(body) : finishOf(body),
+    body: answer,
+  }
+}
+
+/** An answer without anything in it is none. */
+function checkContent({ kind }: ReadRequest, body: JsonObject): void {
+  if (kind === 'embedding' && !Array.isArray(body.data)) throw invalidAnswer('has no embeddings')
+  if (kind !== 'chat' && kind !== 'completion') return
+  const choices = asArray(body.choices)
+  if (choices.length === 0 || !choices.every(isObject)) throw invalidAnswer('has no choices')
+}
+
+function finishOf(body: JsonObject): string {
+  return asString(asObject(asArray(body.choices)[0])?.finish_reason)
+}
+
+/**
+ * The finish reason of a response of the Responses API, in the words of chats; throws what {@link backendError} says of a
+ * failed one. (OpenAI API reference, Response: `status`, `incomplete_details`.)
+ */
+export function responsesFinish(response: JsonObject): string {
+  if (response.status === 'failed') throw backendError(response)
+  if (response.status === 'completed') return 'stop'
+  const reason = asString(asObject(response.incomplete_details)?.reason)
+  return reason === 'max_output_tokens' ? 'length' : reason || asString(response.status)
+}

@@ -1,0 +1,54 @@
+import { setMember } from './json-edit.ts'
+import { readOpenaiAnswer } from './openai-answer.ts'
+import { openaiBody, parseRequest, readOpenaiFacts } from './openai-request.ts'
+import { openaiStream } from './openai-stream.ts'
+import type { Provider, RequestKind } from './provider.ts'
+import { responsesStream } from './responses-stream.ts'
+import { createStreamReader } from './stream-reader.ts'
+import { type AuthForm, acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
+
+export interface OpenaiOptions {
+  readonly protocol: 'openai' | 'azure_openai'
+  readonly auth: AuthForm
+  /** False for a backend that refuses `stream_options`: its streams are billed by estimates. */
+  readonly asksForUsage: boolean
+}
+
+/** Paths of the operations below the base. */
+const operations: Readonly<Record<RequestKind, string | undefined>> = {
+  chat: '/chat/completions',
+  completion: '/completions',
+  embedding: '/embeddings',
+  responses: '/responses',
+  generic: undefined,
+}
+/** The longer first: one path is the end of another. */
+const paths = ['/chat/completions', '/completions', '/embeddings', '/responses']
+
+/**
+ * The OpenAI API and what is compatible with it (vLLM, llama.cpp, Ollama's `/v1`, Azure). Both dialects are the same, and
+ * everything passes as bytes.
+ */
+export function createOpenaiProvider(options: OpenaiOptions): Provider {
+  const root = options.protocol === 'azure_openai' ? '/openai/v1' : '/v1'
+  return {
+    protocol: options.protocol,
+    streams: true,
+    readRequest(request) {
+      const facts = readOpenaiFacts(request, parseRequest(request.payload))
+      return { ...facts, body: openaiBody(request.payload, facts, options.asksForUsage) }
+    },
+    prepare(request, target) {
+      const accept = request.mode === 'stream' ? acceptEvents : acceptJson
+      const isRenamed = target.model !== '' && target.model !== request.model
+      return {
+        url: operationUrl(target.url, operations[request.kind], paths, root),
+        headers: requestHeaders(options.auth, target, accept),
+        body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
+      }
+    },
+    readAnswer: readOpenaiAnswer,
+    openStream: (request) =>
+      createStreamReader(request, request.kind === 'responses' ? responsesStream() : openaiStream(request)),
+  }
+}
