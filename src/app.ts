@@ -180,7 +180,7 @@ async function construct(
     ...config.server,
     services: [
       register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, now })),
-      register(UsageService, createUsageService({ sql, now })),
+      register(UsageService, createUsageService({ sql, now, snapshots })),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(Registry, createRegistryService({ sql, newId, snapshots })),

@@ -31,6 +31,8 @@ export const reasons = {
   ORGANIZATION_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   KEY_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   LIMIT_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
+  USAGE_RECORD_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
+  USAGE_RECORD_REVERSED: { grpc: 9, http: 409, retryable: false },
   ALREADY_EXISTS: { grpc: 6, http: 409, retryable: false },
   RATE_LIMITED: { grpc: 8, http: 429, retryable: true },
   QUOTA_EXCEEDED: { grpc: 8, http: 402, retryable: false },

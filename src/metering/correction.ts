@@ -7,6 +7,7 @@
  * Both start when the record started, and so fall in its hour and its month. A rebooking may be corrected in turn; a
  * reversal may not.
  */
+import { createHash } from 'node:crypto'
 import type { UsageEvent } from './usage-event.ts'
 
 /**
@@ -42,4 +43,20 @@ export function correctionOf(original: UsageEvent, right: UsageEvent, newId: () 
     traceparent: '',
   }
   return [reversal, rebooking]
+}
+
+/**
+ * The ids of the only correction that a record can have, for {@link correctionOf}. They follow from the record's id, so
+ * that of two corrections that know nothing of each other the ledger takes one: both would take the record out of the
+ * sums. UUIDv8, https://www.rfc-editor.org/rfc/rfc9562#section-5.8.
+ */
+export function correctionIds(recordId: string): () => string {
+  let count = 0
+  return () => {
+    count += 1
+    const hash = createHash('sha256').update(`correction ${count} of ${recordId}`).digest()
+    hash.writeUInt8(0x80 | (hash.readUInt8(6) & 0x0f), 6)
+    hash.writeUInt8(0x80 | (hash.readUInt8(8) & 0x3f), 8)
+    return hash.toString('hex', 0, 16).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+  }
 }

@@ -7,7 +7,7 @@
  * - **quarantine**: events that the ledger cannot take, kept whole with the reason. They are not "seen": they may be
  *   delivered again once the reason is gone.
  */
-import { errorCode, type Sql } from '../storage/postgres.ts'
+import { errorCode, type Sql, type Transaction } from '../storage/postgres.ts'
 import { plainArray, textArray } from './array-literal.ts'
 import { homelessReason, quarantine } from './quarantine.ts'
 import type { UsageEvent } from './usage-event.ts'
@@ -30,7 +30,7 @@ export const emptyResult: BatchResult = { written: 0, duplicates: 0, quarantined
  * Writes a batch: seen, ledger, rollup and latency in one statement, so that all of it happened or none. May be repeated any
  * number of times, from several processes at once. Throws what the database throws, and has then written nothing.
  */
-export async function writeBatch(sql: Sql, events: readonly UsageEvent[]): Promise<BatchResult> {
+export async function writeBatch(sql: Sql | Transaction, events: readonly UsageEvent[]): Promise<BatchResult> {
   const { columns, rejected } = usageColumns(events)
   const outcome = columns.ids.length === 0 ? nothing : await insertNew(sql, columns, tracedIds(events))
   const homeless = new Set(outcome.homeless)
@@ -88,7 +88,7 @@ const nothing: Outcome = { written: 0, homeless: [], traced: [] }
  * "(x in (select …)) is true" is a hashed lookup to the planner. As a join it became a nested loop, because the planner
  * cannot know how many rows a CTE has, which took 106 of 130 ms for a batch of 1,000.
  */
-async function insertNew(sql: Sql, c: UsageColumns, traced: string[]): Promise<Outcome> {
+async function insertNew(sql: Sql | Transaction, c: UsageColumns, traced: string[]): Promise<Outcome> {
   const [outcome] = await sql<[Outcome]>`
     with partition as materialized (
       select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid

@@ -6,9 +6,13 @@ import {
   UsageSource as SourceNumber,
   type UsageSchema,
 } from '../../gen/marketplace/v1/consumption_pb.ts'
-import { CallStatus as StatusNumber, type UsageRecordSchema } from '../../gen/marketplace/v1/usage_pb.ts'
+import {
+  type CorrectedUsage,
+  CallStatus as StatusNumber,
+  type UsageRecordSchema,
+} from '../../gen/marketplace/v1/usage_pb.ts'
 import type { CallStatus, TokenParts, UsageEvent, UsageSource } from './usage-event.ts'
-import { totalInput, totalOutput, totalTokens } from './usage-event.ts'
+import { noTokens, totalInput, totalOutput, totalTokens } from './usage-event.ts'
 
 /** What a call costs, with the lines that add up to it when they are known. */
 export interface CostFigures {
@@ -35,6 +39,25 @@ export function usageMessage(tokens: TokenParts, source: UsageSource): MessageIn
     reasoningOutputTokens: BigInt(tokens.reasoningOutput),
     source: sources[source],
   }
+}
+
+/** Disjoint parts of totals that include them; without a message, no tokens. */
+export function correctedTokens(usage: CorrectedUsage | undefined): TokenParts {
+  if (usage === undefined) return noTokens
+  const [cachedInput, cacheWriteInput] = [Number(usage.cachedInputTokens), Number(usage.cacheWriteInputTokens)]
+  const reasoningOutput = Number(usage.reasoningOutputTokens)
+  return {
+    input: Number(usage.inputTokens) - cachedInput - cacheWriteInput,
+    cachedInput,
+    cacheWriteInput,
+    output: Number(usage.outputTokens) - reasoningOutput,
+    reasoningOutput,
+  }
+}
+
+/** Undefined for one that is not stated. */
+export function usageSourceOf(source: SourceNumber | undefined): UsageSource | undefined {
+  return usageSources.find((name) => sources[name] === source)
 }
 
 /** The price of a call; `amount` is derived from the exact nano-units, last. */
@@ -83,6 +106,8 @@ const sources: Readonly<Record<UsageSource, SourceNumber>> = {
   estimated: SourceNumber.ESTIMATED,
   none: SourceNumber.NONE,
 }
+
+const usageSources = ['provider', 'partial', 'estimated', 'none'] as const satisfies readonly UsageSource[]
 
 const statuses: Readonly<Record<CallStatus, StatusNumber>> = {
   succeeded: StatusNumber.SUCCEEDED,

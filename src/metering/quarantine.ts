@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { asEvent } from '../limits/event-codec.ts'
-import type { Sql } from '../storage/postgres.ts'
+import type { Sql, Transaction } from '../storage/postgres.ts'
 import { totalTokens } from './usage-event.ts'
 import { isCountable, type RejectedEvent } from './usage-rows.ts'
 
@@ -11,7 +11,7 @@ export const homelessReason = 'no partition holds its start'
  * Keeps events that the ledger cannot take, whole, with the reason and with what they add to quotas. Returns how many
  * are new there: the same event brought again changes nothing.
  */
-export async function quarantine(sql: Sql, rejected: readonly RejectedEvent[]): Promise<number> {
+export async function quarantine(sql: Sql | Transaction, rejected: readonly RejectedEvent[]): Promise<number> {
   if (rejected.length === 0) return 0
   // JSON escapes what Postgres cannot store as text (NUL, lone surrogates).
   const texts = rejected.map(({ event }) => JSON.stringify(event) ?? 'null')

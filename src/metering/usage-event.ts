@@ -27,10 +27,11 @@ export interface UsageEvent {
   readonly errorReason: string
   readonly tokens: TokenParts
   readonly usageSource: UsageSource
-  /** Exact price in nano-units; 0 with `priceVersion` empty means unpriced. */
+  /** Exact price in nano-units; 0 with `currency` empty means unpriced. */
   readonly costNanos: number
   /** ISO 4217; empty when unpriced. */
   readonly currency: string
+  /** Empty when unpriced, and in a rebooking whose cost no price led to. */
   readonly priceVersion: string
   /** Model that the backend says it used; empty when unknown. */
   readonly model: string

@@ -6,6 +6,7 @@ import { type PostgresServer, startPostgresServer } from '../../test/support/pos
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { TollgateError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
+import { emptySnapshot } from '../registry/snapshot.ts'
 import { writeBatch } from './ledger.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import { createUsageService } from './usage-service.ts'
@@ -36,7 +37,11 @@ beforeAll(async () => {
 afterAll(() => server?.stop(), timeout)
 
 function list(principal: Principal, fields: MessageInitShape<typeof ListUsageRecordsRequestSchema> = {}) {
-  const { listUsageRecords } = createUsageService({ sql: server.sql, now: Date.now })
+  const { listUsageRecords } = createUsageService({
+    sql: server.sql,
+    now: Date.now,
+    snapshots: { current: () => emptySnapshot },
+  })
   return invoke(UsageService.method.listUsageRecords, listUsageRecords, fields, principal)
 }
 

@@ -7,6 +7,7 @@ import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import type { Principal } from '../identity/principal.ts'
+import { emptySnapshot } from '../registry/snapshot.ts'
 import { latencyBucket, latencyError, latencyPercentiles } from './latency.ts'
 import { writeBatch } from './ledger.ts'
 import { ensurePartitions } from './month-partitions.ts'
@@ -148,7 +149,11 @@ test('sums go beyond what a double holds', { timeout }, async () => {
 })
 
 function ask(principal: Principal, fields: MessageInitShape<typeof GetUsageStatsRequestSchema> = {}) {
-  const { getUsageStats } = createUsageService({ sql: server.sql, now: () => now })
+  const { getUsageStats } = createUsageService({
+    sql: server.sql,
+    now: () => now,
+    snapshots: { current: () => emptySnapshot },
+  })
   return invoke(UsageService.method.getUsageStats, getUsageStats, { serviceId: 'service-a', ...fields }, principal)
 }
 

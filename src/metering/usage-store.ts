@@ -1,6 +1,6 @@
 import { isUuid } from '../ids.ts'
 import { pageOf, parsePageToken } from '../page-token.ts'
-import { asStorageError, type Sql } from '../storage/postgres.ts'
+import { asStorageError, type Sql, type Transaction } from '../storage/postgres.ts'
 import type { CallStatus, UsageEvent, UsageSource } from './usage-event.ts'
 
 export interface UsageQuery {
@@ -31,14 +31,7 @@ export async function listUsageRecords(sql: Sql, query: UsageQuery): Promise<Usa
   if (requestId !== '' && !isUuid(requestId)) return { events: [], nextPageToken: '' }
   // Index usage_records_consumer read backwards, or usage_records_request.
   const rows = await sql<UsageRow[]>`
-    select id, request_id as "requestId", organization_id as "organizationId", consumer_id as "consumerId",
-      service_id as "serviceId", endpoint_id as "endpointId", key_id as "keyId",
-      (extract(epoch from start_time) * 1000)::int8 as "startMs", requests, coalesce(corrects::text, '') as corrects,
-      duration_ms as "durationMs", status, error_reason as "errorReason", input_tokens as "input", cached_input_tokens as "cachedInput",
-      cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
-      reasoning_output_tokens as "reasoningOutput", usage_source as "usageSource", cost_nanos as "costNanos", currency,
-      price_version as "priceVersion", model, attempt, metadata
-    from usage_records
+    select ${recordColumns(sql)} from usage_records
     where consumer_id = ${query.consumerId}
       ${requestId === '' ? sql`` : sql`and request_id = ${requestId}`}
       ${startMs === undefined || id === undefined ? sql`` : sql`and (start_time, id) < (to_timestamp(${startMs}::int8 / 1000.0), ${id}::uuid)`}
@@ -79,7 +72,19 @@ export async function usedTokens(sql: Sql, query: UsedTokensQuery): Promise<numb
   return row.used
 }
 
-interface UsageRow {
+/** What a select of {@link UsageRow} lists. */
+export function recordColumns(sql: Sql | Transaction) {
+  return sql`id, request_id as "requestId", organization_id as "organizationId", consumer_id as "consumerId",
+    service_id as "serviceId", endpoint_id as "endpointId", key_id as "keyId",
+    (extract(epoch from start_time) * 1000)::int8 as "startMs", requests, coalesce(corrects::text, '') as corrects,
+    duration_ms as "durationMs", status, error_reason as "errorReason", input_tokens as "input",
+    cached_input_tokens as "cachedInput", cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
+    reasoning_output_tokens as "reasoningOutput", usage_source as "usageSource", cost_nanos as "costNanos", currency,
+    price_version as "priceVersion", model, attempt, metadata`
+}
+
+/** A row of usage_records, flat. */
+export interface UsageRow {
   readonly id: string
   readonly requestId: string
   readonly organizationId: string
@@ -107,7 +112,8 @@ interface UsageRow {
   readonly metadata: Record<string, string>
 }
 
-function toEvent(row: UsageRow): UsageEvent {
+/** The event that became a row; its traceparent is not kept and empty. */
+export function toEvent(row: UsageRow): UsageEvent {
   const { input, cachedInput, cacheWriteInput, output, reasoningOutput, ...rest } = row
   return { ...rest, tokens: { input, cachedInput, cacheWriteInput, output, reasoningOutput }, traceparent: '' }
 }

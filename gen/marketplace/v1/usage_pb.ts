@@ -8,7 +8,7 @@ import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/vali
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Cost, Usage } from "./consumption_pb.ts";
+import type { Cost, Usage, UsageSource } from "./consumption_pb.ts";
 import { file_marketplace_v1_consumption } from "./consumption_pb.ts";
 import { file_marketplace_v1_options } from "./options_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/usage.proto.
  */
 export const file_marketplace_v1_usage: GenFile = /*@__PURE__*/
-  fileDesc("ChptYXJrZXRwbGFjZS92MS91c2FnZS5wcm90bxIObWFya2V0cGxhY2UudjEilwQKC1VzYWdlUmVjb3JkEgoKAmlkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSEwoLY29uc3VtZXJfaWQYAyABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAQgASgJEhIKCnNlcnZpY2VfaWQYBSABKAkSEwoLZW5kcG9pbnRfaWQYBiABKAkSDgoGa2V5X2lkGAcgASgJEi4KCnN0YXJ0X3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2R1cmF0aW9uX21zGAkgASgDEioKBnN0YXR1cxgKIAEoDjIaLm1hcmtldHBsYWNlLnYxLkNhbGxTdGF0dXMSFAoMZXJyb3JfcmVhc29uGAsgASgJEiQKBXVzYWdlGAwgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgNIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSDQoFbW9kZWwYDiABKAkSDwoHYXR0ZW1wdBgPIAEoBRI7CghtZXRhZGF0YRgQIAMoCzIpLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkLk1ldGFkYXRhRW50cnkSEAoIY29ycmVjdHMYESABKAkSEAoIcmVxdWVzdHMYEiABKAUaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEBChdMaXN0VXNhZ2VSZWNvcmRzUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhhAEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAAiJnChhMaXN0VXNhZ2VSZWNvcmRzUmVzcG9uc2USMgoNdXNhZ2VfcmVjb3JkcxgBIAMoCzIbLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLMAQoUR2V0VXNhZ2VTdGF0c1JlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIYCgRkYXlzGAMgASgFQgq6SAcaBRjuAigAEi4KCnN0YXJ0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHBQoKVXNhZ2VTdGF0cxISCgpzZXJ2aWNlX2lkGAEgASgJEhMKC2NvbnN1bWVyX2lkGAIgASgJEjAKDHBlcmlvZF9zdGFydBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKcGVyaW9kX2VuZBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOdG90YWxfcmVxdWVzdHMYBSABKAMSGgoSc3VjY2VlZGVkX3JlcXVlc3RzGAYgASgDEhcKD2ZhaWxlZF9yZXF1ZXN0cxgHIAEoAxIaChJjYW5jZWxsZWRfcmVxdWVzdHMYCCABKAMSFAoMdG90YWxfdG9rZW5zGAkgASgDEhQKDGlucHV0X3Rva2VucxgKIAEoAxIVCg1vdXRwdXRfdG9rZW5zGAsgASgDEhsKE2NhY2hlZF9pbnB1dF90b2tlbnMYDCABKAMSIAoYY2FjaGVfd3JpdGVfaW5wdXRfdG9rZW5zGA0gASgDEh8KF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGA4gASgDEhcKCnRvdGFsX2Nvc3QYDyABKAFIAIgBARIrCgVjb3N0cxgQIAMoCzIcLm1hcmtldHBsYWNlLnYxLkN1cnJlbmN5Q29zdBIZChF1bnByaWNlZF9yZXF1ZXN0cxgRIAEoAxIWCg5hdmdfbGF0ZW5jeV9tcxgSIAEoARIWCg5sYXRlbmN5X21zX3A1MBgTIAEoARIWCg5sYXRlbmN5X21zX3A5NRgUIAEoARIWCg5sYXRlbmN5X21zX3A5ORgVIAEoARISCgplcnJvcl9yYXRlGBYgASgBQg0KC190b3RhbF9jb3N0IkYKDEN1cnJlbmN5Q29zdBIQCghjdXJyZW5jeRgBIAEoCRIOCgZhbW91bnQYAiABKAESFAoMYW1vdW50X25hbm9zGAMgASgDKrUBCgpDYWxsU3RhdHVzEhsKF0NBTExfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVQ0FMTF9TVEFUVVNfU1VDQ0VFREVEEAESFgoSQ0FMTF9TVEFUVVNfRkFJTEVEEAISIQodQ0FMTF9TVEFUVVNfREVBRExJTkVfRVhDRUVERUQQAxIZChVDQUxMX1NUQVRVU19DQU5DRUxMRUQQBBIZChVDQUxMX1NUQVRVU19BQkFORE9ORUQQBTKwAgoMVXNhZ2VTZXJ2aWNlEocBChBMaXN0VXNhZ2VSZWNvcmRzEicubWFya2V0cGxhY2UudjEuTGlzdFVzYWdlUmVjb3Jkc1JlcXVlc3QaKC5tYXJrZXRwbGFjZS52MS5MaXN0VXNhZ2VSZWNvcmRzUmVzcG9uc2UiIJACAdLnGBkKCnVzYWdlLnJlYWQSC2NvbnN1bWVyX2lkEpUBCg1HZXRVc2FnZVN0YXRzEiQubWFya2V0cGxhY2UudjEuR2V0VXNhZ2VTdGF0c1JlcXVlc3QaGi5tYXJrZXRwbGFjZS52MS5Vc2FnZVN0YXRzIkKQAgHS5xgZCgp1c2FnZS5yZWFkEgtjb25zdW1lcl9pZILT5JMCHBIaL2FwaS92MS91c2FnZS97c2VydmljZV9pZH1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_consumption, file_marketplace_v1_options]);
+  fileDesc("ChptYXJrZXRwbGFjZS92MS91c2FnZS5wcm90bxIObWFya2V0cGxhY2UudjEilwQKC1VzYWdlUmVjb3JkEgoKAmlkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSEwoLY29uc3VtZXJfaWQYAyABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAQgASgJEhIKCnNlcnZpY2VfaWQYBSABKAkSEwoLZW5kcG9pbnRfaWQYBiABKAkSDgoGa2V5X2lkGAcgASgJEi4KCnN0YXJ0X3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2R1cmF0aW9uX21zGAkgASgDEioKBnN0YXR1cxgKIAEoDjIaLm1hcmtldHBsYWNlLnYxLkNhbGxTdGF0dXMSFAoMZXJyb3JfcmVhc29uGAsgASgJEiQKBXVzYWdlGAwgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgNIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSDQoFbW9kZWwYDiABKAkSDwoHYXR0ZW1wdBgPIAEoBRI7CghtZXRhZGF0YRgQIAMoCzIpLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkLk1ldGFkYXRhRW50cnkSEAoIY29ycmVjdHMYESABKAkSEAoIcmVxdWVzdHMYEiABKAUaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEBChdMaXN0VXNhZ2VSZWNvcmRzUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhhAEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAAiJnChhMaXN0VXNhZ2VSZWNvcmRzUmVzcG9uc2USMgoNdXNhZ2VfcmVjb3JkcxgBIAMoCzIbLm1hcmtldHBsYWNlLnYxLlVzYWdlUmVjb3JkEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLMAQoUR2V0VXNhZ2VTdGF0c1JlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIYCgRkYXlzGAMgASgFQgq6SAcaBRjuAigAEi4KCnN0YXJ0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKqAgoZQ29ycmVjdFVzYWdlUmVjb3JkUmVxdWVzdBJFCglyZWNvcmRfaWQYASABKAlCMrpIL3ItMiteWzAtOWEtZl17OH0oLVswLTlhLWZdezR9KXszfS1bMC05YS1mXXsxMn0kEkYKCnJlcXVlc3RfaWQYAiABKAlCMrpIL3ItMiteWzAtOWEtZl17OH0oLVswLTlhLWZdezR9KXszfS1bMC05YS1mXXsxMn0kEhoKBnJlYXNvbhgDIAEoCUIKukgHcgUQARiAAhI1CgV1c2FnZRgEIAEoCzIeLm1hcmtldHBsYWNlLnYxLkNvcnJlY3RlZFVzYWdlQga6SAPIAQESKwoEY29zdBgFIAEoCzIdLm1hcmtldHBsYWNlLnYxLkNvcnJlY3RlZENvc3Qi8AQKDkNvcnJlY3RlZFVzYWdlEiQKDGlucHV0X3Rva2VucxgBIAEoA0IOukgLIgkYgKCUpY0dKAASJQoNb3V0cHV0X3Rva2VucxgCIAEoA0IOukgLIgkYgKCUpY0dKAASKwoTY2FjaGVkX2lucHV0X3Rva2VucxgDIAEoA0IOukgLIgkYgKCUpY0dKAASMAoYY2FjaGVfd3JpdGVfaW5wdXRfdG9rZW5zGAQgASgDQg66SAsiCRiAoJSljR0oABIvChdyZWFzb25pbmdfb3V0cHV0X3Rva2VucxgFIAEoA0IOukgLIgkYgKCUpY0dKAASNQoGc291cmNlGAYgASgOMhsubWFya2V0cGxhY2UudjEuVXNhZ2VTb3VyY2VCCLpIBYIBAhABOskCukjFAhq4AQobY29ycmVjdGVkX3VzYWdlLmlucHV0X3BhcnRzEkpjYWNoZWRfaW5wdXRfdG9rZW5zIGFuZCBjYWNoZV93cml0ZV9pbnB1dF90b2tlbnMgYXJlIHBhcnRzIG9mIGlucHV0X3Rva2VucxpNdGhpcy5jYWNoZWRfaW5wdXRfdG9rZW5zICsgdGhpcy5jYWNoZV93cml0ZV9pbnB1dF90b2tlbnMgPD0gdGhpcy5pbnB1dF90b2tlbnMahwEKHGNvcnJlY3RlZF91c2FnZS5vdXRwdXRfcGFydHMSM3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zIGFyZSBhIHBhcnQgb2Ygb3V0cHV0X3Rva2VucxoydGhpcy5yZWFzb25pbmdfb3V0cHV0X3Rva2VucyA8PSB0aGlzLm91dHB1dF90b2tlbnMiXAoNQ29ycmVjdGVkQ29zdBIjCghjdXJyZW5jeRgBIAEoCUIRukgOcgwyCl5bQS1aXXszfSQSJgoMYW1vdW50X25hbm9zGAIgASgDQhC6SA0iCxiAgNCx0v6aDigAInsKGkNvcnJlY3RVc2FnZVJlY29yZFJlc3BvbnNlEi0KCHJldmVyc2FsGAEgASgLMhsubWFya2V0cGxhY2UudjEuVXNhZ2VSZWNvcmQSLgoJcmVib29raW5nGAIgASgLMhsubWFya2V0cGxhY2UudjEuVXNhZ2VSZWNvcmQihwUKClVzYWdlU3RhdHMSEgoKc2VydmljZV9pZBgBIAEoCRITCgtjb25zdW1lcl9pZBgCIAEoCRIwCgxwZXJpb2Rfc3RhcnQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnBlcmlvZF9lbmQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhYKDnRvdGFsX3JlcXVlc3RzGAUgASgDEhoKEnN1Y2NlZWRlZF9yZXF1ZXN0cxgGIAEoAxIXCg9mYWlsZWRfcmVxdWVzdHMYByABKAMSGgoSY2FuY2VsbGVkX3JlcXVlc3RzGAggASgDEhQKDHRvdGFsX3Rva2VucxgJIAEoAxIUCgxpbnB1dF90b2tlbnMYCiABKAMSFQoNb3V0cHV0X3Rva2VucxgLIAEoAxIbChNjYWNoZWRfaW5wdXRfdG9rZW5zGAwgASgDEiAKGGNhY2hlX3dyaXRlX2lucHV0X3Rva2VucxgNIAEoAxIfChdyZWFzb25pbmdfb3V0cHV0X3Rva2VucxgOIAEoAxIXCgp0b3RhbF9jb3N0GA8gASgBSACIAQESKwoFY29zdHMYECADKAsyHC5tYXJrZXRwbGFjZS52MS5DdXJyZW5jeUNvc3QSGQoRdW5wcmljZWRfcmVxdWVzdHMYESABKAMSFgoOYXZnX2xhdGVuY3lfbXMYEiABKAESFgoObGF0ZW5jeV9tc19wNTAYEyABKAESFgoObGF0ZW5jeV9tc19wOTUYFCABKAESFgoObGF0ZW5jeV9tc19wOTkYFSABKAESEgoKZXJyb3JfcmF0ZRgWIAEoAUINCgtfdG90YWxfY29zdCJGCgxDdXJyZW5jeUNvc3QSEAoIY3VycmVuY3kYASABKAkSDgoGYW1vdW50GAIgASgBEhQKDGFtb3VudF9uYW5vcxgDIAEoAyq1AQoKQ2FsbFN0YXR1cxIbChdDQUxMX1NUQVRVU19VTlNQRUNJRklFRBAAEhkKFUNBTExfU1RBVFVTX1NVQ0NFRURFRBABEhYKEkNBTExfU1RBVFVTX0ZBSUxFRBACEiEKHUNBTExfU1RBVFVTX0RFQURMSU5FX0VYQ0VFREVEEAMSGQoVQ0FMTF9TVEFUVVNfQ0FOQ0VMTEVEEAQSGQoVQ0FMTF9TVEFUVVNfQUJBTkRPTkVEEAUy4wMKDFVzYWdlU2VydmljZRKHAQoQTGlzdFVzYWdlUmVjb3JkcxInLm1hcmtldHBsYWNlLnYxLkxpc3RVc2FnZVJlY29yZHNSZXF1ZXN0GigubWFya2V0cGxhY2UudjEuTGlzdFVzYWdlUmVjb3Jkc1Jlc3BvbnNlIiCQAgHS5xgZCgp1c2FnZS5yZWFkEgtjb25zdW1lcl9pZBKVAQoNR2V0VXNhZ2VTdGF0cxIkLm1hcmtldHBsYWNlLnYxLkdldFVzYWdlU3RhdHNSZXF1ZXN0GhoubWFya2V0cGxhY2UudjEuVXNhZ2VTdGF0cyJCkAIB0ucYGQoKdXNhZ2UucmVhZBILY29uc3VtZXJfaWSC0+STAhwSGi9hcGkvdjEvdXNhZ2Uve3NlcnZpY2VfaWR9ErABChJDb3JyZWN0VXNhZ2VSZWNvcmQSKS5tYXJrZXRwbGFjZS52MS5Db3JyZWN0VXNhZ2VSZWNvcmRSZXF1ZXN0GioubWFya2V0cGxhY2UudjEuQ29ycmVjdFVzYWdlUmVjb3JkUmVzcG9uc2UiQ5ACAtLnGA0KC3VzYWdlLndyaXRlgtPkkwIpOgEqIiQvdjEvdXNhZ2VSZWNvcmRzL3tyZWNvcmRfaWR9OmNvcnJlY3RiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_consumption, file_marketplace_v1_options]);
 
 /**
  * UsageRecord is an entry of the ledger: one attempt of one call, or one of the two entries of a correction. A record is
@@ -283,6 +283,169 @@ export const GetUsageStatsRequestSchema: GenMessage<GetUsageStatsRequest> = /*@_
   messageDesc(file_marketplace_v1_usage, 3);
 
 /**
+ * CorrectUsageRecordRequest states what a record should have been.
+ *
+ * @generated from message marketplace.v1.CorrectUsageRecordRequest
+ */
+export type CorrectUsageRecordRequest = Message<"marketplace.v1.CorrectUsageRecordRequest"> & {
+  /**
+   * The record: one of an attempt, or a rebooking. When it was corrected before, the error USAGE_RECORD_REVERSED names the
+   * rebooking that holds now.
+   *
+   * @generated from field: string record_id = 1;
+   */
+  recordId: string;
+
+  /**
+   * A UUID that the caller makes for this correction. A repeat with it changes nothing and gets the same answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Why. Both entries carry it, as the label "correction_reason".
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * The right usage, as a whole.
+   *
+   * @generated from field: marketplace.v1.CorrectedUsage usage = 4;
+   */
+  usage?: CorrectedUsage | undefined;
+
+  /**
+   * The right cost. Unset: the usage is priced again, by the price version that the record names, or, when it has none, by
+   * the one that was in force when the call started.
+   *
+   * @generated from field: marketplace.v1.CorrectedCost cost = 5;
+   */
+  cost?: CorrectedCost | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.CorrectUsageRecordRequest.
+ * Use `create(CorrectUsageRecordRequestSchema)` to create a new message.
+ */
+export const CorrectUsageRecordRequestSchema: GenMessage<CorrectUsageRecordRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 4);
+
+/**
+ * CorrectedUsage is the usage that a record should have had.
+ *
+ * @generated from message marketplace.v1.CorrectedUsage
+ */
+export type CorrectedUsage = Message<"marketplace.v1.CorrectedUsage"> & {
+  /**
+   * Tokens of the request, cached ones included.
+   *
+   * @generated from field: int64 input_tokens = 1;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens of the answer, reasoning included.
+   *
+   * @generated from field: int64 output_tokens = 2;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Part of input_tokens that was read from prompt caches.
+   *
+   * @generated from field: int64 cached_input_tokens = 3;
+   */
+  cachedInputTokens: bigint;
+
+  /**
+   * Part of input_tokens that was written to prompt caches.
+   *
+   * @generated from field: int64 cache_write_input_tokens = 4;
+   */
+  cacheWriteInputTokens: bigint;
+
+  /**
+   * Part of output_tokens spent on reasoning.
+   *
+   * @generated from field: int64 reasoning_output_tokens = 5;
+   */
+  reasoningOutputTokens: bigint;
+
+  /**
+   * Where the counts come from. Unset: as in the record.
+   *
+   * @generated from field: marketplace.v1.UsageSource source = 6;
+   */
+  source: UsageSource;
+};
+
+/**
+ * Describes the message marketplace.v1.CorrectedUsage.
+ * Use `create(CorrectedUsageSchema)` to create a new message.
+ */
+export const CorrectedUsageSchema: GenMessage<CorrectedUsage> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 5);
+
+/**
+ * CorrectedCost is the cost that a record should have had.
+ *
+ * @generated from message marketplace.v1.CorrectedCost
+ */
+export type CorrectedCost = Message<"marketplace.v1.CorrectedCost"> & {
+  /**
+   * ISO 4217 code.
+   *
+   * @generated from field: string currency = 1;
+   */
+  currency: string;
+
+  /**
+   * Exact amount in nano-units.
+   *
+   * @generated from field: int64 amount_nanos = 2;
+   */
+  amountNanos: bigint;
+};
+
+/**
+ * Describes the message marketplace.v1.CorrectedCost.
+ * Use `create(CorrectedCostSchema)` to create a new message.
+ */
+export const CorrectedCostSchema: GenMessage<CorrectedCost> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 6);
+
+/**
+ * CorrectUsageRecordResponse holds the entries that correct the record.
+ *
+ * @generated from message marketplace.v1.CorrectUsageRecordResponse
+ */
+export type CorrectUsageRecordResponse = Message<"marketplace.v1.CorrectUsageRecordResponse"> & {
+  /**
+   * Takes the record out of every sum.
+   *
+   * @generated from field: marketplace.v1.UsageRecord reversal = 1;
+   */
+  reversal?: UsageRecord | undefined;
+
+  /**
+   * Takes its place; a further correction names this one.
+   *
+   * @generated from field: marketplace.v1.UsageRecord rebooking = 2;
+   */
+  rebooking?: UsageRecord | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.CorrectUsageRecordResponse.
+ * Use `create(CorrectUsageRecordResponseSchema)` to create a new message.
+ */
+export const CorrectUsageRecordResponseSchema: GenMessage<CorrectUsageRecordResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_usage, 7);
+
+/**
  * UsageStats is what a consumer used of a service in a period. Sums are exact.
  *
  * @generated from message marketplace.v1.UsageStats
@@ -452,7 +615,7 @@ export type UsageStats = Message<"marketplace.v1.UsageStats"> & {
  * Use `create(UsageStatsSchema)` to create a new message.
  */
 export const UsageStatsSchema: GenMessage<UsageStats> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_usage, 4);
+  messageDesc(file_marketplace_v1_usage, 8);
 
 /**
  * CurrencyCost is a sum in one currency.
@@ -487,7 +650,7 @@ export type CurrencyCost = Message<"marketplace.v1.CurrencyCost"> & {
  * Use `create(CurrencyCostSchema)` to create a new message.
  */
 export const CurrencyCostSchema: GenMessage<CurrencyCost> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_usage, 5);
+  messageDesc(file_marketplace_v1_usage, 9);
 
 /**
  * CallStatus says how an attempt ended.
@@ -552,7 +715,7 @@ export const CallStatusSchema: GenEnum<CallStatus> = /*@__PURE__*/
   enumDesc(file_marketplace_v1_usage, 0);
 
 /**
- * UsageService reads the ledger.
+ * UsageService reads the ledger, and corrects it.
  *
  * @generated from service marketplace.v1.UsageService
  */
@@ -580,6 +743,17 @@ export const UsageService: GenService<{
     methodKind: "unary";
     input: typeof GetUsageStatsRequestSchema;
     output: typeof UsageStatsSchema;
+  },
+  /**
+   * CorrectUsageRecord puts the usage and the cost of a record right. The record stays as it is: a reversal takes it out
+   * of every sum, and a rebooking takes its place. A record can be corrected once; after that its rebooking can.
+   *
+   * @generated from rpc marketplace.v1.UsageService.CorrectUsageRecord
+   */
+  correctUsageRecord: {
+    methodKind: "unary";
+    input: typeof CorrectUsageRecordRequestSchema;
+    output: typeof CorrectUsageRecordResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_marketplace_v1_usage, 0);
