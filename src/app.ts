@@ -13,6 +13,8 @@ import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
+import { watchBooks } from './books/books-watch.ts'
+import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
@@ -21,6 +23,7 @@ import { createEventPublisher, type EventPublisher } from './events/event-publis
 import { createKafkaSink } from './events/kafka-sink.ts'
 import { createLogPublisher } from './events/log-publisher.ts'
 import { refusalEvent } from './events/refusal-event.ts'
+import { thresholdEvent } from './events/threshold-event.ts'
 import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
@@ -31,15 +34,19 @@ import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
 import { newId } from './ids.ts'
+import { monthOf, periodKeysOf } from './limits/limit-keys.ts'
 import { createLimitService } from './limits/limit-service.ts'
 import type { Limits, PeriodSeed } from './limits/limits.ts'
+import { readLocalLimits } from './limits/local-audit.ts'
 import { createLocalLimits } from './limits/local-limits.ts'
+import { readRedisLimits } from './limits/redis-audit.ts'
 import { createRedisLimits } from './limits/redis-limits.ts'
-import { quotaScopeOf } from './limits/tiers.ts'
 import { createDrain } from './metering/drain.ts'
+import { readLedger } from './metering/ledger-audit.ts'
 import { startPartitions } from './metering/partitions.ts'
+import type { UsageEvent } from './metering/usage-event.ts'
 import { createUsageService } from './metering/usage-service.ts'
-import { usedTokens } from './metering/usage-store.ts'
+import { usedUnits } from './metering/used-units.ts'
 import { createBuiltinPolicyEngine } from './policy/policy-engine.ts'
 import { createPolicyService } from './policy/policy-service.ts'
 import { createRegistryService } from './registry/registry-service.ts'
@@ -120,20 +127,25 @@ async function construct(
   const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
   closers.push(() => partitions.stop())
 
-  const { limits, redis } = await openLimits(
-    config,
-    log,
-    instanceId,
-    (limit) => usedTokens(sql, quotaScopeOf(limit)),
-    closers,
-  )
+  const { limits, redis } = await openLimits(config, log, instanceId, ledgerSeed(sql), closers)
   const drain = createDrain({ usageLog: limits.usageLog, sql, log })
   drain.start()
   closers.push(() => drain.stop())
-  // What an earlier process left in the embedded log must be in the ledger before a quota is read from there.
-  if (config.redis.url === undefined && !(await drain.drained(replayTimeoutMs))) {
-    throw new Error(`The usage log of ${config.dataDir} could not be written to the ledger: ${drain.state().failing}`)
-  }
+  const books = watchBooks({
+    sql,
+    read: (month) =>
+      readBooks(
+        {
+          limits: () => (redis === undefined ? readLocalLimits(usageFolder(config)) : readRedisLimits(redis)),
+          ledger: (question) => readLedger(sql, question),
+        },
+        { month, backends: undefined },
+      ),
+    repair: (counters) => limits.correct({ events: [], counters }),
+    log,
+    now,
+  })
+  closers.push(() => books.stop())
 
   const hasher = createSecretHasher()
   await hooks.beforeServing?.(sql, hasher)
@@ -156,12 +168,13 @@ async function construct(
   closers.push(() => events.close())
 
   const policy = createBuiltinPolicyEngine()
+  const { rateLimiting } = config.access
   const gate = createGate({
     snapshots,
     policy: config.access.policyValidation ? policy : undefined,
     limits,
     dispatcher,
-    rateLimiting: config.access.rateLimiting,
+    rateLimiting,
     observer: {
       ...callMetrics.gate,
       refused(refusal) {
@@ -169,6 +182,7 @@ async function construct(
         const event = refusalEvent(refusal)
         if (event !== undefined) events.publish(event)
       },
+      thresholdPassed: (event, crossing) => events.publish(thresholdEvent(event, crossing)),
       policyChecked: (seconds) => metrics.policyValidationDuration.of().observe(seconds),
     },
     log,
@@ -179,8 +193,8 @@ async function construct(
   const server = await startServer({
     ...config.server,
     services: [
-      register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, now })),
-      register(UsageService, createUsageService({ sql, now, snapshots })),
+      register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, rateLimiting, now, newId })),
+      register(UsageService, createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(Registry, createRegistryService({ sql, newId, snapshots })),
@@ -219,14 +233,33 @@ async function construct(
     },
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,
+    books: books.state,
   })
   server.setServing(true)
   log.info({ address: server.address }, 'serving')
   return { address: server.address, grpcAddress: `${server.host}:${server.port}` }
 }
 
-/** A log that takes longer than this to replay is a fault that somebody must look at. */
-const replayTimeoutMs = 600_000
+/** What the ledger knows of a period: the truth that every counter starts from. */
+function ledgerSeed(sql: Sql): PeriodSeed {
+  return ({ scope, unit, currency, endsAtMs }, waiting) =>
+    usedUnits(sql, {
+      scope,
+      unit: unit === 'nanos' ? { currency } : 'tokens',
+      monthStartMs: Date.parse(`${monthOf(endsAtMs - 1)}-01T00:00:00Z`),
+      monthEndMs: endsAtMs,
+      waiting,
+    })
+}
+
+/** Counters that a correction of the ledger moves ask the ledger anew. */
+function followCorrections(limits: Limits): (entries: readonly UsageEvent[]) => Promise<void> {
+  return (entries) => limits.correct({ events: [], counters: [...new Set(entries.flatMap(periodKeysOf))] })
+}
+
+function usageFolder(config: Config): string {
+  return join(config.dataDir, 'usage')
+}
 
 async function openPostgres(config: Config, log: Logger, applicationName: string, closers: Closers): Promise<Sql> {
   const { url, maxConnections } = config.database
@@ -248,7 +281,7 @@ async function openLimits(
 ): Promise<{ limits: Limits; redis: RedisClient | undefined }> {
   const { url, commandTimeoutMs } = config.redis
   if (url === undefined) {
-    const limits = await createLocalLimits({ folder: join(config.dataDir, 'usage'), seed, log })
+    const limits = await createLocalLimits({ folder: usageFolder(config), seed, log })
     closers.push(() => limits.close())
     return { limits, redis: undefined }
   }

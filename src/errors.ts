@@ -36,6 +36,9 @@ export const reasons = {
   ALREADY_EXISTS: { grpc: 6, http: 409, retryable: false },
   RATE_LIMITED: { grpc: 8, http: 429, retryable: true },
   QUOTA_EXCEEDED: { grpc: 8, http: 402, retryable: false },
+  PRICE_MISSING: { grpc: 9, http: 409, retryable: false },
+  IDEMPOTENCY_KEY_REUSED: { grpc: 3, http: 422, retryable: false },
+  IDEMPOTENT_ANSWER_NOT_KEPT: { grpc: 9, http: 409, retryable: false },
   LIMITS_UNAVAILABLE: { grpc: 14, http: 503, retryable: true },
   STORAGE_UNAVAILABLE: { grpc: 14, http: 503, retryable: true },
   BREAKER_OPEN: { grpc: 14, http: 503, retryable: true },
@@ -73,7 +76,8 @@ export interface LimitViolation {
   readonly capacity: number
   /** What is left, in `unit`; never below 0. */
   readonly remaining: number
-  readonly unit: 'requests' | 'tokens'
+  /** As people read it: "requests", "tokens", "nano-USD", "calls at once". */
+  readonly unit: string
   /** Unix milliseconds at which the limit is whole again. */
   readonly resetAtMs: number
 }

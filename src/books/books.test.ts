@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest'
 import { usageEvent } from '../../test/support/usage-events.ts'
+import { counterKeysOf } from '../limits/limit-keys.ts'
+import type { CounterReading } from '../limits/limits-reading.ts'
 import type { LedgerReading } from '../metering/ledger-audit.ts'
 import { totalTokens } from '../metering/usage-event.ts'
 import { auditBooks } from './audit.ts'
@@ -7,7 +9,9 @@ import { type Books, compareBooks } from './books.ts'
 
 const event = usageEvent({ startMs: Date.UTC(2026, 10, 30, 23, 59, 59, 999) })
 const tokens = totalTokens(event.tokens)
-const scope = { consumerId: event.consumerId, serviceId: event.serviceId, month: '2026-11' }
+const { organizationId, consumerId, keyId, serviceId, costNanos } = event
+const usage = { organizationId, consumerId, keyId, serviceId, month: '2026-11', currency: 'USD' }
+const keys = counterKeysOf(usage)
 
 const emptyLedger: LedgerReading = {
   sums: [],
@@ -27,25 +31,40 @@ function books(limits: Partial<Books['limits']>, ledger: Partial<LedgerReading> 
   }
 }
 
-const counters = [{ ...scope, tokens }]
+/** Of every scope, as a call of the event leaves them. */
+function countersOf(state: 'used' | 'held'): CounterReading[] {
+  const of = (units: number) => (state === 'used' ? { used: units, held: 0 } : { used: 0, held: units })
+  return [...keys.tokens.map((key) => ({ key, ...of(tokens) })), ...keys.cost.map((key) => ({ key, ...of(costNanos) }))]
+}
+
+const counters = countersOf('used')
+/** One counter of the consumer's tokens. */
+function counterOf(used: number): CounterReading[] {
+  return keys.tokens.slice(1, 2).map((key) => ({ key, used, held: 0 }))
+}
+
 const kinds = (compared: Books): string[] => compareBooks(compared).findings.map(({ kind }) => kind)
 
 test('a call is counted once wherever it is on its way from reservation to ledger', () => {
-  const holds = [{ ...scope, tokens }]
+  const held = countersOf('held')
+  const holds = held.map(({ key, held }) => ({ key, units: held }))
   const sums = {
-    ...{ ...scope, currency: 'USD', wrongRows: 0, ledgerRecords: 1, ledgerTokens: tokens, ledgerCostNanos: 1 },
-    ...{ rollupRecords: 1, rollupTokens: tokens, rollupCostNanos: 1 },
+    ...{ ...usage, wrongRows: 0, ledgerRecords: 1, ledgerTokens: tokens, ledgerCostNanos: costNanos },
+    ...{ rollupRecords: 1, rollupTokens: tokens, rollupCostNanos: costNanos },
   }
   const logged = { event, acknowledged: false }
   const recorded = new Set([event.id])
-  expect(kinds(books({ counters, reservations: [{ event, holds }] }))).toEqual([])
+  expect(kinds(books({ counters: held, reservations: [{ event, holds }] }))).toEqual([])
+  expect(kinds(books({ counters: held }))).toEqual(held.map(() => 'held'))
   expect(kinds(books({ counters, events: [logged] }))).toEqual([])
   expect(kinds(books({ counters, events: [logged, logged] }))).toEqual([])
   expect(kinds(books({ counters, events: [logged] }, { sums: [sums], recorded }))).toEqual([])
   expect(kinds(books({ counters, events: [{ event, acknowledged: true }] }, { sums: [sums], recorded }))).toEqual([])
   expect(kinds(books({ counters }, { sums: [sums] }))).toEqual([])
   expect(kinds(books({ counters }, { quarantined: [event] }))).toEqual([])
-  expect(kinds(books({ counters }))).toEqual(['counter'])
+  expect(kinds(books({ counters }))).toEqual(counters.map(() => 'counter'))
+  const unknown = counters.map((counter) => ({ ...counter, used: undefined }))
+  expect(kinds(books({ counters: unknown }))).toEqual([])
 })
 
 test('an event that is acknowledged in one place and waits in another is on its way', () => {
@@ -61,12 +80,12 @@ test('a counter that the store does not know cannot be wrong', () => {
 })
 
 test('another month does not count', () => {
-  const limits = { counters: [{ ...scope, tokens: 5 }], events: [{ event, acknowledged: false }] }
+  const limits = { counters: counterOf(5), events: [{ event, acknowledged: false }] }
   expect(compareBooks(books(limits, {}, '2026-12'))).toMatchObject({ scopes: [], findings: [] })
   expect(kinds(books(limits, {}, '2026-11'))).toEqual(['counter'])
 })
 
-const off = (by: number): Books => books({ counters: [{ ...scope, tokens: by }] })
+const off = (by: number): Books => books({ counters: counterOf(by) })
 
 /** Reads these in turn; the last one again and again. */
 function audit(readings: readonly Books[]): ReturnType<typeof auditBooks> {

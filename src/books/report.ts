@@ -1,5 +1,5 @@
 import type { Audit } from './audit.ts'
-import type { Finding, FindingKind, ScopeFigures } from './books.ts'
+import type { Comparison, Finding, FindingKind } from './books.ts'
 
 /** What the exit code of the command says. */
 export type Verdict = 'balanced' | 'different' | 'moving'
@@ -9,21 +9,23 @@ export function verdictOf(audit: Audit): Verdict {
   return audit.moving.length > 0 ? 'moving' : 'balanced'
 }
 
-/** One JSON document with every scope and finding. */
+/** One JSON document with every scope, counter and finding. */
 export function auditJson(audit: Audit, notes: readonly string[]): string {
-  const { scopes, differences, moving, readings, unscoped } = audit
-  const totals = totalsOf(scopes)
-  const document = { verdict: verdictOf(audit), readings, totals, scopes, differences, moving, unscoped, notes }
+  const { scopes, counters, differences, moving, readings, unscoped } = audit
+  const totals = totalsOf(audit)
+  const sides = { totals, scopes, counters }
+  const document = { verdict: verdictOf(audit), readings, ...sides, differences, moving, unscoped, notes }
   return `${JSON.stringify(document, undefined, 2)}\n`
 }
 
 /** For people: the sums, then a table of what differs. */
 export function auditText(audit: Audit, notes: readonly string[]): string {
-  const { scopes, differences, moving, readings, unscoped } = audit
-  const totals = totalsOf(scopes)
+  const { scopes, counters, differences, moving, readings, unscoped } = audit
+  const totals = totalsOf(audit)
   const lines = [
     `Consumers by service and month: ${scopes.length}; records: ${totals.records}; read ${readings === 1 ? 'once' : `${readings} times`}`,
-    `Tokens: ledger ${totals.ledger}, rollup ${totals.rollup}, on their way ${totals.onTheWay}, quarantine ${totals.quarantine}, reserved ${totals.reserved}, counters ${totals.counter}`,
+    `Tokens: ledger ${totals.ledger}, rollup ${totals.rollup}, on their way ${totals.onTheWay}, quarantine ${totals.quarantine}`,
+    `Counters: ${counters.length}, ${totals.unknown} of them unknown`,
     ...(unscoped === 0 ? [] : [`Quarantine also holds ${unscoped} that no sum can take in.`]),
     ...notes,
     '',
@@ -38,7 +40,8 @@ export function auditText(audit: Audit, notes: readonly string[]): string {
 
 const meanings: Readonly<Record<FindingKind, string>> = {
   rollup: 'rollup is not the sum of the ledger',
-  counter: 'quota counter is not what was used',
+  counter: 'counter is not what was used',
+  held: 'counter holds what nobody reserved',
   repeated: 'event is recorded twice',
   dropped: 'event was dropped on its way',
   unreadable: 'usage log cannot be understood',
@@ -72,18 +75,17 @@ function table(findings: readonly Finding[]): string[] {
   return [...[head, ...rows].map(print), ...(more > 0 ? [`and ${more} more: --json has them all`] : [])]
 }
 
-type Totals = Record<'records' | 'ledger' | 'rollup' | 'onTheWay' | 'quarantine' | 'reserved' | 'counter', number>
+type Totals = Record<'records' | 'ledger' | 'rollup' | 'onTheWay' | 'quarantine' | 'unknown', number>
 
-function totalsOf(scopes: readonly ScopeFigures[]): Totals {
-  const totals = { records: 0, ledger: 0, rollup: 0, onTheWay: 0, quarantine: 0, reserved: 0, counter: 0 }
+function totalsOf({ scopes, counters }: Comparison): Totals {
+  const unknown = counters.filter(({ used }) => used === undefined).length
+  const totals = { records: 0, ledger: 0, rollup: 0, onTheWay: 0, quarantine: 0, unknown }
   for (const scope of scopes) {
     totals.records += scope.records
     totals.ledger += scope.ledger
     totals.rollup += scope.rollup
     totals.onTheWay += scope.onTheWay
     totals.quarantine += scope.quarantine
-    totals.reserved += scope.reserved
-    totals.counter += scope.counter ?? 0
   }
   return totals
 }

@@ -15,7 +15,7 @@ import { connectRedis } from '../storage/redis.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { auditBooks } from './audit.ts'
 import { type BackendCalls, backendCalls } from './backend-calls.ts'
-import type { Books } from './books.ts'
+import { type BookStores, readBooks } from './read-books.ts'
 import { auditJson, auditText, type Verdict, verdictOf } from './report.ts'
 
 export interface BooksOptions {
@@ -41,7 +41,8 @@ export async function runBooks(config: Config, options: BooksOptions, write: (te
     const notes = [...stores.notes]
     if (options.month !== undefined) notes.push(`Only ${options.month}.`)
     const audit = await auditBooks({
-      read: () => readBooks(stores, options),
+      // Backends first: see readBooks.
+      read: () => readBooks(stores, { month: options.month, backends: backendsOf(options) }),
       pause: () => delay(pauseMs),
       mostReadings,
     })
@@ -60,9 +61,7 @@ const statementTimeoutMs = 900_000
 const redisTimeoutMs = 10_000
 const redisRemedy = 'Check REDIS_URL and the server, then run it again'
 
-interface Stores {
-  limits(): Promise<LimitsReading>
-  ledger(question: LedgerQuestion): Promise<LedgerReading>
+interface Stores extends BookStores {
   readonly notes: readonly string[]
 }
 
@@ -146,17 +145,8 @@ async function askLedger(sql: Sql, question: LedgerQuestion): Promise<LedgerRead
   }
 }
 
-/** Backends first, the ledger last: the order in which a call moves, so that it is seen at least once. */
-async function readBooks(stores: Stores, { backendLog = [], month }: BooksOptions): Promise<Books> {
-  const backends = backendLog.length === 0 ? undefined : readBackends(backendLog)
-  const limits = await stores.limits()
-  const ids = new Set(backends?.keys())
-  for (const { event } of limits.events) ids.add(event.id)
-  const ledger = await stores.ledger({ month, ids, wantsAttempts: backends !== undefined })
-  return { month, limits, ledger, backends }
-}
-
-function readBackends(files: readonly string[]): BackendCalls {
+function backendsOf({ backendLog: files = [] }: BooksOptions): BackendCalls | undefined {
+  if (files.length === 0) return undefined
   return backendCalls(
     files.map((file) => {
       if (!existsSync(file)) throw new Error(`${file} does not exist: give the file that the backend's --log names`)

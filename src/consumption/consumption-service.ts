@@ -1,62 +1,93 @@
 import type { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
-import type { UnaryService } from '../call.ts'
+import type { Call, UnaryService } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
-import type { Limits } from '../limits/limits.ts'
-import { limitsFor } from '../limits/tiers.ts'
+import { limitsOfCall } from '../limits/call-limits.ts'
+import type { Limit, LimitState, Limits } from '../limits/limits.ts'
 import { costMessage, usageMessage } from '../metering/messages.ts'
+import { chargeFor, dearestCharge } from '../pricing/price.ts'
+import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { Gate } from './gate.ts'
+import { idempotencyKeyOf } from './idempotency.ts'
+import { keyIdOf, planCall } from './plan.ts'
+import { limitStatusMessage } from './quota.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
 
 export interface ConsumptionServiceOptions {
   readonly gate: Gate
   readonly snapshots: Pick<SnapshotSource, 'current'>
   readonly limits: Pick<Limits, 'read'>
+  /** As of the gate. */
+  readonly rateLimiting: boolean
   /** Unix milliseconds. */
   readonly now: () => number
+  /** UUIDv7. */
+  readonly newId: () => string
 }
 
 /** marketplace.v1.ConsumptionService on the gate. */
 export function createConsumptionService(
   options: ConsumptionServiceOptions,
 ): UnaryService<typeof ConsumptionService.method> {
+  const { gate, snapshots, limits, rateLimiting, now, newId } = options
+
+  function partiesOf(
+    request: { readonly consumerId: string; readonly serviceId: string },
+    call: Call,
+  ): { consumer: ConsumerRecord; service: ServiceRecord } {
+    const snapshot = snapshots.current()
+    const consumer = resolveConsumer(snapshot, ownConsumer(request.consumerId, call.principal))
+    return { consumer, service: resolveService(snapshot, request.serviceId) }
+  }
+
+  async function standingsOf(asked: readonly Limit[]): Promise<{ limit: Limit; state: LimitState }[]> {
+    const states = await limits.read(asked)
+    return asked.map((limit, index) => ({ limit, state: states[index] ?? unread() }))
+  }
+
+  async function stateOf(limit: Limit): Promise<LimitState> {
+    const [state] = await limits.read([limit])
+    return state ?? unread()
+  }
+
   return {
     async routeRequest(request, call) {
       const consumerId = ownConsumer(request.consumerId, call.principal)
+      const idempotencyKey = idempotencyKeyOf(request.idempotencyKey, call)
       const { serviceId, payload, metadata } = request
-      const { body, event, charge, service } = await options.gate.route(
-        { consumerId, serviceId, payload, metadata },
+      const { body, event, charge, serviceVersion, isReplayed } = await gate.route(
+        { consumerId, serviceId, payload, metadata, idempotencyKey },
         call,
       )
       return {
-        requestId: call.id,
+        requestId: event.requestId,
         responseData: body,
         usage: usageMessage(event.tokens, event.usageSource),
         cost: costMessage(charge),
         latencyMs: BigInt(event.durationMs),
         servedBy: {
-          serviceId: service.id,
-          serviceVersion: service.version,
+          serviceId: event.serviceId,
+          serviceVersion,
           endpointId: event.endpointId,
           attempt: event.attempt,
           model: event.model,
         },
+        replayed: isReplayed,
       }
     },
 
     async checkQuota(request, call) {
-      const snapshot = options.snapshots.current()
-      const consumer = resolveConsumer(snapshot, ownConsumer(request.consumerId, call.principal))
-      const service = resolveService(snapshot, request.serviceId)
-      const [, quota] = limitsFor(consumer, service.id, options.now())
-      const [state] = await options.limits.read(consumer.organizationId, [quota])
-      if (state === undefined) throw new TollgateError('INTERNAL', 'The quota could not be read.')
+      const { consumer, service } = partiesOf(request, call)
+      const rules = snapshots.current().limitRules
+      const quota = limitsOfCall(rules, { consumer, serviceId: service.id, keyId: '', atMs: now() }).find(isTokenQuota)
+      if (quota === undefined) throw new TollgateError('INTERNAL', 'The consumer has no token quota.')
+      const state = await stateOf(quota)
       const remaining = Math.max(0, state.remaining)
       return {
         remaining: BigInt(remaining),
         limit: BigInt(quota.capacity),
-        resetAt: BigInt(quota.endsAtMs / 1000),
+        resetAt: BigInt(state.resetAtMs / 1000),
         used: BigInt(quota.capacity - state.remaining),
         tier: consumer.tier,
         exceeded: remaining === 0,
@@ -64,5 +95,52 @@ export function createConsumptionService(
         consumerId: consumer.id,
       }
     },
+
+    async getQuota(request, call) {
+      const { consumer, service } = partiesOf(request, call)
+      const isOwnKey = call.principal.kind === 'key' && call.principal.consumerId === consumer.id
+      const keyId = request.keyId === '' && isOwnKey ? keyIdOf(call) : request.keyId
+      const rules = snapshots.current().limitRules
+      const asked = limitsOfCall(rules, { consumer, serviceId: service.id, keyId, atMs: now() })
+      return {
+        consumerId: consumer.id,
+        serviceId: service.id,
+        tier: consumer.tier,
+        limits: (await standingsOf(asked)).map(({ limit, state }) => limitStatusMessage(limit, state)),
+      }
+    },
+
+    async estimateCost(request, call) {
+      const { consumer, service } = partiesOf(request, call)
+      const { payload } = request
+      const body = { consumerId: consumer.id, serviceId: service.id, payload, metadata: {}, idempotencyKey: '' }
+      const rules = snapshots.current().limitRules
+      const plan = planCall(body, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const standings = await standingsOf(plan.costs.map((cost) => cost.limit))
+      const reservations = standings.map(({ limit, state }, index) => {
+        const amount = plan.costs[index]?.amount ?? 0
+        return { limit, state, amount, hasRoom: limit.capacity > 0 && amount <= state.remaining }
+      })
+      return {
+        serviceId: service.id,
+        usage: usageMessage(plan.reserved, 'estimated'),
+        cost: costMessage(chargeFor(plan.price, plan.reserved)),
+        reservedNanos: BigInt(dearestCharge(plan.price, plan.reserved)),
+        reservations: reservations.map(({ limit, state, amount }) => ({
+          limit: limitStatusMessage(limit, state),
+          amount: BigInt(amount),
+        })),
+        admissible: reservations.every(({ hasRoom }) => hasRoom),
+      }
+    },
   }
+}
+
+function unread(): never {
+  throw new TollgateError('INTERNAL', 'The limits could not be read.')
+}
+
+/** Of the consumer for this service: the first of its name. */
+function isTokenQuota(limit: Limit): boolean {
+  return limit.name === 'tokens_per_month'
 }

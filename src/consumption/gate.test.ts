@@ -2,21 +2,25 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pino from 'pino'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
 import { testCall } from '../../test/support/invoke.ts'
 import { chat } from '../../test/support/payloads.ts'
+import { usageEvent } from '../../test/support/usage-events.ts'
 import { TollgateError } from '../errors.ts'
 import { newId } from '../ids.ts'
-import type { Limits } from '../limits/limits.ts'
+import { limitsOfCall } from '../limits/call-limits.ts'
+import { unitsOf } from '../limits/limit-keys.ts'
+import type { LimitRule } from '../limits/limit-rule.ts'
+import type { Limits, PeriodSeed, Settled } from '../limits/limits.ts'
 import { createLocalLimits } from '../limits/local-limits.ts'
-import { limitsFor } from '../limits/tiers.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import type { Dispatcher } from '../routing/dispatcher.ts'
-import { createGate, type GateOptions, type GateRefusal } from './gate.ts'
+import { createGate, type Gate, type GateOptions, type GateRefusal } from './gate.ts'
+import { claimOf } from './idempotency.ts'
 
 const log = pino({ level: 'silent' })
 const organizationId = newId()
@@ -48,11 +52,16 @@ const answer = Buffer.from('{"model":"m","usage":{"prompt_tokens":3,"completion_
 let folder: string
 let limits: Limits
 let dispatched = 0
+let rules: LimitRule[] = []
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tollgate-gate-'))
-  limits = await createLocalLimits({ folder, seed: async () => 0, log })
+  // A ledger that has nothing yet: all that counts is on its way.
+  const seed: PeriodSeed = async (limit, waiting) =>
+    waiting.reduce((sum, event) => sum + (unitsOf(limit, event) ?? 0), 0)
+  limits = await createLocalLimits({ folder, seed, log })
   dispatched = 0
+  rules = []
 })
 
 afterEach(async () => {
@@ -69,21 +78,38 @@ const dispatcher: Dispatcher = {
   close: async () => undefined,
 }
 
-function route(changes: Partial<GateOptions>, signal = new AbortController().signal) {
+function snapshotOf(changes: { services?: ServiceRecord[]; consumers?: ConsumerRecord[] } = {}) {
+  const parts = { services: [service], consumers: [consumer], limitRules: rules, ...changes }
+  return { current: () => buildSnapshot({ version: 1, nowMs: 0, ...parts }) }
+}
+
+const silent: GateOptions['observer'] = {
+  refused: () => {},
+  recorded: () => {},
+  thresholdPassed: () => {},
+  policyChecked: () => {},
+}
+
+function route(
+  changes: Partial<GateOptions>,
+  signal = new AbortController().signal,
+  asked: Partial<Parameters<Gate['route']>[0]> = {},
+) {
   const gate = createGate({
-    snapshots: { current: () => buildSnapshot({ version: 1, services: [service], consumers: [consumer], nowMs: 0 }) },
+    snapshots: snapshotOf(),
     policy: createBuiltinPolicyEngine(),
     limits,
     dispatcher,
     rateLimiting: true,
-    observer: { refused: () => {}, recorded: () => {}, policyChecked: () => {} },
+    observer: silent,
     log,
     now: Date.now,
     newId,
     ...changes,
   })
   const principal = { kind: 'key', roles: ['consumer'], keyId: 'key', consumerId: consumer.id, organizationId } as const
-  const request = { consumerId: consumer.id, serviceId: service.id, payload: chat('x'), metadata: {} }
+  const plain = { consumerId: consumer.id, serviceId: service.id, payload: chat('x'), metadata: {}, idempotencyKey: '' }
+  const request = { ...plain, ...asked }
   return gate.route(request, { ...testCall(principal), id: newId(), signal })
 }
 
@@ -93,10 +119,13 @@ async function recorded(): Promise<UsageEvent[]> {
   return entries.map(({ event }) => event)
 }
 
-async function usedTokens(): Promise<number> {
-  const [, quota] = limitsFor(consumer, service.id, Date.now())
-  const [state] = await limits.read(organizationId, [quota])
-  return quota.capacity - (state?.remaining ?? 0)
+/** What is used and held of the limits of that name. */
+async function used(name: string): Promise<number[]> {
+  const call = { consumer, serviceId: service.id, keyId: 'key', atMs: Date.now() }
+  const ruled = snapshotOf().current().limitRules
+  const asked = limitsOfCall(ruled, call).filter((limit) => limit.name === name)
+  const states = await limits.read(asked)
+  return asked.map((limit, index) => limit.capacity - (states[index]?.remaining ?? 0))
 }
 
 test('a call whose caller left during admission reaches no backend and takes nothing', async () => {
@@ -110,14 +139,12 @@ test('a call whose caller left during admission reaches no backend and takes not
   await expect(call).rejects.toMatchObject({ reason: 'CANCELLED' })
   expect(dispatched).toBe(0)
   expect(await recorded()).toMatchObject([{ status: 'cancelled', attempt: 0, endpointId: '', costNanos: 0 }])
-  expect(await usedTokens()).toBe(0)
+  expect(await used('tokens_per_month')).toEqual([0])
 })
 
 test('a consumer without a grant is refused, unless policy validation is switched off', async () => {
   const stranger = { ...consumer, grantedServices: new Set<string>() }
-  const snapshots = {
-    current: () => buildSnapshot({ version: 1, services: [service], consumers: [stranger], nowMs: 0 }),
-  }
+  const snapshots = snapshotOf({ consumers: [stranger] })
   await expect(route({ snapshots })).rejects.toMatchObject({ reason: 'POLICY_DENIED' })
   expect(dispatched).toBe(0)
   expect(await route({ snapshots, policy: undefined })).toMatchObject({ event: { status: 'succeeded' } })
@@ -125,13 +152,9 @@ test('a consumer without a grant is refused, unless policy validation is switche
 
 test('a refusal says whose call it was', async () => {
   const refusals: GateRefusal[] = []
-  const observer = {
-    refused: (refusal: GateRefusal) => refusals.push(refusal),
-    recorded: () => {},
-    policyChecked: () => {},
-  }
+  const observer = { ...silent, refused: (refusal: GateRefusal) => refusals.push(refusal) }
   const broke = { ...consumer, overrides: { tokensPerMonth: 0 } }
-  const snapshots = { current: () => buildSnapshot({ version: 1, services: [service], consumers: [broke], nowMs: 0 }) }
+  const snapshots = snapshotOf({ consumers: [broke] })
   await expect(route({ observer, snapshots })).rejects.toMatchObject({ reason: 'QUOTA_EXCEEDED' })
   expect(refusals).toEqual([
     {
@@ -148,8 +171,7 @@ test('a refusal says whose call it was', async () => {
 
 test('what an observer does to a recorded call is not the caller’s concern', async () => {
   const observer = {
-    refused: () => {},
-    policyChecked: () => {},
+    ...silent,
     recorded: () => {
       throw new Error('broken')
     },
@@ -163,7 +185,7 @@ test('usage that could not be recorded while the caller waited is recorded later
   const settle: Limits['settle'] = async (settlement) => {
     failures += 1
     if (failures <= 6) throw new TollgateError('LIMITS_UNAVAILABLE', 'away')
-    await limits.settle(settlement)
+    return limits.settle(settlement)
   }
   const call = route({ limits: { ...through(limits), settle } })
   await expect(call).rejects.toMatchObject({ reason: 'LIMITS_UNAVAILABLE' })
@@ -173,7 +195,200 @@ test('usage that could not be recorded while the caller waited is recorded later
     return events.length > 0 && events
   })
   expect(event).toMatchObject({ status: 'succeeded', costNanos: 1_000_000, tokens: { input: 3, output: 4 } })
-  expect(await usedTokens()).toBe(7)
+  expect(await used('tokens_per_month')).toEqual([7])
+})
+
+describe('limits', () => {
+  const scopes = [
+    ['key', 'key'],
+    ['consumer', consumer.id],
+    ['organization', organizationId],
+    ['service', service.id],
+  ] as const
+  const names = [
+    ['requests_per_minute', 1, 'RATE_LIMITED'],
+    ['tokens_per_minute', 60, 'RATE_LIMITED'],
+    ['concurrent_requests', 1, 'RATE_LIMITED'],
+    ['tokens_per_month', 60, 'QUOTA_EXCEEDED'],
+    ['cost_per_month', 1_500_000, 'QUOTA_EXCEEDED'],
+  ] as const
+
+  function rule(scope: LimitRule['scope'], subjectId: string, name: LimitRule['name'], amount: number): LimitRule {
+    const currency = name === 'cost_per_month' ? 'USD' : undefined
+    return { scope, subjectId, serviceId: undefined, name, amount, burst: undefined, currency }
+  }
+
+  const cases = scopes.flatMap(([scope, id]) =>
+    names.map(([name, amount, reason]) => ({ scope, id, name, amount, reason })),
+  )
+  test.each(cases)(
+    '$name of the $scope refuses the second call, which takes nothing from any scope',
+    async (refusing) => {
+      const ample = scopes.flatMap(([scope, id]) => names.map(([name]) => rule(scope, id, name, 1_000_000_000)))
+      const others = ample.filter(({ scope, name }) => scope !== refusing.scope || name !== refusing.name)
+      rules = [...others, rule(refusing.scope, refusing.id, refusing.name, refusing.amount)]
+      const first = Promise.withResolvers<void>()
+      const reached = Promise.withResolvers<void>()
+      const slow: Dispatcher = {
+        ...dispatcher,
+        async dispatch(endpoint, attempt, call) {
+          reached.resolve()
+          await first.promise
+          return dispatcher.dispatch(endpoint, attempt, call)
+        },
+      }
+      const running = route({ dispatcher: slow })
+      await reached.promise
+      const counters = ['tokens_per_month', 'cost_per_month', 'concurrent_requests']
+      const before = await Promise.all(counters.map(used))
+      const refused = await route({}).catch((error: unknown) => error)
+      expect(refused).toMatchObject({
+        reason: refusing.reason,
+        limits: [{ limit: refusing.name, subject: `${refusing.scope}:${refusing.id}` }],
+      })
+      expect(await Promise.all(counters.map(used))).toEqual(before)
+      first.resolve()
+      await running
+      expect(dispatched).toBe(1)
+      expect(await used('cost_per_month')).toEqual(scopes.map(() => 1_000_000))
+      expect(await used('tokens_per_month')).toEqual([7, ...scopes.map(() => 7)])
+      expect(await used('concurrent_requests')).toEqual(scopes.map(() => 0))
+    },
+  )
+
+  test('a budget in a currency that the service has no price in refuses the call', async () => {
+    rules = [{ ...rule('organization', organizationId, 'cost_per_month', 1_000_000_000), currency: 'EUR' }]
+    await expect(route({})).rejects.toMatchObject({ reason: 'PRICE_MISSING', metadata: { currency: 'EUR' } })
+    const free = snapshotOf({ services: [{ ...service, prices: [] }] })
+    await expect(route({ snapshots: free })).rejects.toMatchObject({ reason: 'PRICE_MISSING' })
+    expect(dispatched).toBe(0)
+    rules = []
+    expect(await route({ snapshots: snapshotOf({ services: [{ ...service, prices: [] }] }) })).toMatchObject({
+      event: { status: 'succeeded', priceVersion: '', costNanos: 0 },
+    })
+  })
+
+  test('a budget that is made during a call counts that call', async () => {
+    const current = { value: snapshotOf().current() }
+    const slow: Dispatcher = {
+      ...dispatcher,
+      async dispatch(endpoint, attempt, call) {
+        rules = [rule('consumer', consumer.id, 'cost_per_month', 5_000_000)]
+        current.value = snapshotOf().current()
+        // Somebody looks at the new counter while the call runs, so that it is known.
+        expect(await used('cost_per_month')).toEqual([0])
+        return dispatcher.dispatch(endpoint, attempt, call)
+      },
+    }
+    await route({ dispatcher: slow, snapshots: { current: () => current.value } })
+    expect(await used('cost_per_month')).toEqual([1_000_000])
+  })
+
+  test('passing 80 and 100 percent of a budget is told once each', async () => {
+    rules = [rule('consumer', consumer.id, 'cost_per_month', 5_000_000)]
+    const told: Settled['crossed'][number][] = []
+    const observer = {
+      ...silent,
+      thresholdPassed: (_: UsageEvent, crossing: Settled['crossed'][number]) => told.push(crossing),
+    }
+    for (let call = 0; call < 5; call += 1) await route({ observer })
+    expect(told).toMatchObject([
+      { threshold: 80, used: 4_000_000, limit: { name: 'cost_per_month' } },
+      { threshold: 100, used: 5_000_000 },
+    ])
+  })
+
+  test('a call that lasts into the next month is booked in the month that it was admitted in', async () => {
+    const last = Date.UTC(2026, 10, 30, 23, 59, 59, 900)
+    let nowMs = last
+    const slow: Dispatcher = {
+      ...dispatcher,
+      dispatch: (endpoint, attempt, call) => {
+        nowMs = last + 60_000
+        return dispatcher.dispatch(endpoint, attempt, call)
+      },
+    }
+    const { event } = await route({ dispatcher: slow, now: () => nowMs })
+    expect(event).toMatchObject({ startMs: last, durationMs: 60_000 })
+    const states = await Promise.all(
+      [last, nowMs].map((atMs) => {
+        const call = { consumer, serviceId: service.id, keyId: 'key', atMs }
+        return limits.read(limitsOfCall(new Map(), call).filter(({ name }) => name === 'tokens_per_month'))
+      }),
+    )
+    expect(states.map(([state]) => 10_000_000 - (state?.remaining ?? 0))).toEqual([7, 0])
+  })
+})
+
+describe('an idempotency key', () => {
+  const asked = { idempotencyKey: 'order-1' }
+  const anySignal = () => new AbortController().signal
+
+  test('makes one call of many at once, and all get its answer', async () => {
+    const answers = await Promise.all(Array.from({ length: 20 }, () => route({}, anySignal(), asked)))
+    expect(dispatched).toBe(1)
+    expect(new Set(answers.map(({ event }) => event.requestId)).size).toBe(1)
+    expect(answers.filter(({ isReplayed }) => !isReplayed)).toHaveLength(1)
+    for (const { body, charge } of answers) {
+      expect(Buffer.from(body)).toEqual(answer)
+      expect(charge).toMatchObject({ nanos: 1_000_000, components: [{ kind: 'request' }] })
+    }
+    expect(await recorded()).toHaveLength(1)
+    expect(await used('tokens_per_month')).toEqual([7])
+  })
+
+  test('is refused with another payload', async () => {
+    await route({}, anySignal(), asked)
+    const other = route({}, anySignal(), { ...asked, payload: chat('y') })
+    await expect(other).rejects.toMatchObject({
+      reason: 'IDEMPOTENCY_KEY_REUSED',
+      fields: [{ field: 'idempotency_key' }],
+    })
+    expect(dispatched).toBe(1)
+  })
+
+  test('of a call that failed is free again', async () => {
+    const failing: Dispatcher = {
+      ...dispatcher,
+      dispatch: async () => {
+        throw new TollgateError('BACKEND_FAILED', 'down')
+      },
+    }
+    await expect(route({ dispatcher: failing }, anySignal(), asked)).rejects.toMatchObject({ reason: 'BACKEND_FAILED' })
+    expect(await route({}, anySignal(), asked)).toMatchObject({ isReplayed: false })
+    expect(await recorded()).toMatchObject([{ status: 'failed' }, { status: 'succeeded' }])
+  })
+
+  test('of an answer too large to keep makes no second call either', async () => {
+    const large = Buffer.concat([answer.subarray(0, -1), Buffer.from(`,"x":"${'x'.repeat(1_048_576)}"}`)])
+    const lavish: Dispatcher = { ...dispatcher, dispatch: async (_, attempt) => attempt.read(large) }
+    expect((await route({ dispatcher: lavish }, anySignal(), asked)).body).toHaveLength(large.length)
+    await expect(route({}, anySignal(), asked)).rejects.toMatchObject({ reason: 'IDEMPOTENT_ANSWER_NOT_KEPT' })
+    expect(dispatched).toBe(0)
+  })
+
+  test('lets whoever waits go when the caller leaves', async () => {
+    const caller = new AbortController()
+    const never: Dispatcher = { ...dispatcher, dispatch: (_endpoint, _attempt, call) => aborted(call.signal) }
+    const holder = new AbortController()
+    const holding = route({ dispatcher: never }, holder.signal, asked)
+    await eventually(async () => (await limits.admit(probe())).outcome === 'running')
+    const waiting = route({}, caller.signal, asked)
+    caller.abort(new TollgateError('CANCELLED', 'gone'))
+    await expect(waiting).rejects.toMatchObject({ reason: 'CANCELLED' })
+    holder.abort(new TollgateError('CANCELLED', 'gone'))
+    await expect(holding).rejects.toMatchObject({ reason: 'CANCELLED' })
+  })
+
+  /** An admission that asks for the claim and takes nothing. */
+  function probe(): Parameters<Limits['admit']>[0] {
+    const claim = claimOf(asked.idempotencyKey, consumer.id, service.id, chat('x'))
+    return { id: newId(), costs: [], leaseMs: 1, ifAbandoned: usageEvent(), claim }
+  }
+
+  function aborted(signal: AbortSignal): Promise<never> {
+    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+  }
 })
 
 /** The same limits with methods that can be replaced. */
@@ -181,7 +396,8 @@ function through(inner: Limits): Limits {
   return {
     admit: (admission) => inner.admit(admission),
     settle: (settlement) => inner.settle(settlement),
-    read: (organization, asked) => inner.read(organization, asked),
+    correct: (correction) => inner.correct(correction),
+    read: (asked) => inner.read(asked),
     usageLog: inner.usageLog,
     health: () => inner.health(),
     close: () => inner.close(),

@@ -1,7 +1,7 @@
 /**
  * The gate: the straight path of a call.
  *
- * resolve → policy → admit → dispatch → price → settle and record → answer
+ * resolve → policy → plan → admit → dispatch → price → settle and record → answer
  *
  * From admission on, every way out goes through settlement: an admitted call leaves exactly one usage record, and the
  * caller hears of its end only after that record is durable. If this process dies in between, the reservation's lease
@@ -11,21 +11,29 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import { limitHeaders } from '../limits/limit-headers.ts'
-import type { Admission, LimitCost, LimitState, Limits, Settlement } from '../limits/limits.ts'
-import { limitsFor } from '../limits/tiers.ts'
-import type { CallStatus, TokenParts, UsageEvent, UsageSource } from '../metering/usage-event.ts'
-import { noTokens, totalTokens } from '../metering/usage-event.ts'
+import type { LimitRules } from '../limits/call-limits.ts'
+import { tightestHeaders } from '../limits/limit-headers.ts'
+import { periodKeysOf } from '../limits/limit-keys.ts'
+import type { Admission, AdmissionResult, Limits, Settled } from '../limits/limits.ts'
+import {
+  type CallStatus,
+  noTokens,
+  type TokenParts,
+  type UsageEvent,
+  type UsageSource,
+} from '../metering/usage-event.ts'
 import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import { type Charge, chargeFor, unpriced } from '../pricing/price.ts'
-import { estimateTokens, readRequest, readUsage } from '../providers/openai.ts'
-import type { ConsumerRecord, EndpointRecord, ServiceRecord, Tier } from '../registry/records.ts'
-import { priceAt } from '../registry/records.ts'
+import { readUsage } from '../providers/openai.ts'
+import type { ConsumerRecord, ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { Dispatcher } from '../routing/dispatcher.ts'
-import { traceparentOf, withSpan } from '../telemetry/tracing.ts'
+import { withSpan } from '../telemetry/tracing.ts'
+import { claimOf, decodeAnswer, encodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
+import { actualUse, admissionOf, eventOf, keyIdOf, leaseGraceMs, type Plan, planCall } from './plan.ts'
 import { policyDenial, refusal } from './refusal.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
+import { createSettler } from './settlement.ts'
 
 export interface GateOptions {
   readonly snapshots: Pick<SnapshotSource, 'current'>
@@ -49,17 +57,18 @@ export interface GateObserver {
   refused(refusal: GateRefusal): void
   /** Ended with a durable record. */
   recorded(event: UsageEvent, tier: Tier): void
+  /** A period's settled use passed 80 or 100 percent. */
+  thresholdPassed(event: UsageEvent, crossing: Settled['crossed'][number]): void
   /** The policy engine answered, after this many seconds. */
   policyChecked(seconds: number): void
 }
 
-/** A refused call: whose it was, and why. */
+/** A call that was refused, and whose it was. */
 export interface GateRefusal {
-  /** UUIDv7 of the call. */
   readonly requestId: string
   readonly organizationId: string
   readonly consumerId: string
-  /** Empty when no key called. */
+  /** Empty for a caller without a key. */
   readonly keyId: string
   readonly serviceId: string
   readonly tier: Tier
@@ -73,6 +82,8 @@ export interface GateRequest {
   readonly serviceId: string
   readonly payload: Uint8Array
   readonly metadata: Readonly<Record<string, string>>
+  /** Empty for none. */
+  readonly idempotencyKey: string
 }
 
 export interface GateAnswer {
@@ -80,56 +91,76 @@ export interface GateAnswer {
   readonly body: Uint8Array
   readonly event: UsageEvent
   readonly charge: Charge
-  readonly service: ServiceRecord
+  readonly serviceVersion: string
+  /** True when an earlier call with the same idempotency key was answered so; `event` is that call's. */
+  readonly isReplayed: boolean
 }
 
 export interface Gate {
   /**
-   * Throws the refusals of each step (CONSUMER_*, SERVICE_*, POLICY_DENIED, RATE_LIMITED, QUOTA_EXCEEDED,
-   * LIMITS_UNAVAILABLE), the dispatcher's errors, and LIMITS_UNAVAILABLE or STORAGE_UNAVAILABLE when the record could not
-   * be made durable while the caller waited.
+   * Throws the refusals of each step (CONSUMER_*, SERVICE_*, POLICY_DENIED, PRICE_MISSING, RATE_LIMITED, QUOTA_EXCEEDED,
+   * IDEMPOTENCY_KEY_REUSED, LIMITS_UNAVAILABLE), the dispatcher's errors, and LIMITS_UNAVAILABLE or STORAGE_UNAVAILABLE
+   * when the record could not be made durable while the caller waited.
    */
   route(request: GateRequest, call: Call): Promise<GateAnswer>
 }
 
-/** A reservation outlives its call's deadline by this much before it counts as abandoned. */
-const leaseGraceMs = 15_000
+/** How an attempt ended, as its record says it. */
+export interface Ending {
+  readonly status: CallStatus
+  readonly errorReason: string
+  /** 0 when no backend was called. */
+  readonly attempt: number
+  readonly tokens: TokenParts
+  readonly usageSource: UsageSource
+  readonly charge: Charge
+  readonly model: string
+}
 
-/** Settlement is tried again this often: a settlement that failed half-way is a no-op the second time. */
-const settleAttempts = 5
-const settlePauseMs = 50
-
-/** After these attempts the caller is told, and settlement goes on at this pace, for so many calls at once. */
-const latePauseMs = 500
-const maxLate = 10_000
+/** Whoever waits for another call with the same idempotency key asks again after this long, twice as long each time. */
+const firstWaitMs = 10
+const longestWaitMs = 200
 
 export function createGate(options: GateOptions): Gate {
-  const { limits, dispatcher, observer, log, now, newId } = options
-  let late = 0
+  const { limits, dispatcher, observer, log, now } = options
+  const settler = createSettler(limits, now)
 
   async function route(request: GateRequest, call: Call): Promise<GateAnswer> {
     const snapshot = options.snapshots.current()
     const consumer = resolveConsumer(snapshot, request.consumerId)
     const service = resolveService(snapshot, request.serviceId)
-    const plan = await enter(request, call, consumer, service)
-    return serve(plan, call)
+    const entry = await enter(request, call, consumer, service)
+    return 'kept' in entry ? replay(entry.kept, call) : serve(entry, call)
   }
 
-  /** Policy and admission: after this the call will leave a record. */
+  /** Policy and admission: after this the call will leave a record, unless it was answered before. */
   async function enter(
     request: GateRequest,
     call: Call,
     consumer: ConsumerRecord,
     service: ServiceRecord,
-  ): Promise<Plan> {
+  ): Promise<Entered | { readonly kept: KeptAnswer }> {
     try {
       if (options.policy !== undefined)
         await checkPolicy(options.policy, { consumer, service, payload: request.payload })
-      const plan = planCall(request, call, consumer, service)
-      announce(call, plan.costs, await admit(plan, call), now())
-      return plan
+      const { rateLimiting, newId } = options
+      const { limitRules: rules } = options.snapshots.current()
+      const plan = planCall(request, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const { idempotencyKey: key, payload } = request
+      const claim = key === '' ? undefined : claimOf(key, consumer.id, service.id, payload)
+      const admission = admissionOf(plan, call, claim)
+      const result = await admit(admission, call)
+      if (result.outcome === 'answered') return { kept: decodeAnswer(result.answer) }
+      if (result.outcome === 'mismatch') throw keyReused()
+      if (result.outcome === 'refused') throw refusal(plan.costs, result)
+      for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) call.setResponseHeader(name, value)
+      return { plan, rules, admission }
     } catch (error) {
-      if (error instanceof TollgateError) observer.refused(refusalOf(call, consumer, service, error))
+      if (error instanceof TollgateError) {
+        const { organizationId, id: consumerId, tier } = consumer
+        const caller = { requestId: call.id, organizationId, consumerId, keyId: keyIdOf(call) }
+        observer.refused({ ...caller, serviceId: service.id, tier, error })
+      }
       throw error
     }
   }
@@ -141,73 +172,56 @@ export function createGate(options: GateOptions): Gate {
     if (!decision.allowed) throw policyDenial(decision)
   }
 
-  function planCall(request: GateRequest, call: Call, consumer: ConsumerRecord, service: ServiceRecord): Plan {
-    const [endpoint] = service.endpoints
-    if (endpoint === undefined) throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
-    const startMs = now()
-    const facts = readRequest(request.payload)
-    const reserved: TokenParts = {
-      ...noTokens,
-      input: estimateTokens(request.payload.length),
-      output: facts.maxOutputTokens ?? service.defaultMaxOutputTokens,
-    }
-    const [requests, tokens] = limitsFor(consumer, service.id, startMs)
-    return {
-      attemptId: newId(),
-      request,
-      consumer,
-      service,
-      endpoint,
-      startMs,
-      reserved,
-      costs: options.rateLimiting
-        ? [
-            { limit: requests, amount: 1 },
-            { limit: tokens, amount: totalTokens(reserved) },
-          ]
-        : [],
-      traceparent: traceparentOf(call.span),
+  /** Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. */
+  async function admit(
+    admission: Admission,
+    call: Call,
+  ): Promise<Exclude<AdmissionResult, { readonly outcome: 'running' }>> {
+    for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
+      const result = await withSpan('admit', () => limits.admit(admission))
+      if (result.outcome !== 'running') return result
+      await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
     }
   }
 
-  async function admit(plan: Plan, call: Call): Promise<readonly LimitState[]> {
-    const admission: Admission = {
-      id: call.id,
-      organizationId: plan.consumer.organizationId,
-      costs: plan.costs,
-      leaseMs: Math.max(0, call.deadlineMs - plan.startMs) + leaseGraceMs,
-      ifAbandoned: eventOf(plan, call, {
-        status: 'abandoned',
-        errorReason: 'INTERNAL',
-        attempt: 1,
-        tokens: plan.reserved,
-        usageSource: 'estimated',
-        charge: chargeFor(priceAt(plan.service, plan.startMs), plan.reserved),
-        model: '',
-        durationMs: 0,
-      }),
-    }
-    const result = await withSpan('admit', () => limits.admit(admission))
-    if (result.admitted) return result.limits
-    throw refusal(plan.costs, result)
-  }
-
-  async function serve(plan: Plan, call: Call): Promise<GateAnswer> {
+  async function serve({ plan, rules, admission }: Entered, call: Call): Promise<GateAnswer> {
     const outcome = await attempt(plan, call)
+    const { body, charge, error: failure } = outcome
     const event = eventOf(plan, call, { ...outcome, durationMs: now() - plan.startMs })
-    const requests = outcome.attempt === 0 ? 0 : 1
-    const actual = plan.costs.length === 0 ? [] : [requests, totalTokens(event.tokens)]
-    const settlement = { id: call.id, organizationId: plan.consumer.organizationId, actual, event }
+    const answer = { event, charge, serviceVersion: plan.service.version, body }
+    const keepsAnswer = admission.claim !== undefined && failure === undefined
+    const settlement = {
+      admission,
+      actual: actualUse(plan, event),
+      event,
+      ...(keepsAnswer ? { answer: encodeAnswer(answer) } : {}),
+    }
     try {
-      await withSpan('settle', () => settle(settlement))
+      tellRecorded(event, plan, await withSpan('settle', () => settler.settle(settlement)))
     } catch (error) {
       log.error({ err: error, requestId: call.id }, 'usage could not be recorded; it is tried until the lease ends')
-      void settleLate(settlement, plan, call)
-      throw outcome.error ?? error
+      void settler.settleLate(settlement, call.deadlineMs + leaseGraceMs).then((settled) => {
+        if (settled !== undefined) tellRecorded(event, plan, settled)
+      })
+      throw failure ?? error
     }
-    tellRecorded(event, plan)
-    if (outcome.error !== undefined) throw outcome.error
-    return { body: outcome.body, event, charge: outcome.charge, service: plan.service }
+    if (options.snapshots.current().limitRules !== rules) await followNewLimits(plan, event)
+    if (failure !== undefined) throw failure
+    return { ...answer, isReplayed: false }
+  }
+
+  /** A period limit that was made during the call has a counter that this call did not move: it must ask the ledger. */
+  async function followNewLimits(plan: Plan, event: UsageEvent): Promise<void> {
+    const moved = new Set(plan.costs.map(({ limit }) => limit.key))
+    const counters = periodKeysOf(event).filter((key) => !moved.has(key))
+    await limits.correct({ events: [], counters }).catch((error: unknown) => {
+      log.warn({ err: error, requestId: event.requestId }, 'counters of new limits could not be read anew')
+    })
+  }
+
+  function replay(kept: KeptAnswer, call: Call): GateAnswer {
+    call.setResponseHeader('idempotent-replayed', 'true')
+    return { ...kept, isReplayed: true }
   }
 
   /** Calls the backend and says what came of it. Never throws. */
@@ -224,7 +238,7 @@ export function createGate(options: GateOptions): Gate {
         { id: plan.attemptId, serviceId, payload, read: (body) => ({ body, ...readUsage(body, payload.length) }) },
         call,
       )
-      const charge = chargeFor(priceAt(plan.service, plan.startMs), tokens)
+      const charge = chargeFor(plan.price, tokens)
       return { status: 'succeeded', errorReason: '', attempt: 1, tokens, usageSource: source, charge, model, body }
     } catch (cause) {
       const error =
@@ -245,42 +259,11 @@ export function createGate(options: GateOptions): Gate {
     }
   }
 
-  async function settle(settlement: Settlement): Promise<void> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await limits.settle(settlement)
-      } catch (error) {
-        if (attempt === settleAttempts) throw error
-        await delay(settlePauseMs * 2 ** attempt)
-      }
-    }
-  }
-
-  /**
-   * Goes on after the caller was told, because what was used is known exactly here, and the lease would record the
-   * reservation instead. Holds up no shutdown: what is left then is recorded as abandoned.
-   */
-  async function settleLate(settlement: Settlement, plan: Plan, call: Call): Promise<void> {
-    if (late >= maxLate) return
-    late += 1
-    try {
-      for (const untilMs = call.deadlineMs + leaseGraceMs; now() < untilMs; ) {
-        await delay(latePauseMs, undefined, { ref: false })
-        const isSettled = await limits.settle(settlement).then(
-          () => true,
-          () => false,
-        )
-        if (isSettled) return tellRecorded(settlement.event, plan)
-      }
-    } finally {
-      late -= 1
-    }
-  }
-
   /** The record is durable: nothing that an observer does may make the caller believe otherwise. */
-  function tellRecorded(event: UsageEvent, plan: Plan): void {
+  function tellRecorded(event: UsageEvent, plan: Plan, { crossed }: Settled): void {
     try {
       observer.recorded(event, plan.consumer.tier)
+      for (const crossing of crossed) observer.thresholdPassed(event, crossing)
     } catch (error) {
       log.error({ err: error, requestId: event.requestId }, 'an observer of recorded calls failed')
     }
@@ -291,29 +274,11 @@ export function createGate(options: GateOptions): Gate {
 
 const noBody = new Uint8Array()
 
-/** All that is fixed about a call before it is admitted. */
-interface Plan {
-  readonly attemptId: string
-  readonly request: GateRequest
-  readonly consumer: ConsumerRecord
-  readonly service: ServiceRecord
-  readonly endpoint: EndpointRecord
-  readonly startMs: number
-  /** Estimated input and the most output that the request allows. */
-  readonly reserved: TokenParts
-  readonly costs: readonly LimitCost[]
-  readonly traceparent: string
-}
-
-interface Ending {
-  readonly status: CallStatus
-  readonly errorReason: string
-  /** 0 when no backend was called. */
-  readonly attempt: number
-  readonly tokens: TokenParts
-  readonly usageSource: UsageSource
-  readonly charge: Charge
-  readonly model: string
+interface Entered {
+  readonly plan: Plan
+  /** That the plan was made by. */
+  readonly rules: LimitRules
+  readonly admission: Admission
 }
 
 interface Outcome extends Ending {
@@ -321,61 +286,8 @@ interface Outcome extends Ending {
   readonly error?: TollgateError
 }
 
-function eventOf(plan: Plan, call: Call, ending: Ending & { readonly durationMs: number }): UsageEvent {
-  return {
-    id: plan.attemptId,
-    requestId: call.id,
-    organizationId: plan.consumer.organizationId,
-    consumerId: plan.consumer.id,
-    serviceId: plan.service.id,
-    endpointId: ending.attempt === 0 ? '' : plan.endpoint.id,
-    keyId: keyIdOf(call),
-    startMs: plan.startMs,
-    requests: 1,
-    corrects: '',
-    durationMs: ending.durationMs,
-    status: ending.status,
-    errorReason: ending.errorReason,
-    tokens: ending.tokens,
-    usageSource: ending.usageSource,
-    costNanos: ending.charge.nanos,
-    currency: ending.charge.currency,
-    priceVersion: ending.charge.priceVersion,
-    model: ending.model,
-    attempt: ending.attempt,
-    metadata: plan.request.metadata,
-    traceparent: plan.traceparent,
-  }
-}
-
-function refusalOf(call: Call, consumer: ConsumerRecord, service: ServiceRecord, error: TollgateError): GateRefusal {
-  return {
-    requestId: call.id,
-    organizationId: consumer.organizationId,
-    consumerId: consumer.id,
-    keyId: keyIdOf(call),
-    serviceId: service.id,
-    tier: consumer.tier,
-    error,
-  }
-}
-
-function keyIdOf({ principal }: Call): string {
-  return principal.kind === 'key' ? principal.keyId : ''
-}
-
 function statusOf(error: TollgateError): CallStatus {
   if (error.reason === 'DEADLINE_EXCEEDED') return 'deadline_exceeded'
   if (error.reason === 'CANCELLED' || error.reason === 'SHUTTING_DOWN') return 'cancelled'
   return 'failed'
-}
-
-/** Tells the caller where it stands with its request bucket, in the headers that its libraries know. */
-function announce(call: Call, costs: readonly LimitCost[], states: readonly LimitState[], nowMs: number): void {
-  const limit = costs[0]?.limit
-  const state = states[0]
-  if (limit === undefined || state === undefined) return
-  for (const [name, value] of limitHeaders({ ...state, capacity: limit.capacity }, nowMs)) {
-    call.setResponseHeader(name, value)
-  }
 }

@@ -1,12 +1,13 @@
 import { TollgateError } from '../errors.ts'
 import type { AdmissionResult, LimitCost } from '../limits/limits.ts'
+import { unitName } from '../limits/unit-name.ts'
 import type { Decision } from '../policy/policy-engine.ts'
 
-type Refused = Extract<AdmissionResult, { admitted: false }>
+type Refused = Extract<AdmissionResult, { outcome: 'refused' }>
 
 /**
- * The refusal of a limit: RATE_LIMITED for a bucket, QUOTA_EXCEEDED for a period. Message, metadata, QuotaFailure and
- * RetryInfo carry the same figures. A call that needs more than the whole limit is promised no retry.
+ * The refusal of a limit: QUOTA_EXCEEDED for a period, RATE_LIMITED for what becomes free sooner. Message, metadata,
+ * QuotaFailure and RetryInfo carry the same figures. A call that needs more than the whole limit is promised no retry.
  */
 export function refusal(costs: readonly LimitCost[], result: Refused): TollgateError {
   const cost = costs[result.refusedBy]
@@ -16,15 +17,15 @@ export function refusal(costs: readonly LimitCost[], result: Refused): TollgateE
   }
   const { limit, amount } = cost
   const remaining = Math.max(0, Math.floor(state.remaining))
-  const bucket = limit.kind === 'bucket'
+  const unit = unitName(limit)
   const isEverPossible = amount <= limit.capacity
-  const left = `${limit.name} of ${limit.subject} has ${remaining} of ${limit.capacity} ${limit.unit} left and the call needs ${amount}`
+  const left = `${limit.name} of ${limit.subject} has ${remaining} of ${limit.capacity} ${unit} left and the call needs ${amount}`
   const remedy = !isEverPossible
     ? 'no wait helps: ask for a shorter answer (max_tokens), or have the limit raised'
-    : bucket
-      ? `retry in ${result.retryAfterMs} ms`
-      : `the quota is whole again at ${new Date(limit.endsAtMs).toISOString()}`
-  return new TollgateError(bucket ? 'RATE_LIMITED' : 'QUOTA_EXCEEDED', `${left}; ${remedy}.`, {
+    : limit.kind === 'period'
+      ? `it is whole again at ${new Date(limit.endsAtMs).toISOString()}`
+      : `retry in ${result.retryAfterMs} ms`
+  return new TollgateError(limit.kind === 'period' ? 'QUOTA_EXCEEDED' : 'RATE_LIMITED', `${left}; ${remedy}.`, {
     ...(isEverPossible ? { retryAfterMs: result.retryAfterMs } : {}),
     metadata: {
       limit: limit.name,
@@ -32,7 +33,7 @@ export function refusal(costs: readonly LimitCost[], result: Refused): TollgateE
       capacity: String(limit.capacity),
       remaining: String(remaining),
       requested: String(amount),
-      unit: limit.unit,
+      unit,
       ...(isEverPossible ? { retryAfterMs: String(result.retryAfterMs) } : {}),
       resetAt: new Date(state.resetAtMs).toISOString(),
     },
@@ -42,7 +43,7 @@ export function refusal(costs: readonly LimitCost[], result: Refused): TollgateE
         limit: limit.name,
         capacity: limit.capacity,
         remaining,
-        unit: limit.unit,
+        unit,
         resetAtMs: state.resetAtMs,
       },
     ],

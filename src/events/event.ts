@@ -6,7 +6,7 @@
  * field, so that nothing else that an object carries, a prompt least of all, can travel with it.
  */
 import type { LimitViolation } from '../errors.ts'
-import type { Tier } from '../limits/tiers.ts'
+import type { Tier } from '../limits/call-limits.ts'
 
 export type AnalyticsEvent = RateLimited | QuotaExceeded | QuotaThreshold
 

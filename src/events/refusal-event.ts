@@ -1,5 +1,5 @@
 import type { TollgateError } from '../errors.ts'
-import type { Tier } from '../limits/tiers.ts'
+import type { Tier } from '../limits/call-limits.ts'
 import type { QuotaExceeded, RateLimited } from './event.ts'
 
 /** A call that the gate refused. */

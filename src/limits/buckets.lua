@@ -1,12 +1,14 @@
 -- Prelude of the other scripts: the arithmetic of buckets.ts, number by number (see there for the units).
--- Numbers are doubles: exact as long as they stay below 2^53, which the ceilings on capacity, rate and debt ensure.
+-- Numbers are doubles: exact as long as they stay below 2^53, which the ceilings on capacity, refill and debt ensure.
 -- They are written with %.0f, because Lua's own tostring keeps 14 digits only.
 
-local MICROS = 1000000
-local MAX_DEBT = 4000000000 * MICROS
+local MAX_DEBT = 4e15
+local CONCURRENCY_RETRY_MS = 500
 -- Kept beyond the moment at which a bucket is full, and a period over: late settlements find their counters.
 local BUCKET_MARGIN_MS = 60000
 local PERIOD_MARGIN_MS = 40 * 86400000
+-- Since its last change: longer than any lease.
+local CONCURRENCY_TTL_MS = 7 * 86400000
 
 local function int(number)
   return string.format('%.0f', number)
@@ -14,26 +16,43 @@ end
 
 local function now_micros()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * MICROS + tonumber(time[2])
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
-local function bucket_micros(units)
-  return math.min(units * MICROS, MAX_DEBT)
+-- A limit: { kind = 'b' (bucket) | 'p' (period) | 'c' (concurrency), key, capacity, rate and parts (b), ends_at_ms (p) }.
+local function new_limit(kind, key, capacity, rate_or_end, parts)
+  local limit = { kind = kind, key = key, capacity = tonumber(capacity) }
+  if kind == 'b' then
+    limit.rate = tonumber(rate_or_end)
+    limit.parts = tonumber(parts)
+  elseif kind == 'p' then
+    limit.ends_at_ms = tonumber(rate_or_end)
+  end
+  return limit
 end
 
-local function refill_micros(micros, rate)
-  local quotient = math.ceil(micros / rate)
-  if quotient * rate < micros then
+local function bucket_parts(limit, units)
+  return math.min(units * limit.parts, MAX_DEBT)
+end
+
+local function refill_micros(limit, parts)
+  local quotient = math.ceil(parts / limit.rate)
+  if quotient * limit.rate < parts then
     return quotient + 1
   end
   return quotient
 end
 
--- A limit: { kind = 'b' | 'p', key, capacity, rate (b) or ends_at_ms (p) }; its slot: { level, at } or { used }.
+-- The threshold that a use has passed, in percent.
+local function passed(used, capacity)
+  if capacity == 0 or used < capacity * 0.8 then
+    return 0
+  end
+  return used < capacity and 80 or 100
+end
 
-local function load_bucket(limit, now)
-  local full = limit.capacity * MICROS
-  local raw = redis.call('GET', limit.key)
+local function load_bucket(limit, raw, now)
+  local full = limit.capacity * limit.parts
   if not raw then
     return { level = full, at = now }
   end
@@ -51,54 +70,204 @@ local function load_bucket(limit, now)
   return { level = math.min(full, level + elapsed * limit.rate), at = now }
 end
 
+-- 'used held warned', or 'u held version' while it is unknown.
+local function load_period(raw)
+  if not raw then
+    return { unknown = true, held = 0, version = 0 }
+  end
+  local first, held, last = string.match(raw, '^(%S+) (%d+) (%d+)$')
+  if first == 'u' then
+    return { unknown = true, held = tonumber(held), version = tonumber(last) }
+  end
+  return { used = tonumber(first), held = tonumber(held), warned = tonumber(last) }
+end
+
 local function load_slot(limit, now)
+  local raw = redis.call('GET', limit.key)
   if limit.kind == 'b' then
-    return load_bucket(limit, now)
+    return load_bucket(limit, raw, now)
+  elseif limit.kind == 'c' then
+    return { open = raw and tonumber(raw) or 0 }
   end
-  local used = redis.call('GET', limit.key)
-  if not used then
-    if limit.seed == nil or limit.seed == '' then
-      return nil
-    end
-    used = limit.seed
+  return load_period(raw)
+end
+
+local function period_text(slot)
+  if slot.unknown then
+    return 'u ' .. int(slot.held) .. ' ' .. int(slot.version)
   end
-  return { used = tonumber(used) }
+  return int(slot.used) .. ' ' .. int(slot.held) .. ' ' .. int(slot.warned)
 end
 
 local function store_slot(limit, slot, now)
   if limit.kind == 'b' then
-    local missing = math.max(0, limit.capacity * MICROS - slot.level)
-    local ttl = math.ceil(refill_micros(missing, limit.rate) / 1000) + BUCKET_MARGIN_MS
+    local missing = math.max(0, limit.capacity * limit.parts - slot.level)
+    local ttl = math.ceil(refill_micros(limit, missing) / 1000) + BUCKET_MARGIN_MS
     redis.call('SET', limit.key, int(slot.level) .. ' ' .. int(slot.at), 'PX', int(ttl))
-  else
+  elseif limit.kind == 'p' then
     local ttl = math.max(1, limit.ends_at_ms - math.floor(now / 1000)) + PERIOD_MARGIN_MS
-    redis.call('SET', limit.key, int(slot.used), 'PX', int(ttl))
-  end
-end
-
-local function push_state(reply, limit, slot)
-  if limit.kind == 'p' then
-    reply[#reply + 1] = int(limit.capacity - slot.used)
-    reply[#reply + 1] = int(limit.ends_at_ms)
+    redis.call('SET', limit.key, period_text(slot), 'PX', int(ttl))
+  elseif slot.open == 0 then
+    redis.call('DEL', limit.key)
   else
-    local missing = math.max(0, limit.capacity * MICROS - slot.level)
-    reply[#reply + 1] = int(math.floor(slot.level / MICROS))
-    reply[#reply + 1] = int(math.ceil((slot.at + refill_micros(missing, limit.rate)) / 1000))
+    redis.call('SET', limit.key, int(slot.open), 'PX', CONCURRENCY_TTL_MS)
   end
 end
 
--- Limits from KEYS[first_key...] and four arguments each: kind, capacity, rate or end, seed ('' for none).
-local function parse_limits(first_key, first_arg, width)
-  local limits = {}
-  for i = 1, #KEYS - first_key + 1 do
-    local arg = first_arg + (i - 1) * width
-    local limit = { kind = ARGV[arg], key = KEYS[first_key + i - 1], capacity = tonumber(ARGV[arg + 1]), seed = ARGV[arg + 3] }
-    if limit.kind == 'b' then
-      limit.rate = tonumber(ARGV[arg + 2])
-    else
-      limit.ends_at_ms = tonumber(ARGV[arg + 2])
+-- 0 when the limit covers the amount, else milliseconds until it could.
+local function wait_ms(limit, slot, amount, now)
+  if limit.kind == 'b' then
+    local deficit = bucket_parts(limit, amount) - slot.level
+    return deficit <= 0 and 0 or math.max(1, math.ceil(refill_micros(limit, deficit) / 1000))
+  elseif limit.kind == 'p' then
+    if limit.capacity > 0 and slot.used + slot.held + amount <= limit.capacity then
+      return 0
     end
+    return math.max(1, limit.ends_at_ms - math.floor(now / 1000))
+  end
+  return slot.open + amount <= limit.capacity and 0 or CONCURRENCY_RETRY_MS
+end
+
+local function taken_from(limit, slot, amount)
+  if limit.kind == 'b' then
+    return { level = slot.level - bucket_parts(limit, amount), at = slot.at }
+  elseif limit.kind == 'c' then
+    return { open = slot.open + amount }
+  elseif slot.unknown then
+    return { unknown = true, held = slot.held + amount, version = slot.version }
+  end
+  return { used = slot.used, held = slot.held + amount, warned = slot.warned }
+end
+
+-- Where `amount` was taken and `used` was used: the difference returns, clipped at capacity, or becomes debt.
+local function settled(limit, slot, amount, used)
+  if limit.kind == 'b' then
+    local full = limit.capacity * limit.parts
+    local level = math.min(full, slot.level + bucket_parts(limit, amount) - bucket_parts(limit, used))
+    return { level = math.max(level, -MAX_DEBT), at = slot.at }
+  elseif limit.kind == 'c' then
+    return { open = math.max(0, slot.open - amount) }
+  end
+  local held = math.max(0, slot.held - amount)
+  if slot.unknown then
+    return { unknown = true, held = held, version = slot.version + 1 }
+  end
+  local total = slot.used + used
+  return { used = total, held = held, warned = passed(total, limit.capacity) }
+end
+
+-- Makes the periods of KEYS[first...last] unknown, those that exist: a seed is asked for a period that exists, so a period
+-- without a key has nothing to forget. By the clock, so that no version comes twice, whatever the counter was meanwhile.
+local function forget(first, last, now)
+  if first > last or redis.call('EXISTS', unpack(KEYS, first, last)) == 0 then
+    return
+  end
+  for i = first, last do
+    local raw = redis.call('GET', KEYS[i])
+    if raw then
+      local slot = load_period(raw)
+      local version = math.max(now, slot.unknown and slot.version + 1 or 1)
+      local text = period_text({ unknown = true, held = slot.held, version = version })
+      redis.call('SET', KEYS[i], text, 'KEEPTTL')
+    end
+  end
+end
+
+local function push_state(reply, limit, slot, now)
+  if limit.kind == 'p' then
+    reply[#reply + 1] = int(limit.capacity - slot.used - slot.held)
+    reply[#reply + 1] = int(limit.ends_at_ms)
+  elseif limit.kind == 'c' then
+    reply[#reply + 1] = int(limit.capacity - slot.open)
+    reply[#reply + 1] = int(math.floor(now / 1000))
+  else
+    local missing = math.max(0, limit.capacity * limit.parts - slot.level)
+    reply[#reply + 1] = int(math.floor(slot.level / limit.parts))
+    reply[#reply + 1] = int(math.ceil((slot.at + refill_micros(limit, missing)) / 1000))
+  end
+end
+
+-- Limits from KEYS[first_key...] and arguments each: kind, capacity, rate or end, and last parts of a bucket or the seed
+-- of a period, 'used version' or ''.
+local function read_limits(first_key, count, first_arg, width)
+  local limits = {}
+  for i = 1, count do
+    local arg = first_arg + (i - 1) * width
+    local limit = new_limit(ARGV[arg], KEYS[first_key + i - 1], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3])
+    limit.seed = ARGV[arg + 3]
     limits[i] = limit
   end
   return limits
+end
+
+-- The slots of limits by key, and a reply that names the periods among them that are unknown, or nil. A seed that was
+-- asked at the version that its period still has is installed first, whatever becomes of the call. A period that does not
+-- exist begins to, so that its version moves from now on.
+local function load_known(limits, now)
+  local slots = {}
+  local unseeded = { 'unseeded' }
+  for i, limit in ipairs(limits) do
+    local slot = slots[limit.key] or load_slot(limit, now)
+    if limit.kind == 'p' and slot.unknown then
+      local used, version = string.match(limit.seed, '^(%d+) (%d+)$')
+      if used and tonumber(version) == slot.version then
+        used = tonumber(used)
+        slot = { used = used, held = slot.held, warned = passed(used, limit.capacity) }
+        store_slot(limit, slot, now)
+      elseif slot.version == 0 then
+        slot = { unknown = true, held = slot.held, version = now }
+        store_slot(limit, slot, now)
+      end
+    end
+    if slot.unknown then
+      unseeded[#unseeded + 1] = i - 1
+      unseeded[#unseeded + 1] = int(slot.version)
+    end
+    slots[limit.key] = slot
+  end
+  return slots, #unseeded > 1 and unseeded or nil
+end
+
+-- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's': settled.
+local function read_reservation(key)
+  local held = redis.call('GET', key)
+  if not held then
+    return ''
+  end
+  local plan, event = string.match(held, '^.([^\n]*)\n(.*)$')
+  return string.sub(held, 1, 1), plan, event
+end
+
+-- What a reservation took: its limits, each with the amount. A plan is JSON of all that is needed to settle, so a
+-- settlement names no limits; their keys share the slot of those that are named.
+local function read_plan(plan)
+  local limits = {}
+  for i, taken in ipairs(cjson.decode(plan)) do
+    local limit = new_limit(taken[1], taken[2], taken[3], taken[4], taken[5])
+    limit.amount = tonumber(taken[6])
+    limits[i] = limit
+  end
+  return limits
+end
+
+-- Settles what a reservation took except its buckets: nothing was used, or all that was reserved.
+local function release_plan(plan, used_reserved, now)
+  for _, limit in ipairs(read_plan(plan)) do
+    if limit.kind ~= 'b' then
+      local slot = load_slot(limit, now)
+      store_slot(limit, settled(limit, slot, limit.amount, used_reserved and limit.amount or 0), now)
+    end
+  end
+end
+
+-- A claim is one string. 'r' owner ' ' fingerprint: its call runs. 'a' fingerprint \n answer: its call was answered.
+-- Ends the call's hold of its claim. An answer (with a ttl) is kept unless the claim is somebody else's meanwhile.
+local function end_claim(key, owner, fingerprint, ttl, answer)
+  local own = 'r' .. owner .. ' '
+  local begin = redis.call('GETRANGE', key, 0, #own - 1)
+  if ttl ~= '' and (begin == own or begin == '') then
+    redis.call('SET', key, 'a' .. fingerprint .. '\n' .. answer, 'PX', ttl)
+  elseif begin == own then
+    redis.call('DEL', key)
+  end
 end

@@ -1,28 +1,46 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { admit, maxDebtUnits, type Slot, settle, states } from './buckets.ts'
-import { bucket, period } from './conformance-support.ts'
+import {
+  admit,
+  concurrencyRetryMs,
+  declare,
+  forget,
+  maxDebtParts,
+  partsOf,
+  type Slot,
+  seed,
+  seedVersion,
+  settle,
+  states,
+} from './buckets.ts'
+import { bucketPrograms, costsOf, limitsOfEveryKind, second, ticks } from './buckets-programs.ts'
+import { bucket, concurrency, period } from './conformance-support.ts'
 import type { BucketLimit, Limit, LimitCost } from './limits.ts'
 
-const second = 1_000_000
 const start = 1_795_000_000 * second
 
-const anyBucket = fc
-  .record({
-    capacity: fc.oneof(fc.integer({ min: 1, max: 50 }), fc.integer({ min: 1, max: 1e8 })),
-    refillPerSecond: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 1e6 })),
-  })
-  .map(bucket)
-
-/** Time passes, mostly forward, sometimes back. */
-const ticks = fc.oneof(
-  { weight: 6, arbitrary: fc.nat(3 * second) },
-  { weight: 1, arbitrary: fc.integer({ min: -second, max: 0 }) },
+const anyBucket: fc.Arbitrary<BucketLimit> = fc.oneof(
+  fc
+    .record({
+      capacity: fc.oneof(fc.integer({ min: 1, max: 50 }), fc.integer({ min: 1, max: 1e8 })),
+      refill: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 1e6 })),
+      windowMs: fc.constant(1_000 as const),
+    })
+    .map(bucket),
+  fc
+    .record({
+      capacity: fc.oneof(fc.integer({ min: 1, max: 50 }), fc.integer({ min: 1, max: 5e7 })),
+      refill: fc.oneof(fc.integer({ min: 1, max: 1_000 }), fc.integer({ min: 1, max: 5e7 })),
+      windowMs: fc.constant(60_000 as const),
+    })
+    .map(bucket),
 )
 
-function whole(slots: Map<string, Slot>): void {
+function expectWhole(slots: Map<string, Slot>): void {
   for (const slot of slots.values()) {
-    expect(Number.isSafeInteger(slot.kind === 'bucket' ? slot.level : slot.used)).toBe(true)
+    for (const value of Object.values(slot)) {
+      if (typeof value === 'number') expect(Number.isSafeInteger(value)).toBe(true)
+    }
   }
 }
 
@@ -32,28 +50,42 @@ describe('a bucket', () => {
       fc.property(anyBucket, fc.array(fc.tuple(ticks, fc.nat(60)), { maxLength: 60 }), (limit, program) => {
         const slots = new Map<string, Slot>()
         let now = start
-        // The bucket is full when it is first seen; the clock may have stepped back before that.
-        const first = start + (program[0]?.[0] ?? 0)
-        let latest = first
+        // The bucket is full until something is taken from it, whatever the clock did before that.
+        let first: number | undefined
+        let latest = start
         let admitted = 0
         for (const [tick, amount] of program) {
           now += tick
-          latest = Math.max(latest, now)
           if (admit(slots, [{ limit, amount }], now).kind === 'admitted') admitted += amount
-          whole(slots)
-          const refilledMicros = BigInt(latest - first) * BigInt(limit.refillPerSecond)
-          expect(BigInt(admitted) * 1_000_000n <= BigInt(limit.capacity) * 1_000_000n + refilledMicros).toBe(true)
+          latest = first === undefined ? now : Math.max(latest, now)
+          if (slots.size > 0) first ??= now
+          expectWhole(slots)
+          const refilled = BigInt(latest - (first ?? latest)) * BigInt(limit.refill)
+          const parts = BigInt(partsOf(limit))
+          expect(BigInt(admitted) * parts <= BigInt(limit.capacity) * parts + refilled).toBe(true)
         }
       }),
+      {
+        examples: [
+          [
+            bucket({ capacity: 5, refill: 3, windowMs: 1_000 }),
+            [
+              [0, 6],
+              [-1, 5],
+              [1_666_667, 5],
+            ],
+          ],
+        ],
+      },
     )
   })
 
   it('admits after the wait that a refusal names, and not two milliseconds before', () => {
     fc.assert(
-      fc.property(anyBucket, fc.nat(), fc.nat(1e6), (limit, seed, debt) => {
+      fc.property(anyBucket, fc.nat(), fc.nat(1e6), (limit, seedOfAmount, debt) => {
         const slots = new Map<string, Slot>()
         settle(slots, [{ limit, amount: 0 }], [limit.capacity + debt], start)
-        const cost = [{ limit, amount: 1 + (seed % limit.capacity) }]
+        const cost = [{ limit, amount: 1 + (seedOfAmount % limit.capacity) }]
         const refusal = admit(slots, cost, start)
         if (refusal.kind !== 'refused') throw new Error('an empty bucket admitted')
         const { retryAfterMs } = refusal
@@ -77,37 +109,33 @@ describe('a bucket', () => {
     )
   })
 
-  it('stays exact and bounded in the deepest debt', () => {
-    const limit: BucketLimit = bucket({ capacity: 1e8, refillPerSecond: 1 })
-    const slots = new Map<string, Slot>()
-    for (let i = 0; i < 5; i++) settle(slots, [{ limit, amount: 0 }], [1e12], start)
-    whole(slots)
-    expect(states(slots, [limit], start)[0]?.remaining).toBe(-maxDebtUnits)
-    const refusal = admit(slots, [{ limit, amount: 1e12 }], start)
-    expect(Number.isSafeInteger(refusal.kind === 'refused' ? refusal.retryAfterMs : Number.NaN)).toBe(true)
-  })
+  it.each([bucket({ capacity: 1e8 }), bucket({ capacity: 5e7, windowMs: 60_000 })])(
+    'stays exact and bounded in the deepest debt: $capacity in $windowMs ms',
+    (limit) => {
+      const slots = new Map<string, Slot>()
+      for (let i = 0; i < 5; i++) settle(slots, [{ limit, amount: 0 }], [1e15], start)
+      expectWhole(slots)
+      expect(slots.get(limit.key)).toMatchObject({ level: -maxDebtParts })
+      const refusal = admit(slots, [{ limit, amount: 1e15 }], start)
+      expect(Number.isSafeInteger(refusal.kind === 'refused' ? refusal.retryAfterMs : Number.NaN)).toBe(true)
+    },
+  )
 })
 
 describe('several limits', () => {
-  const limits: Limit[] = [
-    bucket({ capacity: 20 }),
-    period({ capacity: 60 }),
-    bucket({ capacity: 30, refillPerSecond: 7 }),
-  ]
+  const limits = limitsOfEveryKind()
   const costs = fc
-    .tuple(fc.nat(25), fc.nat(25), fc.nat(25))
-    .map((amounts): LimitCost[] => limits.map((limit, index) => ({ limit, amount: amounts[index] ?? 0 })))
+    .tuple(fc.nat(25), fc.nat(25), fc.nat(25), fc.nat(25), fc.nat(3))
+    .map((amounts) => costsOf(limits, amounts))
 
   it('are all taken or none: a refusal changes nothing', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat(second), costs), { maxLength: 40 }), (program) => {
-        const slots = fresh(limits)
-        let now = start
-        for (const [tick, cost] of program) {
-          now += tick
-          const before = states(slots, limits, now).map((state) => state.remaining)
-          const verdict = admit(slots, cost, now)
-          const after = states(slots, limits, now).map((state) => state.remaining)
+      fc.property(fc.array(costs, { maxLength: 40 }), (program) => {
+        const slots = known(limits)
+        for (const cost of program) {
+          const before = states(slots, limits, start).map((state) => state.remaining)
+          const verdict = admit(slots, cost, start)
+          const after = states(slots, limits, start).map((state) => state.remaining)
           const taken = verdict.kind === 'admitted' ? cost.map((entry) => entry.amount) : cost.map(() => 0)
           expect(after).toEqual(before.map((left, index) => left - (taken[index] ?? 0)))
           if (verdict.kind === 'admitted') expect(Math.min(...after)).toBeGreaterThanOrEqual(0)
@@ -119,14 +147,94 @@ describe('several limits', () => {
   it('end where the actual use alone would have led, after every reservation is settled', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(costs, fc.nat(25)), { maxLength: 20 }), (program) => {
-        const slots = fresh(limits)
+        const slots = known(limits)
+        const open: [LimitCost[], number][] = []
         let used = 0
         for (const [cost, actual] of program) {
-          if (admit(slots, cost, start).kind !== 'admitted') continue
-          settle(slots, cost, [actual, actual, actual], start)
+          if (admit(slots, cost, start).kind === 'admitted') open.push([cost, actual])
+        }
+        for (const [cost, actual] of open) {
+          settle(slots, cost, [actual, actual, actual, actual, actual], start)
           used += actual
         }
-        expect(states(slots, limits, start).map((state) => state.remaining)).toEqual([20 - used, 60 - used, 30 - used])
+        const left = states(slots, limits, start).map((state) => state.remaining)
+        expect(left).toEqual([40 - used, 60 - used, 150 - used, 120 - used, 5])
+      }),
+    )
+  })
+})
+
+describe('at any interleaving of calls, abandoned and lost ones among them, and whatever the clock does,', () => {
+  it('a period knows what was settled and what is held, and is passed only by what open calls used beyond it', () => {
+    fc.assert(
+      fc.property(bucketPrograms, (program) => {
+        const limits = limitsOfEveryKind()
+        const slots = known(limits)
+        const open: LimitCost[][] = []
+        /** By period: settled units, and those beyond the reservation by calls that were open at the last admission. */
+        const used = [0, 0]
+        const beyond = [0, 0]
+        let now = start
+        for (const step of program) {
+          if (step.kind === 'tick') now += step.micros
+          else if (step.kind === 'admit') {
+            const cost = costsOf(limits, step.amounts)
+            if (admit(slots, cost, now).kind === 'admitted') {
+              open.push(cost)
+              beyond.fill(0)
+            }
+          } else if (step.kind === 'forget') {
+            const month = limits[2 + step.period]
+            if (month?.kind !== 'period') continue
+            forget(slots, month.key, now)
+            expect(admit(slots, [{ limit: month, amount: 0 }], now)).toEqual({ kind: 'unseeded', indices: [0] })
+            seed(slots, month, used[step.period] ?? 0, seedVersion(slots, month.key))
+          } else {
+            const [cost] = open.splice(step.call, 1)
+            if (cost === undefined) continue
+            const reserved = cost.map((entry) => entry.amount)
+            const actual = step.kind === 'settle' ? step.actual : reserved
+            settle(slots, cost, actual, now)
+            for (const index of [0, 1]) {
+              const [units = 0, most = 0] = [actual[2 + index], reserved[2 + index]]
+              used[index] = (used[index] ?? 0) + units
+              beyond[index] = (beyond[index] ?? 0) + Math.max(0, units - most)
+            }
+          }
+          expectWhole(slots)
+          for (const index of [0, 1]) {
+            const limit = limits[2 + index]
+            const held = open.reduce((sum, cost) => sum + (cost[2 + index]?.amount ?? 0), 0)
+            expect(slots.get(limit?.key ?? '')).toMatchObject({ kind: 'period', used: used[index], held })
+            expect(used[index]).toBeLessThanOrEqual((limit?.capacity ?? 0) + (beyond[index] ?? 0))
+          }
+          const calls = open.reduce((sum, cost) => sum + (cost[4]?.amount ?? 0), 0)
+          expect(slots.get(limits[4]?.key ?? '') ?? { open: 0 }).toMatchObject({ open: calls })
+          expect(calls).toBeLessThanOrEqual(5)
+        }
+      }),
+      { numRuns: 500 },
+    )
+  })
+
+  it('a seed is taken only when nothing happened to its period since it was asked', () => {
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom('settle', 'forget', 'ask', 'give'), { maxLength: 30 }), (program) => {
+        const limit = period({ capacity: 100 })
+        const slots = new Map<string, Slot>()
+        forget(slots, limit.key, start)
+        let used = 0
+        let asked = { used: 0, version: -1 }
+        for (const step of program) {
+          if (step === 'settle') {
+            settle(slots, [{ limit, amount: 0 }], [1], start)
+            used += 1
+          } else if (step === 'forget') forget(slots, limit.key, start)
+          else if (step === 'ask') asked = { used, version: seedVersion(slots, limit.key) }
+          else seed(slots, limit, asked.used, asked.version)
+          const slot = slots.get(limit.key)
+          if (slot?.kind === 'period') expect(slot.used).toBe(used)
+        }
       }),
     )
   })
@@ -142,11 +250,33 @@ describe('a period', () => {
 
   it('refuses until it ends', () => {
     const month = period({ capacity: 5, endsAtMs: start / 1_000 + 90_000 })
-    const verdict = admit(fresh([month]), [{ limit: month, amount: 6 }], start)
+    const verdict = admit(known([month]), [{ limit: month, amount: 6 }], start)
     expect(verdict).toMatchObject({ kind: 'refused', retryAfterMs: 90_000 })
+  })
+
+  it('stays exact at the largest amounts', () => {
+    const month = period({ capacity: 8e15, unit: 'nanos' })
+    const slots = known([month])
+    for (let call = 0; call < 7; call++) admit(slots, [{ limit: month, amount: 1e15 }], start)
+    expectWhole(slots)
+    expect(states(slots, [month], start)).toMatchObject([{ remaining: 1e15 }])
   })
 })
 
-function fresh(limits: readonly Limit[]): Map<string, Slot> {
-  return new Map(limits.flatMap((limit) => (limit.kind === 'period' ? [[limit.key, { kind: 'period', used: 0 }]] : [])))
+describe('after a loss of data', () => {
+  it('what open calls hold is held again, beyond any limit, and buckets start full', () => {
+    const limits: Limit[] = [bucket({ capacity: 5 }), period({ capacity: 5 }), concurrency(1)]
+    const slots = new Map<string, Slot>()
+    declare(slots, costsOf(limits, [5, 4, 1]), start)
+    declare(slots, costsOf(limits, [5, 4, 1]), start)
+    for (const limit of limits) if (limit.kind === 'period') seed(slots, limit, 0, 0)
+    expect(states(slots, limits, start).map((state) => state.remaining)).toEqual([5, -3, -1])
+    const refusal = admit(slots, [{ limit: limits[2] ?? concurrency(1), amount: 0 }], start)
+    expect(refusal).toMatchObject({ kind: 'refused', retryAfterMs: concurrencyRetryMs })
+  })
+})
+
+function known(limits: readonly Limit[]): Map<string, Slot> {
+  const none: Slot = { kind: 'period', used: 0, held: 0, warned: 0 }
+  return new Map(limits.flatMap((limit) => (limit.kind === 'period' ? [[limit.key, none]] : [])))
 }

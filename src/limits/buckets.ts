@@ -1,25 +1,27 @@
-import type { BucketLimit, Limit, LimitCost, LimitState } from './limits.ts'
+import type { BucketLimit, Limit, LimitCost, LimitState, PeriodLimit } from './limits.ts'
 
 /**
- * The arithmetic of limits, without I/O: what `buckets.lua` does in Redis, this does in process, number by number.
+ * The arithmetic of limits, without I/O: what the scripts do in Redis, this does in process, number by number.
  *
- * A bucket's level is kept in **micro-units** (a unit is 1,000,000 of them), because a rate of r units a second is
- * exactly r micro-units a microsecond: refilling is integer multiplication and never loses a fraction. The level goes
- * below zero as debt, down to {@link maxDebtUnits}, which keeps every intermediate value an exact double. Time never
- * goes backwards: a clock that does is treated as standing still.
+ * A bucket's level is kept in **parts**: a unit is as many parts as its window has microseconds, so that a refill of r
+ * units a window is exactly r parts a microsecond. Refilling is integer multiplication and never loses a fraction. The
+ * level goes below zero as debt, down to {@link maxDebtParts}, which keeps every intermediate value an exact double.
+ * Time never goes backwards: a clock that does is treated as standing still.
  *
- * A period's `used` counts what is reserved and what is settled; it is never negative.
+ * A period knows what is `used` (settled, also beyond its capacity: that is debt) and what is `held` by open
+ * reservations. It is **unknown** while nobody can say what was used; what is held is known all the same. Each event that
+ * an unknown period sees moves its `version`: a seed is right when it was asked at the version that it is given to.
  */
 export interface Slots {
   get(key: string): Slot | undefined
   set(key: string, slot: Slot): void
 }
 
-export type Slot = BucketSlot | PeriodSlot
+export type Slot = BucketSlot | PeriodSlot | UnknownSlot | ConcurrencySlot
 
 export interface BucketSlot {
   readonly kind: 'bucket'
-  /** Micro-units; negative in debt. */
+  /** Parts; negative in debt. */
   readonly level: number
   /** Unix microseconds at which `level` was true. */
   readonly at: number
@@ -27,12 +29,29 @@ export interface BucketSlot {
 
 export interface PeriodSlot {
   readonly kind: 'period'
-  /** Units, reserved ones included. */
+  /** Units, settled. */
   readonly used: number
+  /** Units of open reservations. */
+  readonly held: number
+  /** Highest threshold that was told of, in percent. */
+  readonly warned: Threshold | 0
 }
 
+export interface UnknownSlot {
+  readonly kind: 'unknown'
+  readonly held: number
+  readonly version: number
+}
+
+export interface ConcurrencySlot {
+  readonly kind: 'concurrency'
+  readonly open: number
+}
+
+export type Threshold = 80 | 100
+
 export type Verdict =
-  /** Period counters that nobody knows, as indices into the costs; nothing was taken. */
+  /** Periods that nobody knows, as indices into the costs; nothing was taken. */
   | { readonly kind: 'unseeded'; readonly indices: readonly number[] }
   | { readonly kind: 'admitted'; readonly limits: readonly LimitState[] }
   | {
@@ -42,14 +61,16 @@ export type Verdict =
       readonly limits: readonly LimitState[]
     }
 
-export const microsPerUnit = 1_000_000
+/** Deepest debt of a bucket, and the most that one call takes from it. */
+export const maxDebtParts = 4e15
 
-/** Deepest debt of a bucket, and the most that one call takes from it, in units: forty times the largest capacity. */
-export const maxDebtUnits = 4e9
+/** When a call may be tried again that a concurrency refused: nobody knows when an open call will end. */
+export const concurrencyRetryMs = 500
 
 /**
- * Takes every cost or none. A bucket passes when its level covers the amount; a period when used and amount stay within
- * capacity, and never with capacity 0. Costs on the same key add up.
+ * Takes every cost or none. A bucket passes when its level covers the amount; a period when used, held and amount stay
+ * within capacity, and never with capacity 0; a concurrency when its open calls and the amount do. Costs on the same key
+ * add up.
  */
 export function admit(slots: Slots, costs: readonly LimitCost[], nowMicros: number): Verdict {
   const indices = unseeded(
@@ -67,7 +88,7 @@ export function admit(slots: Slots, costs: readonly LimitCost[], nowMicros: numb
       longest = wait
       refusedBy = index
     }
-    taken.set(limit.key, spend(before, amount))
+    taken.set(limit.key, take(before, limit, amount))
   })
   if (refusedBy >= 0) {
     return { kind: 'refused', refusedBy, retryAfterMs: longest, limits: states(slots, costs, nowMicros) }
@@ -77,94 +98,177 @@ export function admit(slots: Slots, costs: readonly LimitCost[], nowMicros: numb
 }
 
 /**
- * Replaces what was taken by what was used: the difference returns, clipped at the bucket's capacity, or becomes debt.
- * A period counter that is gone stays gone, because its seed will hold the event that belongs to this settlement.
+ * Replaces what was taken by what was used, and says which periods passed a threshold by it (indices into `taken`). The
+ * difference returns, clipped at the bucket's capacity, or becomes debt.
  */
-export function settle(slots: Slots, taken: readonly LimitCost[], actual: readonly number[], nowMicros: number): void {
+export function settle(
+  slots: Slots,
+  taken: readonly LimitCost[],
+  actual: readonly number[],
+  nowMicros: number,
+): { index: number; used: number; threshold: Threshold }[] {
+  const crossed: { index: number; used: number; threshold: Threshold }[] = []
   taken.forEach(({ limit, amount }, index) => {
+    const slot = current(slots, limit, nowMicros)
     const used = actual[index] ?? amount
-    if (limit.kind === 'period') {
-      const slot = slots.get(limit.key)
-      if (slot?.kind === 'period')
-        slots.set(limit.key, { kind: 'period', used: Math.max(0, slot.used + used - amount) })
-      return
+    const after = settled(slot, limit, amount, used)
+    slots.set(limit.key, after)
+    if (after.kind === 'period' && slot.kind === 'period' && after.warned > slot.warned && after.warned !== 0) {
+      crossed.push({ index, used: after.used, threshold: after.warned })
     }
-    const slot = refilled(slots.get(limit.key), limit, nowMicros)
-    const level = Math.min(limit.capacity * microsPerUnit, slot.level + bucketMicros(amount) - bucketMicros(used))
-    slots.set(limit.key, { kind: 'bucket', level: Math.max(level, -maxDebtUnits * microsPerUnit), at: slot.at })
   })
+  return crossed
 }
 
-/** States without taking anything; an unknown period counter counts as unused: see {@link unseeded}. */
+/**
+ * Holds what a reservation held before the store lost its data: its calls run, whatever the limits say. A bucket is full
+ * then and pays nothing; the rest is held again.
+ */
+export function declare(slots: Slots, costs: readonly LimitCost[], nowMicros: number): void {
+  for (const { limit, amount } of costs) {
+    if (limit.kind !== 'bucket') slots.set(limit.key, take(current(slots, limit, nowMicros), limit, amount))
+  }
+}
+
+/** Makes a period unknown; what is held stays held. A seed that was asked before this is not taken any more. */
+export function forget(slots: Slots, key: string, nowMicros: number): void {
+  const slot = slots.get(key)
+  const held = slot?.kind === 'period' || slot?.kind === 'unknown' ? slot.held : 0
+  // By the clock, so that no version comes twice, whatever the counter was meanwhile.
+  const version = Math.max(nowMicros, slot?.kind === 'unknown' ? slot.version + 1 : 1)
+  slots.set(key, { kind: 'unknown', held, version })
+}
+
+/** Version of an unknown period, to ask a seed for; 0 when nothing is there. */
+export function seedVersion(slots: Slots, key: string): number {
+  const slot = slots.get(key)
+  return slot?.kind === 'unknown' ? slot.version : 0
+}
+
+/** Makes an unknown period known, if nothing happened to it since `version`. */
+export function seed(slots: Slots, limit: PeriodLimit, used: number, version: number): void {
+  const slot = slots.get(limit.key)
+  if (slot !== undefined && (slot.kind !== 'unknown' || slot.version !== version)) return
+  if (slot === undefined && version !== 0) return
+  slots.set(limit.key, { kind: 'period', used, held: slot?.held ?? 0, warned: passed(used, limit.capacity) })
+}
+
+/** States without taking anything; an unknown period counts as unused: see {@link unseeded}. */
 export function states(slots: Slots, limits: readonly (Limit | LimitCost)[], nowMicros: number): LimitState[] {
   return limits.map((entry) => {
     const limit = 'limit' in entry ? entry.limit : entry
-    return stateOf(current(slots, limit, nowMicros), limit)
+    return stateOf(current(slots, limit, nowMicros), limit, nowMicros)
   })
 }
 
-/** Indices of the periods without a counter. */
+/** Indices of the periods that are not known. */
 export function unseeded(slots: Slots, limits: readonly Limit[]): number[] {
   return limits.flatMap((limit, index) =>
-    limit.kind === 'period' && slots.get(limit.key) === undefined ? [index] : [],
+    limit.kind === 'period' && slots.get(limit.key)?.kind !== 'period' ? [index] : [],
   )
 }
 
 /** The bucket as it stands at a moment; full when it is unknown. */
 export function refilled(slot: Slot | undefined, limit: BucketLimit, nowMicros: number): BucketSlot {
-  const full = limit.capacity * microsPerUnit
+  const full = limit.capacity * partsOf(limit)
   if (slot?.kind !== 'bucket') return { kind: 'bucket', level: full, at: nowMicros }
   const elapsed = nowMicros - slot.at
   if (elapsed <= 0) return { kind: 'bucket', level: Math.min(slot.level, full), at: slot.at }
   const missing = full - slot.level
   // Compared by division first: rate times a long absence would leave the range of exact integers.
-  const whole = missing <= 0 || elapsed > missing / limit.refillPerSecond + 1
-  const level = whole ? full : Math.min(full, slot.level + elapsed * limit.refillPerSecond)
+  const whole = missing <= 0 || elapsed > missing / limit.refill + 1
+  const level = whole ? full : Math.min(full, slot.level + elapsed * limit.refill)
   return { kind: 'bucket', level, at: nowMicros }
+}
+
+/** Parts of a unit. */
+export function partsOf(limit: BucketLimit): number {
+  return limit.windowMs * 1_000
 }
 
 function current(slots: Slots, limit: Limit, nowMicros: number): Slot {
   const slot = slots.get(limit.key)
   if (limit.kind === 'bucket') return refilled(slot, limit, nowMicros)
-  return slot?.kind === 'period' ? slot : { kind: 'period', used: 0 }
+  if (limit.kind === 'concurrency') return slot?.kind === 'concurrency' ? slot : { kind: 'concurrency', open: 0 }
+  return slot?.kind === 'period' || slot?.kind === 'unknown' ? slot : { kind: 'unknown', held: 0, version: 0 }
 }
 
-function spend(slot: Slot, amount: number): Slot {
-  return slot.kind === 'period'
-    ? { kind: 'period', used: slot.used + amount }
-    : { kind: 'bucket', level: slot.level - bucketMicros(amount), at: slot.at }
+function take(slot: Slot, limit: Limit, amount: number): Slot {
+  switch (slot.kind) {
+    case 'bucket':
+      return { ...slot, level: slot.level - bucketParts(amount, limit) }
+    case 'concurrency':
+      return { kind: 'concurrency', open: slot.open + amount }
+    default:
+      return { ...slot, held: slot.held + amount }
+  }
+}
+
+function settled(slot: Slot, limit: Limit, amount: number, used: number): Slot {
+  switch (slot.kind) {
+    case 'bucket': {
+      const full = limit.capacity * bucketParts(1, limit)
+      const level = Math.min(full, slot.level + bucketParts(amount, limit) - bucketParts(used, limit))
+      return { ...slot, level: Math.max(level, -maxDebtParts) }
+    }
+    case 'concurrency':
+      return { kind: 'concurrency', open: Math.max(0, slot.open - amount) }
+    case 'unknown':
+      return { kind: 'unknown', held: Math.max(0, slot.held - amount), version: slot.version + 1 }
+    case 'period': {
+      const total = slot.used + used
+      return {
+        kind: 'period',
+        used: total,
+        held: Math.max(0, slot.held - amount),
+        warned: passed(total, limit.capacity),
+      }
+    }
+  }
+}
+
+/** The threshold that a use has passed. */
+function passed(used: number, capacity: number): Threshold | 0 {
+  if (capacity === 0 || used < capacity * 0.8) return 0
+  return used < capacity ? 80 : 100
 }
 
 /** 0 when the limit covers the amount, else milliseconds until it could, at least 1. */
 function waitMs(slot: Slot, limit: Limit, amount: number, nowMicros: number): number {
   if (limit.kind === 'period') {
-    const used = slot.kind === 'period' ? slot.used : 0
-    if (limit.capacity > 0 && used + amount <= limit.capacity) return 0
+    const { used, held } = slot.kind === 'period' ? slot : { used: 0, held: 0 }
+    if (limit.capacity > 0 && used + held + amount <= limit.capacity) return 0
     return Math.max(1, limit.endsAtMs - Math.floor(nowMicros / 1_000))
   }
+  if (limit.kind === 'concurrency') {
+    return (slot.kind === 'concurrency' ? slot.open : 0) + amount <= limit.capacity ? 0 : concurrencyRetryMs
+  }
   const level = slot.kind === 'bucket' ? slot.level : 0
-  const deficit = bucketMicros(amount) - level
+  const deficit = bucketParts(amount, limit) - level
   return deficit <= 0 ? 0 : Math.max(1, Math.ceil(refillMicros(deficit, limit) / 1_000))
 }
 
-function stateOf(slot: Slot, limit: Limit): LimitState {
+function stateOf(slot: Slot, limit: Limit, nowMicros: number): LimitState {
   if (limit.kind === 'period') {
-    return { remaining: limit.capacity - (slot.kind === 'period' ? slot.used : 0), resetAtMs: limit.endsAtMs }
+    const used = slot.kind === 'period' ? slot.used + slot.held : slot.kind === 'unknown' ? slot.held : 0
+    return { remaining: limit.capacity - used, resetAtMs: limit.endsAtMs }
+  }
+  if (limit.kind === 'concurrency') {
+    const open = slot.kind === 'concurrency' ? slot.open : 0
+    return { remaining: limit.capacity - open, resetAtMs: Math.floor(nowMicros / 1_000) }
   }
   const { level, at } = slot.kind === 'bucket' ? slot : { level: 0, at: 0 }
-  const missing = Math.max(0, limit.capacity * microsPerUnit - level)
-  return {
-    remaining: Math.floor(level / microsPerUnit),
-    resetAtMs: Math.ceil((at + refillMicros(missing, limit)) / 1_000),
-  }
+  const parts = partsOf(limit)
+  const missing = Math.max(0, limit.capacity * parts - level)
+  return { remaining: Math.floor(level / parts), resetAtMs: Math.ceil((at + refillMicros(missing, limit)) / 1_000) }
 }
 
-/** Microseconds in which the rate yields at least `micros`; the quotient is checked, as it may have been rounded down. */
-function refillMicros(micros: number, limit: BucketLimit): number {
-  const quotient = Math.ceil(micros / limit.refillPerSecond)
-  return quotient * limit.refillPerSecond < micros ? quotient + 1 : quotient
+/** Microseconds in which the refill yields at least `parts`; the quotient is checked, it may have been rounded down. */
+function refillMicros(parts: number, limit: BucketLimit): number {
+  const quotient = Math.ceil(parts / limit.refill)
+  return quotient * limit.refill < parts ? quotient + 1 : quotient
 }
 
-function bucketMicros(units: number): number {
-  return Math.min(units, maxDebtUnits) * microsPerUnit
+function bucketParts(units: number, limit: Limit): number {
+  return limit.kind === 'bucket' ? Math.min(units * partsOf(limit), maxDebtParts) : 0
 }

@@ -1,37 +1,68 @@
 import fc from 'fast-check'
-import { expect } from 'vitest'
-import { admit, type Slot, settle, states } from './buckets.ts'
-import { admission, bucket, open, period } from './conformance-support.ts'
-import type { Admission, LimitCost, Limits } from './limits.ts'
+import { expect, it } from 'vitest'
+import { noTokens } from '../metering/usage-event.ts'
+import { admit, declare, partsOf, type Slot, settle, states } from './buckets.ts'
+import type { Scene } from './conformance-scene.ts'
+import { admission, bucket, concurrency, period, settlement, usageEvent, uuid } from './conformance-support.ts'
+import type { Admission, Limit, LimitCost } from './limits.ts'
 
-export type Step =
+type Step =
   | { readonly kind: 'admit'; readonly amounts: readonly number[] }
   /** Of the calls so far, also settled ones, counted from the newest. */
   | { readonly kind: 'settle'; readonly back: number; readonly actual: readonly number[] }
+  /** So much more or less of each period. */
+  | { readonly kind: 'correct'; readonly tokens: number; readonly nanos: number }
+  /** The ledger takes what the usage log holds. */
+  | { readonly kind: 'drain' }
   | { readonly kind: 'read' }
 
-const amounts = fc.array(fc.nat(25), { minLength: 3, maxLength: 3 })
+const amounts = fc.tuple(fc.nat(25), fc.nat(25), fc.nat(25), fc.nat(25), fc.nat(2))
+/** Of each period, so that no correction leads below 0. */
+const usedBefore = 300
 
-export const steps: fc.Arbitrary<Step[]> = fc.array(
+const change = fc.integer({ min: -10, max: 10 })
+
+const programs: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
-    { weight: 3, arbitrary: fc.record({ kind: fc.constant('admit' as const), amounts }) },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constant('settle' as const), back: fc.nat(3), actual: amounts }) },
+    { weight: 5, arbitrary: fc.record({ kind: fc.constant('admit' as const), amounts }) },
+    { weight: 4, arbitrary: fc.record({ kind: fc.constant('settle' as const), back: fc.nat(3), actual: amounts }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('correct' as const), tokens: change, nanos: change }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('drain' as const) }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('read' as const) }) },
   ),
   { minLength: 1, maxLength: 30 },
 )
 
 /**
- * Runs a program on fresh limits and on the arithmetic beside it. The store's clock is its own, so the arithmetic runs
- * twice: with a clock that stands still and with one that is ahead; the store must answer between the two. Periods have
- * no clock: there the two agree, and the store must agree with both.
+ * Runs random programs on fresh limits of every kind and on the arithmetic beside them. The store's clock is its own, so
+ * the arithmetic runs twice: with a clock that stands still and with one that is ahead; the store must answer between the
+ * two. Periods and concurrency have no clock: there the two agree, and the store must agree with both.
  */
-export async function runProgram(limits: Limits, program: readonly Step[]): Promise<void> {
-  const all = [bucket({ capacity: 40 }), period({ capacity: 90 }), bucket({ capacity: 60 })]
+export function programConformance(scene: () => Scene): void {
+  it('answers random programs as the pure arithmetic does', async () => {
+    await fc.assert(
+      fc.asyncProperty(programs, (program) => run(scene(), program)),
+      { numRuns: 40 },
+    )
+  })
+}
+
+async function run(scene: Scene, program: readonly Step[]): Promise<void> {
+  const { limits } = scene
+  const scope = { kind: 'consumer', id: uuid(), serviceId: undefined } as const
+  const tokens = period({ capacity: usedBefore + 90, scope })
+  const money = period({ capacity: usedBefore + 80, scope, unit: 'nanos' })
+  for (const { key } of [tokens, money]) scene.ledger.usedBefore.set(key, usedBefore)
+  const all: Limit[] = [
+    bucket({ capacity: 40 }),
+    bucket({ capacity: 60, refill: 120, windowMs: 60_000 }),
+    tokens,
+    money,
+    concurrency(4),
+  ]
   const costsOf = (values: readonly number[]): LimitCost[] =>
     all.map((limit, index) => ({ limit, amount: values[index] ?? 0 }))
-  const nothing = costsOf([])
-  const slow = new Map<string, Slot>(all.map((limit) => [limit.key, emptySlot(limit.kind, limit.capacity)]))
+  const slow = new Map(all.map((limit) => [limit.key, unusedSlot(limit)]))
   const fast = new Map(slow)
   const calls: Admission[] = []
   const settled = new Set<string>()
@@ -42,6 +73,7 @@ export async function runProgram(limits: Limits, program: readonly Step[]): Prom
   const between = (found: readonly { remaining: number }[]) => {
     const least = states(slow, all, 0)
     const most = states(fast, all, ahead())
+    expect(found).toHaveLength(all.length)
     found.forEach(({ remaining }, index) => {
       expect(remaining).toBeGreaterThanOrEqual(least[index]?.remaining ?? 0)
       expect(remaining).toBeLessThanOrEqual(most[index]?.remaining ?? 0)
@@ -52,29 +84,65 @@ export async function runProgram(limits: Limits, program: readonly Step[]): Prom
     if (step.kind === 'admit') {
       const call = admission(costsOf(step.amounts))
       const result = await limits.admit(call)
-      const probe = result.admitted ? admit(new Map(fast), call.costs, ahead()) : admit(new Map(slow), call.costs, 0)
-      expect(probe.kind).toBe(result.admitted ? 'admitted' : 'refused')
-      if (result.admitted) {
+      const probe =
+        result.outcome === 'admitted' ? admit(new Map(fast), call.costs, ahead()) : admit(new Map(slow), call.costs, 0)
+      expect(result.outcome).toBe(probe.kind)
+      if (result.outcome === 'admitted') {
         calls.unshift(call)
-        settle(slow, nothing, step.amounts, 0)
-        settle(fast, nothing, step.amounts, ahead())
-      } else {
+        takeAnyway(slow, call.costs, 0)
+        takeAnyway(fast, call.costs, ahead())
+        between(result.limits)
+      } else if (result.outcome === 'refused') {
         expect(result.retryAfterMs).toBeGreaterThanOrEqual(1)
+        between(result.limits)
       }
-      between(result.limits)
     } else if (step.kind === 'settle') {
       const call = calls[step.back]
       if (call === undefined) continue
-      await limits.settle({ ...open(call), actual: step.actual })
-      if (settled.has(call.id)) continue
+      const { crossed } = await limits.settle(settlement(call, step.actual))
+      if (settled.has(call.id)) {
+        expect(crossed).toEqual([])
+        continue
+      }
       settled.add(call.id)
       settle(slow, call.costs, step.actual, 0)
-      settle(fast, call.costs, step.actual, ahead())
+      const expected = settle(fast, call.costs, step.actual, ahead())
+      expect(crossed).toEqual(expected.map(({ index, ...facts }) => ({ limit: all[index], ...facts })))
+    } else if (step.kind === 'correct') {
+      const event = usageEvent({
+        consumerId: scope.id,
+        tokens: { ...noTokens, input: step.tokens },
+        costNanos: step.nanos,
+      })
+      await limits.correct({ events: [event], counters: [tokens.key, money.key] })
+      for (const slots of [slow, fast]) {
+        const nothing = [tokens, money].map((limit) => ({ limit, amount: 0 }))
+        settle(slots, nothing, [step.tokens, step.nanos], 0)
+      }
+    } else if (step.kind === 'drain') {
+      for (let left = await limits.usageLog.backlog(); left > 0; left = await limits.usageLog.backlog()) {
+        await scene.drain(left)
+      }
     }
-    between(await limits.read('org', all))
+    between(await limits.read(all))
   }
 }
 
-function emptySlot(kind: 'bucket' | 'period', capacity: number): Slot {
-  return kind === 'bucket' ? { kind, level: capacity * 1_000_000, at: 0 } : { kind, used: 0 }
+/** What the store admitted by its own clock. */
+function takeAnyway(slots: Map<string, Slot>, costs: readonly LimitCost[], nowMicros: number): void {
+  declare(slots, costs, nowMicros)
+  const rates = costs.filter(({ limit }) => limit.kind === 'bucket')
+  const nothing = rates.map(({ limit }) => ({ limit, amount: 0 }))
+  settle(
+    slots,
+    nothing,
+    rates.map((cost) => cost.amount),
+    nowMicros,
+  )
+}
+
+function unusedSlot(limit: Limit): Slot {
+  if (limit.kind === 'bucket') return { kind: 'bucket', level: limit.capacity * partsOf(limit), at: 0 }
+  if (limit.kind === 'concurrency') return { kind: 'concurrency', open: 0 }
+  return { kind: 'period', used: usedBefore, held: 0, warned: 0 }
 }

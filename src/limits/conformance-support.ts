@@ -1,32 +1,100 @@
 import { randomUUID } from 'node:crypto'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
-import type { Admission, BucketLimit, LimitCost, Limits, PeriodLimit, UsageLog, UsageLogEntry } from './limits.ts'
+import { limitKey, monthEndMs, monthOf, periodKey, unitsOf } from './limit-keys.ts'
+import type {
+  Admission,
+  BucketLimit,
+  Claim,
+  ConcurrencyLimit,
+  LimitCost,
+  Limits,
+  PeriodLimit,
+  PeriodSeed,
+  Settlement,
+  UsageLog,
+  UsageLogEntry,
+  UsageScope,
+} from './limits.ts'
 
 /** An empty store for one test. */
 export interface LimitsFixture {
   readonly limits: Limits
   /** Another reader of the same usage log; the same object where only one process can read. */
   readonly other: Limits
-  /** What the ledger answers for a period's key; 0 for a key that is missing, a failure for NaN. */
-  readonly used: Map<string, number>
-  /** Keys that the ledger was asked for. */
-  readonly asked: string[]
+  /** How long a reader may need to look at every part of the usage log. Default 1,200. */
+  readonly quietMs?: number
   close(): Promise<void>
 }
 
-let numbers = 0
+/** What the ledger was asked for a seed. */
+export interface SeedQuestion {
+  readonly key: string
+  /** Ids of the waiting events, sorted. */
+  readonly waiting: readonly string[]
+}
+
+/** A ledger that knows the events that it was given, each once, and beside them what tests say was used before. */
+export class FakeLedger {
+  readonly asked: SeedQuestion[] = []
+  /** Units by the key of a period. */
+  readonly usedBefore = new Map<string, number>()
+  /** What becomes of an answer on its way back. */
+  answer: (used: number) => Promise<number> = async (used) => used
+  readonly #events = new Map<string, UsageEvent>()
+
+  take(entries: readonly UsageLogEntry[]): void {
+    for (const { event } of entries) if (!this.#events.has(event.id)) this.#events.set(event.id, event)
+  }
+
+  /** Ids of the events that it was given. */
+  get ids(): string[] {
+    return [...this.#events.keys()]
+  }
+
+  readonly seed: PeriodSeed = (limit, waiting) => {
+    this.asked.push({ key: limit.key, waiting: waiting.map((event) => event.id).sort() })
+    const events = new Map(this.#events)
+    for (const event of waiting) if (!events.has(event.id)) events.set(event.id, event)
+    let used = this.usedBefore.get(limit.key) ?? 0
+    for (const event of events.values()) used += unitsOf(limit, event) ?? 0
+    return this.answer(used)
+  }
+}
+
+/** The month in which tests book is the next one: it does not end while they run. */
+const monthStartMs = monthEndMs(Date.now())
+const month = monthOf(monthStartMs)
 
 /** A bucket of its own that refills one unit a second unless told otherwise. */
 export function bucket(changes: Partial<BucketLimit> & { capacity: number }): BucketLimit {
-  const key = `bucket:${++numbers}`
-  return { kind: 'bucket', name: 'rate', unit: 'requests', subject: 'consumer:c', key, refillPerSecond: 1, ...changes }
+  return { kind: 'bucket', unit: 'requests', refill: 1, windowMs: 1_000, ...newSubject('rate'), ...changes }
 }
 
-/** A period of its own that ends in an hour. */
+/** A period of its own, of tokens unless told otherwise: that of a new consumer, or of the scope that is given. */
 export function period(changes: Partial<PeriodLimit> & { capacity: number }): PeriodLimit {
-  const endsAtMs = Date.now() + 3_600_000
-  const key = `period:${++numbers}:2026-11`
-  return { kind: 'period', name: 'month', unit: 'tokens', subject: 'consumer:c', key, endsAtMs, ...changes }
+  const { unit = 'tokens', scope = { kind: 'consumer', id: uuid(), serviceId: undefined } } = changes
+  const [name, currency] = unit === 'tokens' ? ['tokens_per_month', ''] : ['cost_per_month', 'USD']
+  return {
+    kind: 'period',
+    name,
+    unit,
+    subject: `${scope.kind}:${scope.id}`,
+    serviceId: scope.serviceId ?? '',
+    key: periodKey(name, scope, month, currency),
+    endsAtMs: monthEndMs(monthStartMs),
+    currency,
+    scope,
+    ...changes,
+  }
+}
+
+export function concurrency(capacity: number): ConcurrencyLimit {
+  return { kind: 'concurrency', unit: 'calls', capacity, ...newSubject('concurrent') }
+}
+
+function newSubject(name: string): Pick<BucketLimit, 'name' | 'subject' | 'serviceId' | 'key'> {
+  const scope: UsageScope = { kind: 'consumer', id: uuid(), serviceId: undefined }
+  return { name, subject: `consumer:${scope.id}`, serviceId: '', key: limitKey(name, scope) }
 }
 
 export function uuid(): string {
@@ -37,12 +105,12 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
   return {
     id: uuid(),
     requestId: uuid(),
-    organizationId: 'org',
-    consumerId: 'consumer',
-    serviceId: 'service',
+    organizationId: uuid(),
+    consumerId: uuid(),
+    serviceId: uuid(),
     endpointId: 'endpoint',
     keyId: '',
-    startMs: 1_795_000_000_000,
+    startMs: monthStartMs + 1_000,
     requests: 1,
     corrects: '',
     durationMs: 12,
@@ -50,7 +118,7 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
     errorReason: '',
     tokens: { ...noTokens, input: 3, output: 4 },
     usageSource: 'provider',
-    costNanos: 9_007_199_254_740_991,
+    costNanos: 5_000_000_000,
     currency: 'USD',
     priceVersion: 'v1',
     model: 'modèle "1"\n',
@@ -61,29 +129,89 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
   }
 }
 
-/** An admission of a new call with a lease of a minute. */
+/**
+ * An admission of a new call with a lease of a minute. Its event is of the scopes of its period limits, and used what is
+ * reserved of them.
+ */
 export function admission(costs: readonly LimitCost[], changes: Partial<Admission> = {}): Admission {
   const id = uuid()
-  const organizationId = changes.organizationId ?? 'org'
-  const ifAbandoned = usageEvent({ requestId: id, organizationId, status: 'abandoned', usageSource: 'estimated' })
-  return { id, organizationId, costs, leaseMs: 60_000, ifAbandoned, ...changes }
+  const reserved = costs.map((cost) => cost.amount)
+  const ifAbandoned = usageEvent({
+    requestId: id,
+    status: 'abandoned',
+    usageSource: 'estimated',
+    ...idsOf(costs),
+    ...spent(costs, reserved),
+  })
+  return { id, costs, leaseMs: 60_000, ifAbandoned, ...changes }
 }
 
-/** The parts of a settlement that follow from its admission. */
-export function open(call: Admission): { id: string; organizationId: string; event: UsageEvent } {
-  const event: UsageEvent = { ...call.ifAbandoned, status: 'succeeded', usageSource: 'provider' }
-  return { id: call.id, organizationId: call.organizationId, event }
+/** The settlement of a call, whose event used what is actual. */
+export function settlement(call: Admission, actual: readonly number[], answer?: Uint8Array): Settlement {
+  const event: UsageEvent = {
+    ...call.ifAbandoned,
+    status: 'succeeded',
+    usageSource: 'provider',
+    ...spent(call.costs, actual),
+  }
+  return { admission: call, actual, event, ...(answer === undefined ? {} : { answer }) }
 }
 
-/** Reads and acknowledges until nothing comes for a while, or `enough` entries came. */
-export async function drain(log: UsageLog, enough = Number.POSITIVE_INFINITY): Promise<UsageLogEntry[]> {
-  const all: UsageLogEntry[] = []
+/** The settlement of a call without limits, that was never admitted. */
+export function unknownCall(changes: Partial<UsageEvent> = {}): Settlement {
+  const event = usageEvent(changes)
+  return { admission: admission([], { id: event.requestId, ifAbandoned: event }), actual: [], event }
+}
+
+/** A claim of its own. */
+export function claim(changes: Partial<Claim> = {}): Claim {
+  return { key: `claim|consumer:${uuid()}|k`, fingerprint: 'a', ...changes }
+}
+
+/** Reads, gives to the ledger and acknowledges until nothing comes for a while, or `enough` entries came. */
+export async function drain(
+  log: UsageLog,
+  ledger: Pick<FakeLedger, 'take'>,
+  { enough = Number.POSITIVE_INFINITY, quietMs = 100 } = {},
+): Promise<UsageEvent[]> {
+  const all: UsageEvent[] = []
   while (all.length < enough) {
-    // Longer than a reader may take to look at every part of a shared log.
-    const entries = await log.read(100, 1_200, AbortSignal.timeout(30_000))
+    const entries = await log.read(100, quietMs, AbortSignal.timeout(30_000))
     if (entries.length === 0) break
+    ledger.take(entries)
     await log.acknowledge(entries)
-    all.push(...entries)
+    all.push(...entries.map((entry) => entry.event))
   }
   return all
+}
+
+const idFields = {
+  organization: 'organizationId',
+  consumer: 'consumerId',
+  key: 'keyId',
+  service: 'serviceId',
+} as const satisfies Record<UsageScope['kind'], keyof UsageEvent>
+
+function idsOf(costs: readonly LimitCost[]): Partial<UsageEvent> {
+  const scopes = costs.flatMap(({ limit }) => (limit.kind === 'period' ? [limit.scope] : []))
+  return Object.fromEntries(
+    scopes.flatMap(({ kind, id, serviceId }) => [
+      [idFields[kind], id],
+      ...(serviceId === undefined ? [] : [['serviceId', serviceId]]),
+    ]),
+  )
+}
+
+/** Limits of the same unit count the same usage; the same limit twice adds up. */
+function spent(costs: readonly LimitCost[], amounts: readonly number[]): Partial<UsageEvent> {
+  const sum = (unit: 'tokens' | 'nanos'): number | undefined => {
+    const first = costs.find(({ limit }) => limit.kind === 'period' && limit.unit === unit)?.limit.key
+    if (first === undefined) return undefined
+    return costs.reduce((total, { limit }, index) => total + (limit.key === first ? (amounts[index] ?? 0) : 0), 0)
+  }
+  const [tokens, nanos] = [sum('tokens'), sum('nanos')]
+  return {
+    ...(tokens === undefined ? {} : { tokens: { ...noTokens, input: tokens } }),
+    ...(nanos === undefined ? {} : { costNanos: nanos }),
+  }
 }

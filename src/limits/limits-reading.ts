@@ -2,8 +2,8 @@ import type { UsageEvent } from '../metering/usage-event.ts'
 
 /** What a store of limits holds at a moment, read without changing anything: one side of the books. */
 export interface LimitsReading {
-  /** Monthly token quotas; undefined when the store keeps no counters of its own while nothing runs. */
-  readonly counters: readonly QuotaCounter[] | undefined
+  /** Every period counter; undefined when the store keeps no counters of its own while nothing runs. */
+  readonly counters: readonly CounterReading[] | undefined
   readonly reservations: readonly OpenReservation[]
   /** Every event that the usage log still holds, those included that the ledger may have already. */
   readonly events: readonly LoggedEvent[]
@@ -11,21 +11,22 @@ export interface LimitsReading {
   readonly unreadable: number
 }
 
-/** The counter of a `tokens_per_month` limit. */
-export interface QuotaCounter {
-  readonly consumerId: string
-  readonly serviceId: string
-  /** UTC, "YYYY-MM". */
-  readonly month: string
-  readonly tokens: number
+/** A period counter. */
+export interface CounterReading {
+  /** As `periodKey` of limit-keys.ts writes it. */
+  readonly key: string
+  /** Settled units; undefined while the counter is unknown. */
+  readonly used: number | undefined
+  /** Units of open reservations. */
+  readonly held: number
 }
 
 /** A call that was admitted and not settled. */
 export interface OpenReservation {
   /** What is recorded if its lease runs out; has the id of the attempt's event. */
   readonly event: UsageEvent
-  /** What it holds of monthly token quotas; empty when it was admitted without limits. */
-  readonly holds: readonly QuotaCounter[]
+  /** What it holds of period counters; empty when it was admitted without any. */
+  readonly holds: readonly { readonly key: string; readonly units: number }[]
 }
 
 /** An event in the usage log. */

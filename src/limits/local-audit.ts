@@ -1,9 +1,9 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { UsageEvent } from '../metering/usage-event.ts'
-import type { LimitsReading, LoggedEvent } from './limits-reading.ts'
-import { decodeRecord } from './local-records.ts'
+import type { LimitsReading } from './limits-reading.ts'
+import { replayRecords } from './local-records.ts'
 import { unframe } from './segment-frames.ts'
+import type { StoredRecord } from './segment-log.ts'
 
 /**
  * What the segment files of {@link createLocalLimits} hold, without changing them. The caller owns the folder: of a log
@@ -17,26 +17,19 @@ export async function readLocalLimits(folder: string): Promise<LimitsReading> {
     throw error
   })
   const through = names.includes('acknowledged') ? Number(await readFile(join(folder, 'acknowledged'), 'utf8')) || 0 : 0
-  const open = new Map<string, UsageEvent>()
-  const events: LoggedEvent[] = []
-  let unreadable = 0
+  const records: StoredRecord[] = []
   for (const name of names.filter((candidate) => /^\d{16}\.segment$/.test(candidate)).sort()) {
     const base = Number.parseInt(name, 10)
     const { payloads } = unframe(await readFile(join(folder, name)))
-    for (const [index, payload] of payloads.entries()) {
-      const record = decodeRecord(payload)
-      if (record === undefined) unreadable += 1
-      else if (record.type === 'admitted') open.set(record.id, record.event)
-      else {
-        open.delete(record.id)
-        events.push({ event: record.event, acknowledged: base + index <= through })
-      }
-    }
+    for (const [index, payload] of payloads.entries()) records.push({ sequence: base + index, payload })
   }
+  const { open, settled, unreadable } = replayRecords(records)
   return {
     counters: undefined,
     reservations: [...open.values()].map((event) => ({ event, holds: [] })),
-    events,
-    unreadable,
+    events: settled.flatMap(({ sequence, events }) =>
+      events.map((event) => ({ event, acknowledged: sequence <= through })),
+    ),
+    unreadable: unreadable.length,
   }
 }

@@ -1,25 +1,32 @@
 import { mkdir } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
+import { newId } from '../ids.ts'
+import { correctionOf } from '../metering/correction.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { AcknowledgedFile } from './acknowledged-file.ts'
-import { admit, settle, states, unseeded } from './buckets.ts'
+import { admit, settle, states } from './buckets.ts'
 import type {
   Admission,
   AdmissionResult,
+  Correction,
   Limit,
   LimitCost,
   LimitState,
   Limits,
   PeriodSeed,
+  Settled,
   Settlement,
 } from './limits.ts'
-import { decodeRecord, encodeRecord, type PeriodUse, periodUses } from './local-records.ts'
-import { LocalSlots, scoped } from './local-slots.ts'
+import { LocalAnswers } from './local-answers.ts'
+import { LocalCalls, newCall, type OpenCall } from './local-calls.ts'
+import { LocalClaims } from './local-claims.ts'
+import { LocalCounters } from './local-counters.ts'
+import { LocalJournal } from './local-journal.ts'
+import { type AnswerRecord, replayRecords, type SettledRecord } from './local-records.ts'
 import { LocalUsageLog } from './local-usage-log.ts'
 import { RecentIds } from './recent-ids.ts'
-import { Seeds } from './seeds.ts'
 import { SegmentLog, type SegmentLogOptions, type StoredRecord } from './segment-log.ts'
 
 export interface LocalLimitsOptions {
@@ -29,10 +36,16 @@ export interface LocalLimitsOptions {
   readonly log: Logger
   /** Unix milliseconds. Default Date.now. */
   readonly clock?: () => number
+  /** Ids of correcting entries, UUIDv7. Default those of ids.ts. */
+  readonly newId?: () => string
   /** Time after which an entry that its reader did not acknowledge is delivered again. Default 5 seconds. */
   readonly reclaimIdleMs?: number
   /** Events that wait for the ledger, at which admission stops. Default 200,000, about 200 MB. */
   readonly maxBacklog?: number
+  /** How long a claim keeps its answer. Default 24 hours. */
+  readonly answerTtlMs?: number
+  /** Bytes of all answers in memory; beyond it the oldest are dropped first. Default 64 MiB. */
+  readonly answersMaxBytes?: number
   /** Size of a segment file. Default 16 MiB. */
   readonly segmentBytes?: number
   /** How segment files are opened; tests give files that fail. */
@@ -42,97 +55,84 @@ export interface LocalLimitsOptions {
 /**
  * {@link Limits} of one process, without Redis: counters in memory, the usage log in segment files.
  *
- * - A settlement resolves after its event is on the disk. An admission resolves after it is handed to the file system,
- *   so it survives the death of the process, and not of the machine.
- * - At start, settled events that were not acknowledged are delivered again, and calls that were in flight are recorded
- *   as abandoned at once, because the process that held them is dead. Buckets start full.
- * - Period counters start from the ledger when they are first used, plus the replayed events of that period that are
- *   not acknowledged yet. To be exact, the caller lets the ledger take the whole backlog before it serves; otherwise an
- *   event that is in the ledger but not yet acknowledged counts twice until the period ends: too strict, never too lax.
+ * - A settlement resolves after its events and its answer are on the disk, in one record. An admission resolves after it
+ *   is handed to the file system, so it survives the death of the process, and not of the machine.
+ * - At start, settled events that were not acknowledged are delivered again; calls that were in flight are recorded as
+ *   abandoned at once and their claims are free, because the process that held them is dead; claims of answered calls
+ *   keep their answers. Buckets start full and concurrencies at 0.
+ * - Period counters are unknown at start. A seed is asked with the events that are not acknowledged, so the ledger counts
+ *   each event once, whether it has it already or not.
  * - When the log cannot be written, settlements fail with STORAGE_UNAVAILABLE and admissions with LIMITS_UNAVAILABLE;
  *   each attempt tries the disk again, so it ends by itself.
+ * - An answer larger than 16 MiB, or than half of `answersMaxBytes`, is not kept: a repetition is a new call.
  *
  * Throws when another living process uses the folder.
  */
 export async function createLocalLimits(options: LocalLimitsOptions): Promise<Limits> {
   await mkdir(options.folder, { recursive: true })
-  const unlock = await lockFolder(options.folder)
+  const closers = [await lockFolder(options.folder)]
   try {
     const acknowledged = await AcknowledgedFile.open(options.folder)
-    const { segments, records } = await SegmentLog.open({
+    const segmentOptions = {
       folder: options.folder,
       log: options.log,
-      atLeast: acknowledged.through + 1,
       ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
       ...(options.openFile === undefined ? {} : { openFile: options.openFile }),
-    })
-    const limits = new LocalLimits(options, segments, acknowledged, unlock)
-    try {
-      await limits.replay(records)
-    } catch (error) {
-      await segments.close()
-      throw error
     }
+    const claims = new LocalClaims({
+      clock: options.clock ?? Date.now,
+      ttlMs: options.answerTtlMs ?? 86_400_000,
+      maxBytes: options.answersMaxBytes ?? 64 * 1024 * 1024,
+    })
+    const answers = await LocalAnswers.open(segmentOptions, claims)
+    closers.unshift(() => answers.close())
+    const { segments, records } = await SegmentLog.open({ ...segmentOptions, atLeast: acknowledged.through + 1 })
+    closers.unshift(() => segments.close())
+    const journal = new LocalJournal({ segments, acknowledged, answers, log: options.log })
+    const limits = new LocalLimits(options, { journal, through: acknowledged.through, claims, closers })
+    await limits.replay(records, acknowledged.through)
     return limits
   } catch (error) {
-    await unlock()
+    for (const close of closers) await close()
     throw error
   }
 }
 
-interface Reservation {
-  readonly organizationId: string
-  readonly costs: readonly LimitCost[]
-  readonly leaseEndMs: number
-  readonly ifAbandoned: UsageEvent
-  /** Number of its record, once that is written. */
-  sequence: number | undefined
-  /** Its settlement or abandonment, while that is being written. */
-  closing: Promise<void> | undefined
-  /** When it was recorded as abandoned; it is kept for a late settlement. */
-  abandonedAtMs: number | undefined
+interface Parts {
+  readonly journal: LocalJournal
+  /** Every record up to this number is acknowledged. */
+  readonly through: number
+  readonly claims: LocalClaims
+  /** In the order of closing. */
+  readonly closers: readonly (() => Promise<void>)[]
 }
 
-/** A replayed event that the ledger may not know, and what it took from a period. */
-interface Carried {
-  readonly sequence: number
-  readonly key: string
-  readonly units: number
-}
-
+const nothingCrossed: Settled = { crossed: [] }
 const settledKeepMs = 600_000
 const settledMost = 1_000_000
-const abandonedKeepMs = 86_400_000
 const evictEveryMs = 60_000
+/** Events in one record of a correction, so that a large one fits. */
+const maxCorrectionEvents = 100
 
 class LocalLimits implements Limits {
   readonly usageLog: LocalUsageLog
   readonly #options: LocalLimitsOptions
+  readonly #journal: LocalJournal
+  readonly #closers: Parts['closers']
+  readonly #claims: LocalClaims
   readonly #clock: () => number
-  readonly #segments: SegmentLog
-  readonly #acknowledged: AcknowledgedFile
-  readonly #unlock: () => Promise<void>
-  readonly #seeds: Seeds
-  readonly #slots = new LocalSlots()
-  readonly #reservations = new Map<string, Reservation>()
+  readonly #counters: LocalCounters
+  readonly #calls = new LocalCalls()
   readonly #strangers = new Map<string, Promise<void>>()
   readonly #settled: RecentIds
-  #carried: Carried[] = []
-  #failure: string | undefined
   #evictedAt: number
 
-  constructor(
-    options: LocalLimitsOptions,
-    segments: SegmentLog,
-    acknowledged: AcknowledgedFile,
-    unlock: () => Promise<void>,
-  ) {
+  constructor(options: LocalLimitsOptions, parts: Parts) {
     this.#options = options
+    this.#journal = parts.journal
+    this.#closers = parts.closers
+    this.#claims = parts.claims
     this.#clock = options.clock ?? Date.now
-    this.#segments = segments
-    this.#acknowledged = acknowledged
-    this.#unlock = unlock
-    this.#seeds = new Seeds(options.seed)
     this.#settled = new RecentIds(this.#clock, settledKeepMs, settledMost)
     this.#evictedAt = this.#clock()
     this.usageLog = new LocalUsageLog(
@@ -140,221 +140,244 @@ class LocalLimits implements Limits {
         clock: this.#clock,
         reclaimIdleMs: options.reclaimIdleMs ?? 5_000,
         sweep: () => this.#sweep(),
-        acknowledgedThrough: (sequence) => this.#forget(sequence),
+        acknowledgedThrough: (sequence) => this.#journal.forget(sequence, () => this.#calls.oldestSequence()),
       },
-      acknowledged.through,
+      parts.through,
     )
+    this.#counters = new LocalCounters({
+      seed: options.seed,
+      waiting: (limit) => this.usageLog.waitingFor(limit),
+    })
   }
 
   /** Takes up what the log holds from earlier processes. */
-  async replay(records: readonly StoredRecord[]): Promise<void> {
-    const open = new Map<string, { event: UsageEvent; periods: readonly PeriodUse[] }>()
-    for (const { sequence, payload } of records) {
-      const record = decodeRecord(payload)
-      if (record === undefined) {
-        this.#options.log.error({ sequence }, 'usage log holds a record that cannot be understood; it is left out')
-      } else if (record.type === 'admitted') {
-        open.set(record.id, record)
-      } else {
-        open.delete(record.id)
-        if (sequence > this.#acknowledged.through) this.#deliver(sequence, record.event, record.periods)
-      }
+  async replay(records: readonly StoredRecord[], through: number): Promise<void> {
+    const { log } = this.#options
+    const { open, settled, unreadable } = replayRecords(records)
+    for (const sequence of unreadable) {
+      log.error({ sequence }, 'usage log holds a record that cannot be understood; it is left out')
     }
-    const abandoned = [...open].map(([id, { event, periods }]) => this.#record(id, event, periods, true))
-    await Promise.all(abandoned)
-    if (abandoned.length > 0) {
-      this.#options.log.warn({ calls: abandoned.length }, 'calls of a process that died are recorded as abandoned')
+    for (const { sequence, events, answer } of settled) {
+      if (answer !== undefined) this.#claims.keep(answer, sequence)
+      if (sequence > through) this.usageLog.add(sequence, events)
     }
+    await Promise.all([...open].map(([id, event]) => this.#record({ type: 'settled', id, events: [event] }, [])))
+    if (open.size > 0) log.warn({ calls: open.size }, 'calls of a process that died are recorded as abandoned')
   }
 
   async admit(admission: Admission): Promise<AdmissionResult> {
-    const { id, organizationId, costs } = admission
-    const slots = this.#slots.of(organizationId)
-    await this.#seed(
-      organizationId,
-      costs.map((cost) => cost.limit),
-    )
-    // Asked twice, for example after a lost answer: it is in already.
-    if (this.#reservations.has(id) || this.#settled.has(id)) {
-      return { admitted: true, limits: states(slots, costs, this.#nowMicros()) }
+    const { id, costs, claim } = admission
+    const limits = costs.map((cost) => cost.limit)
+    for (;;) {
+      // Asked twice, for example after a lost answer: it is in already.
+      if (this.#calls.has(id) || this.#settled.has(id)) return this.#admittedBefore(admission)
+      // Looked at again after every wait: what follows it happens in one step.
+      const taken = claim === undefined ? undefined : this.#claims.look(claim, id)
+      if (taken !== undefined) return taken
+      if (this.usageLog.size >= (this.#options.maxBacklog ?? 200_000)) {
+        throw new TollgateError('LIMITS_UNAVAILABLE', 'too much usage waits to be recorded')
+      }
+      const verdict = admit(this.#counters, costs, this.#nowMicros())
+      if (verdict.kind === 'unseeded') {
+        await this.#counters.know(limits)
+        continue
+      }
+      if (verdict.kind === 'refused') {
+        const { refusedBy, retryAfterMs, limits: states } = verdict
+        return { outcome: 'refused', refusedBy, retryAfterMs, limits: states }
+      }
+      await this.#open(admission)
+      return { outcome: 'admitted', limits: verdict.limits }
     }
-    if (this.usageLog.size >= (this.#options.maxBacklog ?? 200_000)) {
-      throw new TollgateError('LIMITS_UNAVAILABLE', 'too much usage waits to be recorded')
-    }
-    const verdict = admit(slots, costs, this.#nowMicros())
-    if (verdict.kind === 'unseeded') throw new TollgateError('LIMITS_UNAVAILABLE', 'usage of the period is not known')
-    if (verdict.kind === 'refused') {
-      const { refusedBy, retryAfterMs, limits } = verdict
-      return { admitted: false, refusedBy, retryAfterMs, limits }
-    }
-    this.#slots.learn(organizationId, costs)
-    const reservation: Reservation = {
-      organizationId,
-      costs,
-      leaseEndMs: this.#clock() + admission.leaseMs,
-      ifAbandoned: admission.ifAbandoned,
-      sequence: undefined,
-      closing: undefined,
-      abandonedAtMs: undefined,
-    }
-    this.#reservations.set(id, reservation)
-    const payload = encodeRecord({ type: 'admitted', id, periods: periodUses(costs), event: admission.ifAbandoned })
-    try {
-      await this.#append(payload, false, (sequence) => {
-        reservation.sequence = sequence
-      })
-    } catch (cause) {
-      this.#reservations.delete(id)
-      const nothing = costs.map(() => 0)
-      settle(slots, costs, nothing, this.#nowMicros())
-      throw new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
-    }
-    return { admitted: true, limits: verdict.limits }
   }
 
-  async settle(settlement: Settlement): Promise<void> {
-    const { id, event, actual } = settlement
-    const reservation = this.#reservations.get(id)
-    if (reservation === undefined) {
-      if (!this.#settled.has(id)) await this.#settleStranger(id, event)
-      return
+  async settle(settlement: Settlement): Promise<Settled> {
+    const { id } = settlement.admission
+    const call = this.#calls.get(id)
+    if (call === undefined) {
+      if (!this.#settled.has(id)) await this.#settleStranger(settlement)
+      return nothingCrossed
     }
-    if (reservation.closing !== undefined) {
-      await reservation.closing
+    await call.opening
+    if (call.closing !== undefined) {
+      await call.closing
       // The other settlement won, or the lease ran out meanwhile.
-      if (reservation.abandonedAtMs !== undefined) return this.settle(settlement)
-      return
+      return this.settle(settlement)
     }
-    if (reservation.abandonedAtMs === undefined) {
-      reservation.closing = this.#record(id, event, periodUses(reservation.costs, actual)).finally(() => {
-        reservation.closing = undefined
-      })
-      await reservation.closing
-    }
-    // Of a call that was recorded as abandoned only the counters are corrected: the ledger keeps the first event of an
-    // id, and the log holds one.
-    settle(this.#slots.of(reservation.organizationId), reservation.costs, actual, this.#nowMicros())
-    this.#slots.learn(reservation.organizationId, reservation.costs)
-    this.#reservations.delete(id)
-    this.#settled.add(id)
+    const closing = call.abandonedAtMs === undefined ? this.#settleOpen(settlement) : this.#settleLate(call, settlement)
+    return this.#whileClosing(call, closing)
   }
 
-  async read(organizationId: string, limits: readonly Limit[]): Promise<LimitState[]> {
-    await this.#seed(organizationId, limits)
-    return states(this.#slots.of(organizationId), limits, this.#nowMicros())
+  async correct({ events, counters }: Correction): Promise<void> {
+    const records: Promise<void>[] = []
+    for (let from = 0; from < events.length; from += maxCorrectionEvents) {
+      const part = events.slice(from, from + maxCorrectionEvents)
+      records.push(this.#record({ type: 'settled', id: '', events: part }, []))
+    }
+    try {
+      await Promise.all(records)
+    } finally {
+      // Also after a failure: nobody knows what of it was stored.
+      this.#counters.forget(counters, this.#nowMicros())
+    }
+  }
+
+  async read(limits: readonly Limit[]): Promise<LimitState[]> {
+    await this.#counters.know(limits)
+    return states(this.#counters, limits, this.#nowMicros())
   }
 
   async health(): Promise<{ ok: boolean; detail: string }> {
-    if (this.#failure !== undefined) return { ok: false, detail: `usage log cannot be written: ${this.#failure}` }
+    const { failure } = this.#journal
+    if (failure !== undefined) return { ok: false, detail: `usage log cannot be written: ${failure}` }
     return { ok: true, detail: 'in process, usage log in segment files' }
   }
 
   async close(): Promise<void> {
     this.usageLog.close()
-    await this.#segments.close()
-    await this.#unlock()
+    await this.#journal.settled()
+    for (const close of this.#closers) await close()
   }
 
-  async #settleStranger(id: string, event: UsageEvent): Promise<void> {
+  async #admittedBefore({ id, costs }: Admission): Promise<AdmissionResult> {
+    const limits = await this.read(costs.map((cost) => cost.limit))
+    await this.#calls.get(id)?.opening
+    return { outcome: 'admitted', limits }
+  }
+
+  /** Writes down that a call was admitted, whose cost is taken; gives all of it back when that fails. */
+  async #open(admission: Admission): Promise<void> {
+    const { id, costs, claim, ifAbandoned } = admission
+    const call = newCall(admission, this.#clock() + admission.leaseMs)
+    this.#counters.learn(costs)
+    this.#calls.set(id, call)
+    if (claim !== undefined) this.#claims.take(claim, id)
+    call.opening = this.#journal
+      .append({ type: 'admitted', id, event: ifAbandoned }, false, (sequence) => {
+        call.sequence = sequence
+      })
+      .catch((cause: unknown) => {
+        this.#calls.delete(id)
+        this.#claims.free(claim, id)
+        const nothing = costs.map(() => 0)
+        settle(this.#counters, costs, nothing, this.#nowMicros())
+        throw new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
+      })
+    await call.opening
+  }
+
+  async #settleOpen({ admission, actual, event, answer: bytes }: Settlement): Promise<Settled> {
+    const { id, costs, claim } = admission
+    const answer = this.#claims.answerOf(claim, bytes)
+    let crossed: Settled['crossed'] = []
+    await this.#record({ type: 'settled', id, events: [event], answer }, costs, (sequence) => {
+      crossed = settle(this.#counters, costs, actual, this.#nowMicros()).flatMap(({ index, used, threshold }) => {
+        const limit = costs[index]?.limit
+        return limit?.kind === 'period' ? [{ limit, used, threshold }] : []
+      })
+      this.#end(admission, answer, sequence)
+    })
+    return { crossed }
+  }
+
+  /**
+   * The call stands in the log as abandoned: two entries correct that. Its periods follow the ledger, its buckets are
+   * corrected here, and its concurrency was given back when its lease ran out.
+   */
+  async #settleLate(call: OpenCall, settlement: Settlement): Promise<Settled> {
+    const { admission, actual, event } = settlement
+    call.correction ??= correctionOf(admission.ifAbandoned, event, this.#options.newId ?? newId)
+    await this.#recordLate(settlement, call.correction)
+    admission.costs.forEach((cost, index) => {
+      if (cost.limit.kind !== 'bucket') return
+      settle(this.#counters, [cost], [actual[index] ?? cost.amount], this.#nowMicros())
+    })
+    this.#counters.learn(admission.costs)
+    return nothingCrossed
+  }
+
+  /** A call that this store does not know, or not any more: its event counts, and nothing is held for it. */
+  async #settleStranger(settlement: Settlement): Promise<void> {
+    const { id } = settlement.admission
     const running = this.#strangers.get(id)
     if (running !== undefined) return running
-    const recording = this.#record(id, event, [])
-      .then(() => this.#settled.add(id))
-      .finally(() => this.#strangers.delete(id))
+    const recording = this.#recordLate(settlement, [settlement.event]).finally(() => this.#strangers.delete(id))
     this.#strangers.set(id, recording)
-    await recording
+    return recording
   }
 
-  /** Appends an event and resolves when it is durable; rejects with STORAGE_UNAVAILABLE. */
-  async #record(id: string, event: UsageEvent, periods: readonly PeriodUse[], carried = false): Promise<void> {
+  /** Of a call that holds nothing any more. Its claim is taken again for the answer, unless somebody else has it. */
+  async #recordLate({ admission, answer: bytes }: Settlement, events: readonly UsageEvent[]): Promise<void> {
+    const { id, claim } = admission
+    const isFree = claim !== undefined && this.#claims.look(claim, id) === undefined
+    const answer = isFree ? this.#claims.answerOf(claim, bytes) : undefined
+    if (isFree) this.#claims.take(claim, id)
     try {
-      await this.#append(encodeRecord({ type: 'settled', id, periods, event }), true, (sequence) => {
-        this.#deliver(sequence, event, carried ? periods : [])
+      await this.#record({ type: 'settled', id, events, answer }, [], (sequence) => {
+        this.#end(admission, answer, sequence)
+      })
+    } catch (error) {
+      this.#claims.free(claim, id)
+      throw error
+    }
+  }
+
+  #end({ id, claim }: Admission, answer: AnswerRecord | undefined, sequence: number): void {
+    this.#calls.delete(id)
+    this.#settled.add(id)
+    this.#claims.free(claim, id)
+    if (answer !== undefined) this.#claims.keep(answer, sequence)
+  }
+
+  /**
+   * Appends what is on its way to the ledger; resolves when it is durable, rejects with STORAGE_UNAVAILABLE. Counters
+   * follow in the same step: those of `counted` as `stored` moves them, all others by their next seed.
+   */
+  async #record(
+    record: SettledRecord,
+    counted: readonly LimitCost[],
+    stored?: (sequence: number) => void,
+  ): Promise<void> {
+    try {
+      await this.#journal.append(record, true, (sequence) => {
+        this.usageLog.add(sequence, record.events)
+        for (const event of record.events) this.#counters.follow(event, counted, this.#nowMicros())
+        stored?.(sequence)
       })
     } catch (cause) {
       throw new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
     }
   }
 
-  #deliver(sequence: number, event: UsageEvent, carried: readonly PeriodUse[]): void {
-    this.usageLog.add(sequence, event)
-    for (const [key, units] of carried) this.#carried.push({ sequence, key: scoped(event.organizationId, key), units })
-  }
-
-  async #append(payload: string, durable: boolean, stored: (sequence: number) => void): Promise<void> {
-    try {
-      await this.#segments.append(payload, durable, stored)
-      if (this.#failure !== undefined) this.#options.log.info('usage log can be written again')
-      this.#failure = undefined
-    } catch (error) {
-      const problem = error instanceof Error ? error.message : 'unknown problem'
-      if (this.#failure === undefined) this.#options.log.error({ problem }, 'usage log cannot be written')
-      this.#failure = problem
-      throw error
-    }
-  }
-
-  async #seed(organizationId: string, limits: readonly Limit[]): Promise<void> {
-    const unknown = unseeded(this.#slots.of(organizationId), limits)
-    if (unknown.length === 0) return
-    await Promise.all(
-      unknown.map(async (index) => {
-        const limit = limits[index]
-        if (limit?.kind !== 'period') return
-        const ledger = await this.#seeds.ask(organizationId, limit)
-        this.#slots.seed(organizationId, limit, ledger + this.#carriedUnits(scoped(organizationId, limit.key)))
-      }),
-    )
-  }
-
-  #carriedUnits(key: string): number {
-    this.#carried = this.#carried.filter((entry) => this.usageLog.has(entry.sequence))
-    return this.#carried.reduce((sum, entry) => (entry.key === key ? sum + entry.units : sum), 0)
-  }
-
   async #sweep(): Promise<number> {
     const now = this.#clock()
-    const closing: Promise<void>[] = []
-    for (const [id, reservation] of this.#reservations) {
-      if (reservation.abandonedAtMs !== undefined) {
-        if (now - reservation.abandonedAtMs > abandonedKeepMs) this.#reservations.delete(id)
-      } else if (reservation.closing === undefined && reservation.leaseEndMs <= now) {
-        reservation.closing = this.#abandon(id, reservation, now)
-        closing.push(reservation.closing)
-      }
-    }
+    const closing = this.#calls.due(now).map((call) => this.#whileClosing(call, this.#abandon(call, now)))
     if (now - this.#evictedAt >= evictEveryMs) {
       this.#evictedAt = now
-      this.#slots.evict(now)
+      this.#counters.evict(now)
+      this.#claims.expire()
     }
     // What could not be written stays open, and the next sweep tries again.
     const results = await Promise.allSettled(closing)
     return results.filter((result) => result.status === 'fulfilled').length
   }
 
-  async #abandon(id: string, reservation: Reservation, now: number): Promise<void> {
-    try {
-      await this.#record(id, reservation.ifAbandoned, periodUses(reservation.costs))
-      reservation.abandonedAtMs = now
-    } finally {
-      reservation.closing = undefined
-    }
+  async #abandon(call: OpenCall, now: number): Promise<Settled> {
+    const { id, costs, claim, ifAbandoned } = call.admission
+    await this.#record({ type: 'settled', id, events: [ifAbandoned] }, costs, () => {
+      const reserved = costs.map((cost) => cost.amount)
+      settle(this.#counters, costs, reserved, this.#nowMicros())
+      this.#claims.free(claim, id)
+      call.abandonedAtMs = now
+    })
+    return nothingCrossed
   }
 
-  /** Keeps the position, and deletes the segments that nothing needs: no unacknowledged event, no open reservation. */
-  async #forget(through: number): Promise<void> {
-    try {
-      await this.#acknowledged.store(through)
-      let needed = through + 1
-      for (const { sequence, abandonedAtMs } of this.#reservations.values()) {
-        if (sequence !== undefined && abandonedAtMs === undefined) needed = Math.min(needed, sequence)
-      }
-      await this.#segments.forget(needed)
-    } catch (error) {
-      // The entries are in the ledger. The worst that follows is that they are delivered once more.
-      const problem = error instanceof Error ? error.message : 'unknown problem'
-      this.#options.log.warn({ problem }, 'the position of the usage log cannot be stored')
-    }
+  #whileClosing(call: OpenCall, closing: Promise<Settled>): Promise<Settled> {
+    call.closing = closing.finally(() => {
+      call.closing = undefined
+    })
+    return call.closing
   }
 
   #nowMicros(): number {

@@ -1,54 +1,86 @@
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { asEvent } from './event-codec.ts'
-import type { LimitCost } from './limits.ts'
+import { decodeJson, encodeJson, isObject } from './json-record.ts'
+import type { StoredRecord } from './segment-log.ts'
 
-/** What the local usage log stores: that a call was admitted, and what it used. */
-export type LocalRecord =
-  /** A reservation was opened; `event` is what to record if it is never settled. */
-  | {
-      readonly type: 'admitted'
-      readonly id: string
-      readonly periods: readonly PeriodUse[]
-      readonly event: UsageEvent
-    }
-  /** A reservation was settled or abandoned; `event` is on its way to the ledger. */
-  | {
-      readonly type: 'settled'
-      readonly id: string
-      readonly periods: readonly PeriodUse[]
-      readonly event: UsageEvent
-    }
+/** What the log of one process stores. */
+export type LocalRecord = AdmittedRecord | SettledRecord
 
-/** Key of a period limit within the organization of the event, and the units taken from it. */
-export type PeriodUse = readonly [key: string, units: number]
-
-export function encodeRecord(record: LocalRecord): string {
-  return JSON.stringify(record)
+/** A call was admitted; `event` is what to record if it is never settled. */
+export interface AdmittedRecord {
+  readonly type: 'admitted'
+  readonly id: string
+  readonly event: UsageEvent
 }
 
-/** The stored record, or undefined when the payload is not one. */
-export function decodeRecord(payload: string): LocalRecord | undefined {
-  let value: unknown
-  try {
-    value = JSON.parse(payload)
-  } catch {
-    return undefined
+/** A call is over, or (with an empty id) something was corrected. All of it is there, or nothing. */
+export interface SettledRecord {
+  readonly type: 'settled'
+  readonly id: string
+  /** On their way to the ledger. */
+  readonly events: readonly UsageEvent[]
+  /** What the call's claim keeps. */
+  readonly answer?: AnswerRecord | undefined
+}
+
+export interface AnswerRecord {
+  /** Of the claim. */
+  readonly key: string
+  readonly fingerprint: string
+  /** Unix milliseconds until which it is kept. */
+  readonly untilMs: number
+  readonly bytes: Uint8Array
+}
+
+/** A record as it stands in a segment; the bytes of an answer stand after the JSON. */
+export function encodeRecord(record: LocalRecord): Buffer {
+  if (record.type === 'admitted' || record.answer === undefined) return encodeJson(record)
+  const { bytes, ...answer } = record.answer
+  return encodeJson({ ...record, answer }, bytes)
+}
+
+/** The stored record, or undefined when the payload is not one. Keeps nothing of the payload's memory. */
+export function decodeRecord(payload: Buffer): LocalRecord | undefined {
+  const { value, bytes } = decodeJson(payload)
+  if (value === undefined) return undefined
+  const { type, id } = value
+  if (typeof id !== 'string') return undefined
+  if (type === 'admitted') {
+    const event = asEvent(value.event)
+    return event === undefined ? undefined : { type, id, event }
   }
-  if (typeof value !== 'object' || value === null) return undefined
-  if (!('type' in value && 'id' in value && 'periods' in value && 'event' in value)) return undefined
-  const { type, id, periods } = value
-  const event = asEvent(value.event)
-  if ((type !== 'admitted' && type !== 'settled') || typeof id !== 'string' || event === undefined) return undefined
-  return Array.isArray(periods) && periods.every(isPeriodUse) ? { type, id, periods, event } : undefined
+  if (type !== 'settled' || !Array.isArray(value.events)) return undefined
+  const events = value.events.flatMap((event) => asEvent(event) ?? [])
+  if (events.length < value.events.length) return undefined
+  if (bytes === undefined) return { type, id, events }
+  if (!isObject(value.answer)) return undefined
+  const { key, fingerprint, untilMs } = value.answer
+  if (typeof key !== 'string' || typeof fingerprint !== 'string' || typeof untilMs !== 'number') return undefined
+  return { type, id, events, answer: { key, fingerprint, untilMs, bytes } }
 }
 
-/** What an admission or settlement takes from period limits; `units` default to the reserved ones. */
-export function periodUses(costs: readonly LimitCost[], units: readonly number[] = []): PeriodUse[] {
-  return costs.flatMap(({ limit, amount }, index): PeriodUse[] =>
-    limit.kind === 'period' ? [[limit.key, units[index] ?? amount]] : [],
-  )
+/** What records say together. */
+export interface Replay {
+  /** What to record of the calls that were in flight, by id. */
+  readonly open: ReadonlyMap<string, UsageEvent>
+  readonly settled: readonly (SettledRecord & { readonly sequence: number })[]
+  /** Numbers of the records that cannot be understood. */
+  readonly unreadable: readonly number[]
 }
 
-function isPeriodUse(value: unknown): value is PeriodUse {
-  return Array.isArray(value) && value.length === 2 && typeof value[0] === 'string' && typeof value[1] === 'number'
+/** Reads records from the oldest on. */
+export function replayRecords(records: Iterable<StoredRecord>): Replay {
+  const open = new Map<string, UsageEvent>()
+  const settled: (SettledRecord & { sequence: number })[] = []
+  const unreadable: number[] = []
+  for (const { sequence, payload } of records) {
+    const record = decodeRecord(payload)
+    if (record === undefined) unreadable.push(sequence)
+    else if (record.type === 'admitted') open.set(record.id, record.event)
+    else {
+      open.delete(record.id)
+      settled.push({ ...record, sequence })
+    }
+  }
+  return { open, settled, unreadable }
 }

@@ -1,5 +1,6 @@
 import type { UsageEvent } from '../metering/usage-event.ts'
-import type { UsageLog, UsageLogEntry } from './limits.ts'
+import { unitsOf } from './limit-keys.ts'
+import type { PeriodLimit, UsageLog, UsageLogEntry } from './limits.ts'
 import { Nudge } from './nudge.ts'
 
 export interface LocalUsageLogOptions {
@@ -8,12 +9,17 @@ export interface LocalUsageLogOptions {
   /** Time after which an entry that its reader did not acknowledge is delivered again. */
   readonly reclaimIdleMs: number
   readonly sweep: () => Promise<number>
-  /** Every event up to this number is acknowledged. */
+  /** Every record up to this number is acknowledged. */
   readonly acknowledgedThrough: (sequence: number) => Promise<void>
 }
 
-interface Held {
+interface Waiting {
+  /** Number of the record that holds it. */
+  readonly sequence: number
   readonly event: UsageEvent
+}
+
+interface Held extends Waiting {
   readonly sinceMs: number
 }
 
@@ -21,10 +27,10 @@ interface Held {
 export class LocalUsageLog implements UsageLog {
   readonly #options: LocalUsageLogOptions
   readonly #news = new Nudge()
-  /** By number, ascending. */
-  readonly #waiting = new Map<number, UsageEvent>()
-  /** By number, in the order of delivery. */
-  readonly #held = new Map<number, Held>()
+  /** By position; numbers ascend. */
+  readonly #waiting = new Map<string, Waiting>()
+  /** By position, in the order of delivery. */
+  readonly #held = new Map<string, Held>()
   #last: number
   #closed = false
 
@@ -33,9 +39,11 @@ export class LocalUsageLog implements UsageLog {
     this.#last = last
   }
 
-  /** An event became durable; numbers only grow. */
-  add(sequence: number, event: UsageEvent): void {
-    this.#waiting.set(sequence, event)
+  /** The events of a record became durable; numbers only grow. */
+  add(sequence: number, events: readonly UsageEvent[]): void {
+    events.forEach((event, index) => {
+      this.#waiting.set(`${sequence}.${index}`, { sequence, event })
+    })
     this.#last = sequence
     this.#news.ring()
   }
@@ -44,9 +52,15 @@ export class LocalUsageLog implements UsageLog {
     return this.#waiting.size + this.#held.size
   }
 
-  /** True while the event with this number is not acknowledged. */
-  has(sequence: number): boolean {
-    return this.#waiting.has(sequence) || this.#held.has(sequence)
+  /** The events of a limit's scope and month that are not acknowledged; of those with one id the first, as in the ledger. */
+  waitingFor(limit: PeriodLimit): UsageEvent[] {
+    const events = new Map<string, UsageEvent>()
+    for (const entries of [this.#held, this.#waiting]) {
+      for (const { event } of entries.values()) {
+        if (unitsOf(limit, event) !== undefined && !events.has(event.id)) events.set(event.id, event)
+      }
+    }
+    return [...events.values()]
   }
 
   close(): void {
@@ -68,9 +82,8 @@ export class LocalUsageLog implements UsageLog {
 
   async acknowledge(entries: readonly UsageLogEntry[]): Promise<void> {
     for (const { position } of entries) {
-      const sequence = Number(position)
-      this.#held.delete(sequence)
-      this.#waiting.delete(sequence)
+      this.#held.delete(position)
+      this.#waiting.delete(position)
     }
     await this.#options.acknowledgedThrough(this.#through())
   }
@@ -85,30 +98,29 @@ export class LocalUsageLog implements UsageLog {
 
   #take(max: number): UsageLogEntry[] {
     const now = this.#options.clock()
-    const entries: UsageLogEntry[] = []
-    for (const [sequence, { event, sinceMs }] of this.#held) {
-      if (entries.length >= max || now - sinceMs < this.#options.reclaimIdleMs) break
-      entries.push({ position: String(sequence), event })
+    const taken: [position: string, entry: Waiting][] = []
+    for (const [position, held] of this.#held) {
+      if (taken.length >= max || now - held.sinceMs < this.#options.reclaimIdleMs) break
+      taken.push([position, held])
     }
-    for (const [sequence, event] of this.#waiting) {
-      if (entries.length >= max) break
-      this.#waiting.delete(sequence)
-      entries.push({ position: String(sequence), event })
+    for (const [position, waiting] of this.#waiting) {
+      if (taken.length >= max) break
+      this.#waiting.delete(position)
+      taken.push([position, waiting])
     }
-    for (const { position, event } of entries) {
-      const sequence = Number(position)
+    return taken.map(([position, { sequence, event }]) => {
       // Deleted first, so that it stands at the end again.
-      this.#held.delete(sequence)
-      this.#held.set(sequence, { event, sinceMs: now })
-    }
-    return entries
+      this.#held.delete(position)
+      this.#held.set(position, { sequence, event, sinceMs: now })
+      return { position, event }
+    })
   }
 
-  /** The number before the oldest event that is not acknowledged. */
+  /** The number before the oldest record with an event that is not acknowledged. */
   #through(): number {
     let oldest = this.#last + 1
-    for (const sequence of this.#held.keys()) oldest = Math.min(oldest, sequence)
-    const [first] = this.#waiting.keys()
-    return Math.min(oldest, first ?? oldest) - 1
+    for (const { sequence } of this.#held.values()) oldest = Math.min(oldest, sequence)
+    const [first] = this.#waiting.values()
+    return Math.min(oldest, first?.sequence ?? oldest) - 1
   }
 }

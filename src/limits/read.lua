@@ -1,23 +1,19 @@
--- States of limits, taking nothing. A seed that is given is kept, so that the ledger is asked once.
---   KEYS  limits
---   ARGV  for each limit: kind, capacity, rate or end, seed
--- Answers { 'unseeded', index... } or { 'states', remaining, reset, ... }.
+-- States of limits, taking nothing.
+--   KEYS  1 generation, 2... limits
+--   ARGV  1 generation, 2... for each limit four as read_limits takes them
+-- Answers { 'generation' }, { 'unseeded', index, version, ... } or { 'states', remaining, reset, ... }.
 
-local now = now_micros()
-local reply = { 'states' }
-local unseeded = { 'unseeded' }
-for i, limit in ipairs(parse_limits(1, 1, 4)) do
-  local slot = load_slot(limit, now)
-  if slot then
-    if limit.kind == 'p' and limit.seed ~= '' then
-      store_slot(limit, slot, now)
-    end
-    push_state(reply, limit, slot)
-  else
-    unseeded[#unseeded + 1] = i - 1
-  end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return { 'generation' }
 end
-if #unseeded > 1 then
+local now = now_micros()
+local limits = read_limits(2, #KEYS - 1, 2, 4)
+local slots, unseeded = load_known(limits, now)
+if unseeded then
   return unseeded
+end
+local reply = { 'states' }
+for _, limit in ipairs(limits) do
+  push_state(reply, limit, slots[limit.key], now)
 end
 return reply

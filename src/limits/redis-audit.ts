@@ -9,76 +9,75 @@
 import { Cluster } from 'ioredis'
 import type { RedisClient } from '../storage/redis.ts'
 import { decodeEvent } from './event-codec.ts'
-import type { LimitsReading, LoggedEvent, OpenReservation, QuotaCounter } from './limits-reading.ts'
-import { allShards, RedisKeys, shardOf, usageGroup } from './redis-keys.ts'
+import { parsePeriodKey } from './limit-keys.ts'
+import type { CounterReading, LimitsReading, LoggedEvent, OpenReservation } from './limits-reading.ts'
+import { holdsOf } from './redis-arguments.ts'
+import { RedisKeys, usageGroup } from './redis-keys.ts'
 import { asArray, asFacts, isReply } from './redis-scripts.ts'
-import { parseQuotaKey } from './tiers.ts'
+import { isAfter, readStream, type StreamEntry } from './redis-stream.ts'
 
-/** Counters, open reservations and usage streams of all shards. Throws what Redis or its connection throws. */
+/** Counters, open reservations and the usage stream. Throws what Redis or its connection throws. */
 export async function readRedisLimits(redis: RedisClient, keys = new RedisKeys()): Promise<LimitsReading> {
   const counters = await readCounters(redis, keys)
-  const reservations: OpenReservation[] = []
-  const events: LoggedEvent[] = []
-  let unreadable = 0
-  for (const shard of allShards) {
-    const open = await readReservations(redis, keys, shard)
-    const stream = await readStream(redis, keys.usage(shard))
-    reservations.push(...open.reservations)
-    events.push(...stream.events)
-    unreadable += open.unreadable + stream.unreadable
-    unreadable += Number(await redis.call('xlen', keys.rejected(shard)))
+  const open = await readReservations(redis, keys)
+  const stream = await readUsage(redis, keys.usage())
+  const rejected = Number(await redis.call('xlen', keys.rejected()))
+  return {
+    counters,
+    reservations: open.reservations,
+    events: stream.events,
+    unreadable: open.unreadable + stream.unreadable + rejected,
   }
-  return { counters, reservations, events, unreadable }
 }
 
 /** Entries of a page: a server answers each in well under a millisecond's worth of entries, and a page fits in memory. */
 const page = 500
 
-async function readCounters(redis: RedisClient, keys: RedisKeys): Promise<QuotaCounter[]> {
-  const found = new Map<string, { readonly shard: number; readonly quota: Omit<QuotaCounter, 'tokens'> }>()
+async function readCounters(redis: RedisClient, keys: RedisKeys): Promise<CounterReading[]> {
+  const found = new Map<string, string>()
   for (const node of redis instanceof Cluster ? redis.nodes('master') : [redis]) {
     let cursor = '0'
     do {
       const [next, names] = asArray(await node.call('scan', cursor, 'MATCH', keys.limitPattern(), 'COUNT', 2 * page))
       for (const name of asArray(names)) {
-        const limit = typeof name === 'string' ? keys.parseLimit(name) : undefined
-        const quota = limit === undefined ? undefined : parseQuotaKey(limit.key)
-        if (typeof name !== 'string' || limit === undefined || quota === undefined) continue
-        found.set(name, { shard: shardOf(limit.organizationId), quota })
+        const key = typeof name === 'string' ? keys.parseLimit(name) : undefined
+        if (typeof name === 'string' && key !== undefined && parsePeriodKey(key) !== undefined) found.set(name, key)
       }
       cursor = String(next)
     } while (cursor !== '0')
   }
-  const counters: QuotaCounter[] = []
-  for (const shard of allShards) {
-    const here = [...found].filter(([, entry]) => entry.shard === shard)
-    for (let from = 0; from < here.length; from += page) {
-      const part = here.slice(from, from + page)
-      const values = asArray(await redis.call('mget', ...part.map(([name]) => name)))
-      part.forEach(([name, { quota }], index) => {
-        const value = values[index]
-        if (typeof value !== 'string') return
-        if (!/^-?\d+$/.test(value)) throw new Error(`the counter ${name} of Redis does not hold a number`)
-        counters.push({ ...quota, tokens: Number(value) })
-      })
-    }
+  const names = [...found.keys()]
+  const counters: CounterReading[] = []
+  for (let from = 0; from < names.length; from += page) {
+    const part = names.slice(from, from + page)
+    const values = asArray(await redis.call('mget', ...part))
+    part.forEach((name, index) => {
+      const value = values[index]
+      if (typeof value === 'string') counters.push({ key: found.get(name) ?? '', ...parseCounter(name, value) })
+    })
   }
   return counters
+}
+
+/** The form that buckets.lua writes: 'used held warned', or 'u held version' while it is unknown. */
+function parseCounter(name: string, value: string): Omit<CounterReading, 'key'> {
+  const [, used, held] = /^(u|\d+) (\d+) \d+$/.exec(value) ?? []
+  if (used === undefined) throw new Error(`the counter ${name} of Redis does not hold what it should`)
+  return { used: used === 'u' ? undefined : Number(used), held: Number(held) }
 }
 
 async function readReservations(
   redis: RedisClient,
   keys: RedisKeys,
-  shard: number,
 ): Promise<{ reservations: OpenReservation[]; unreadable: number }> {
   const ids = new Set<string>()
   let cursor = '0'
   do {
-    const [next, pairs] = asArray(await redis.call('zscan', keys.leases(shard), cursor, 'COUNT', page))
+    const [next, pairs] = asArray(await redis.call('zscan', keys.leases(), cursor, 'COUNT', page))
     for (const id of asFacts(pairs).keys()) ids.add(id)
     cursor = String(next)
   } while (cursor !== '0')
-  const names = [...ids].map((id) => keys.reservation(shard, id))
+  const names = [...ids].map((id) => keys.reservation(id))
   const reservations: OpenReservation[] = []
   let unreadable = 0
   for (let from = 0; from < names.length; from += page) {
@@ -97,37 +96,22 @@ async function readReservations(
 function parseReservation(keys: RedisKeys, held: string): OpenReservation | undefined {
   const [plan = '', json = ''] = held.slice(1).split('\n', 2)
   const event = decodeEvent(json)
-  if (event === undefined) return undefined
-  const holds: QuotaCounter[] = []
-  for (const taken of asArray(parseJson(plan))) {
-    const [kind, name, , , amount] = asArray(taken)
-    const limit = kind === 'p' && typeof name === 'string' ? keys.parseLimit(name) : undefined
-    const quota = limit === undefined ? undefined : parseQuotaKey(limit.key)
-    if (quota !== undefined) holds.push({ ...quota, tokens: Number(amount) })
-  }
-  return { event, holds }
+  return event === undefined ? undefined : { event, holds: holdsOf(plan, keys) }
 }
 
 /**
  * Entries first, then what is pending, then (by the caller) the ledger: an entry that is neither pending nor still to be
  * delivered was acknowledged before the ledger is read, so the ledger must have it.
  */
-async function readStream(redis: RedisClient, stream: string): Promise<{ events: LoggedEvent[]; unreadable: number }> {
-  const entries: { id: string; json: unknown }[] = []
-  for (let from = '-'; ; from = `(${entries.at(-1)?.id ?? ''}`) {
-    const items = asArray(await redis.call('xrange', stream, from, '+', 'COUNT', page))
-    for (const item of items) {
-      const [id, fields] = asArray(item)
-      entries.push({ id: String(id), json: asFacts(fields).get('event') })
-    }
-    if (items.length < page) break
-  }
+async function readUsage(redis: RedisClient, stream: string): Promise<{ events: LoggedEvent[]; unreadable: number }> {
+  const entries: StreamEntry[] = []
+  for await (const entry of readStream(redis, stream)) entries.push(entry)
   const delivered = entries.length === 0 ? undefined : await lastDelivered(redis, stream)
   const pending = delivered === undefined ? new Set() : await readPending(redis, stream)
   const events: LoggedEvent[] = []
   let unreadable = 0
   for (const { id, json } of entries) {
-    const event = typeof json === 'string' ? decodeEvent(json) : undefined
+    const event = json === undefined ? undefined : decodeEvent(json)
     const acknowledged = delivered !== undefined && !isAfter(id, delivered) && !pending.has(id)
     if (event !== undefined) events.push({ event, acknowledged })
     // Acknowledged ones are counted where they were set aside.
@@ -165,20 +149,5 @@ async function readPending(redis: RedisClient, stream: string): Promise<Set<stri
     }
     if (items.length < page) return pending
     from = `(${last}`
-  }
-}
-
-/** Order of stream ids, "milliseconds-number". */
-function isAfter(id: string, other: string): boolean {
-  const [ms = 0, number = 0] = id.split('-').map(Number)
-  const [otherMs = 0, otherNumber = 0] = other.split('-').map(Number)
-  return ms > otherMs || (ms === otherMs && number > otherNumber)
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
   }
 }

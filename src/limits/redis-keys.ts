@@ -1,9 +1,12 @@
-import { crc32 } from 'node:zlib'
-
 /**
- * Names of everything in Redis. An organization belongs to one of {@link shards} shards for ever, and all keys of a
- * shard carry its number as hash tag: limits, reservations, leases and the usage stream of an organization sit in one
- * slot of a cluster, so one script may touch them all.
+ * Names of everything in Redis. All of them carry one hash tag, so they sit in one slot of a cluster, and one script may
+ * touch them all: a call takes limits of its key, its consumer, its organization and its service at once, and a service's
+ * limit is shared by all organizations.
+ *
+ * The alternative was a tag for each organization. It spreads organizations over the masters of a cluster, but then a
+ * limit that several organizations share cannot be taken in the same step, and a refusal by it would have to give back
+ * what was taken already. One script for an admission costs Redis some ten microseconds (`bench/checks.ts`), so one
+ * master carries tens of thousands of calls a second, and the other masters serve whatever else the cluster is for.
  */
 export class RedisKeys {
   readonly #prefix: string
@@ -12,56 +15,62 @@ export class RedisKeys {
     this.#prefix = prefix
   }
 
-  limit(organizationId: string, key: string): string {
-    return `${this.#of(shardOf(organizationId))}:l:${organizationId}:${key}`
+  limit(key: string): string {
+    return `${this.#base}:l:${key}`
   }
 
-  /** For SCAN: the limits of every organization, on whatever shard. */
+  /** For SCAN: every limit. */
   limitPattern(): string {
-    return `${this.#prefix}:{*}:l:*`
+    return `${this.#base}:l:*`
   }
 
   /** The inverse of {@link limit}; undefined for a name of something else. */
-  parseLimit(name: string): { organizationId: string; key: string } | undefined {
-    const rest = name.startsWith(`${this.#prefix}:{`) ? name.slice(this.#prefix.length) : ''
-    const [, organizationId, key] = /^:\{\d+\}:l:([^:]+):(.+)$/.exec(rest) ?? []
-    return organizationId === undefined || key === undefined ? undefined : { organizationId, key }
+  parseLimit(name: string): string | undefined {
+    const begin = this.limit('')
+    return name.startsWith(begin) ? name.slice(begin.length) : undefined
   }
 
-  reservation(shard: number, id: string): string {
-    return `${this.reservations(shard)}${id}`
+  reservation(id: string): string {
+    return `${this.reservations()}${id}`
   }
 
-  reservations(shard: number): string {
-    return `${this.#of(shard)}:r:`
+  /** What the name of every reservation begins with. */
+  reservations(): string {
+    return `${this.#base}:r:`
   }
 
-  leases(shard: number): string {
-    return `${this.#of(shard)}:leases`
+  /** Ids of open reservations, by the end of their leases. */
+  leases(): string {
+    return `${this.#base}:leases`
   }
 
-  usage(shard: number): string {
-    return `${this.#of(shard)}:usage`
+  claim(key: string): string {
+    return `${this.#base}:claim:${key}`
+  }
+
+  usage(): string {
+    return `${this.#base}:usage`
   }
 
   /** Entries of the usage stream that could not be understood. */
-  rejected(shard: number): string {
-    return `${this.#of(shard)}:rejected`
+  rejected(): string {
+    return `${this.#base}:rejected`
   }
 
-  #of(shard: number): string {
-    return `${this.#prefix}:{${shard}}`
+  /** Changes when Redis loses data: see `redis-generation.ts`. */
+  generation(): string {
+    return `${this.#base}:generation`
+  }
+
+  /** The living replicas of the gate, by the end of their leases. */
+  replicas(): string {
+    return `${this.#prefix}:{replicas}`
+  }
+
+  get #base(): string {
+    return `${this.#prefix}:{limits}`
   }
 }
 
-/** The readers of the usage streams that carry events to the ledger. */
+/** The readers of the usage stream that carry events to the ledger. */
 export const usageGroup = 'ledger'
-
-/** Changing it moves every organization to another key: reservations and streams must be drained first. */
-export const shards = 16
-
-export const allShards: readonly number[] = Array.from({ length: shards }, (_, shard) => shard)
-
-export function shardOf(organizationId: string): number {
-  return crc32(organizationId) % shards
-}

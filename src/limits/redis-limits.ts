@@ -1,13 +1,30 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
+import { newId } from '../ids.ts'
+import { correctionOf } from '../metering/correction.ts'
+import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { RedisClient } from '../storage/redis.ts'
-import { encodeEvent } from './event-codec.ts'
-import type { Admission, AdmissionResult, Limit, LimitState, Limits, PeriodSeed, Settlement } from './limits.ts'
+import { decodeEvent, encodeEvent } from './event-codec.ts'
+import { periodKeysOf } from './limit-keys.ts'
+import type {
+  Admission,
+  AdmissionResult,
+  Correction,
+  Limit,
+  LimitState,
+  Limits,
+  PeriodSeed,
+  Settled,
+  Settlement,
+} from './limits.ts'
+import { encodePlan, type KnownSeed, limitArguments, otherCounters, readStates } from './redis-arguments.ts'
 import { checkDurability } from './redis-durability.ts'
-import { RedisKeys, shardOf } from './redis-keys.ts'
-import { asArray, command, RedisScripts, wasNotSent } from './redis-scripts.ts'
+import { RedisGeneration } from './redis-generation.ts'
+import { RedisKept } from './redis-kept.ts'
+import { RedisKeys } from './redis-keys.ts'
+import { command, RedisScripts, type ScriptArgument, wasNotSent } from './redis-scripts.ts'
+import { RedisSeeds, unknownYet } from './redis-seeds.ts'
 import { RedisUsageLog } from './redis-usage-log.ts'
-import { Seeds } from './seeds.ts'
 
 export interface RedisLimitsOptions {
   /** Stays the caller's: {@link Limits.close} leaves it open. */
@@ -22,158 +39,320 @@ export interface RedisLimitsOptions {
   readonly settledTtlMs?: number
   /** How long a reservation that was recorded as abandoned can still be corrected. Default 24 hours. */
   readonly abandonedTtlMs?: number
+  /** How long a claim keeps its answer. Default 24 hours. */
+  readonly answerTtlMs?: number
   /** Idle time after which another reader takes over what a reader did not acknowledge. Default 5 seconds. */
   readonly reclaimIdleMs?: number
+  /** How long nothing is admitted after Redis lost its data, so that every replica has restored. Default 500. */
+  readonly graceMs?: number
 }
 
 /**
  * {@link Limits} shared by all replicas, in Redis (or Valkey) from 6.2, alone or as a cluster: one script for an
- * admission, one for a settlement. Redis's clock is the clock.
+ * admission, one for a settlement. Redis's clock is the clock. An admission of n limits costs Redis O(n), a settlement
+ * too: a GET and a SET for each limit and a constant number of commands beside them, of which only the lease costs
+ * O(log open calls). Nothing scans, so neither depends on how many keys, consumers or calls share a limit
+ * (`bench/checks.ts` measures it).
  *
  * What it promises is what Redis keeps. With `appendfsync always` an acknowledged settlement survives a kill; with less,
- * the last moment may be lost, and {@link Limits.health} says so. After a loss of all data, calls that are in flight
- * settle with their event and without correcting a counter; period counters start again from the ledger.
+ * the last moment may be lost, and {@link Limits.health} says so.
+ *
+ * When Redis loses its data, each process gives back what it knows (`redis-generation.ts`), and period counters start
+ * again from the ledger: they end at what was used and what is held, and no event of a living process is lost. What is
+ * lost: bucket levels (a bucket starts full, so it may admit its capacity once more), and the answers that claims kept
+ * (a repetition is a new call). A process that did not restore within `graceMs` after the loss makes the others admit too
+ * much by what it had in flight and not yet in the ledger, until it does; one that died meanwhile loses its events that
+ * no drain had taken.
  *
  * Settled ids are remembered for an hour, not longer, because at a thousand calls a second each hour is 3.6 million keys.
- * A repetition after that appends the event again, which the ledger absorbs by its id, and touches no counter.
+ * A repetition after that appends the event again, which the ledger absorbs by its id, and the counters follow the ledger.
  *
  * Every failure of Redis is LIMITS_UNAVAILABLE. Whether the script ran is then unknown: a settlement may be repeated;
  * an admission is released in the background, so that a call that never began is neither charged nor recorded.
  */
 export async function createRedisLimits(options: RedisLimitsOptions): Promise<Limits> {
+  const { redis, log, settledTtlMs = 3_600_000, abandonedTtlMs = 86_400_000 } = options
   const keys = new RedisKeys(options.keyPrefix)
-  const scripts = await RedisScripts.load(options.redis)
-  const durability = await checkDurability(options.redis, options.log)
+  const scripts = await RedisScripts.load(redis)
+  const durability = await checkDurability(redis, log)
+  const kept = new RedisKept()
   const usageLog = new RedisUsageLog({
-    redis: options.redis,
+    redis,
     scripts,
     keys,
-    log: options.log,
+    kept,
+    log,
     instanceId: options.instanceId,
     reclaimIdleMs: options.reclaimIdleMs ?? 5_000,
-    abandonedTtlMs: options.abandonedTtlMs ?? 86_400_000,
+    abandonedTtlMs,
   })
   await usageLog.open()
-  return new RedisLimits(options, keys, scripts, usageLog, durability)
+  const generation = new RedisGeneration({
+    scripts,
+    keys,
+    kept,
+    graceMs: options.graceMs ?? 500,
+    settledTtlMs,
+    abandonedTtlMs,
+    restored: (calls, events) => log.warn({ calls, events }, 'redis lost data; open calls and events are given back'),
+  })
+  await generation.open()
+  return new RedisLimits({
+    redis,
+    log,
+    keys,
+    scripts,
+    kept,
+    generation,
+    usageLog,
+    durability,
+    seeds: new RedisSeeds(redis, keys.usage(), options.seed),
+    settledTtlMs,
+    abandonedTtlMs,
+    answerTtlMs: options.answerTtlMs ?? 86_400_000,
+  })
 }
 
+interface Parts {
+  readonly redis: RedisClient
+  readonly log: Logger
+  readonly keys: RedisKeys
+  readonly scripts: RedisScripts
+  readonly kept: RedisKept
+  readonly generation: RedisGeneration
+  readonly usageLog: RedisUsageLog
+  readonly durability: string
+  readonly seeds: RedisSeeds
+  readonly settledTtlMs: number
+  readonly abandonedTtlMs: number
+  readonly answerTtlMs: number
+}
+
+const nothingCrossed: Settled = { crossed: [] }
 /** Admissions with an unknown outcome that wait for their release; beyond it they are left to their lease. */
 const maxUnreleased = 10_000
+/** How long an admission waits for periods to become known, and how often it tries. */
+const seedMaxMs = 3_000
+const seedMaxTries = 100
+/** A reservation that changes its state again and again while it is settled. */
+const maxTries = 5
+/** Events in one script of a correction. */
+const correctionBatch = 100
 
 class RedisLimits implements Limits {
   readonly usageLog: RedisUsageLog
-  readonly #redis: RedisClient
-  readonly #log: Logger
-  readonly #keys: RedisKeys
-  readonly #scripts: RedisScripts
-  readonly #seeds: Seeds
-  readonly #settledTtl: string
-  readonly #durability: string
+  readonly #parts: Parts
   readonly #unreleased = new Map<string, Admission>()
 
-  constructor(
-    options: RedisLimitsOptions,
-    keys: RedisKeys,
-    scripts: RedisScripts,
-    usageLog: RedisUsageLog,
-    durability: string,
-  ) {
-    this.#redis = options.redis
-    this.#log = options.log
-    this.#keys = keys
-    this.#scripts = scripts
-    this.#seeds = new Seeds(options.seed)
-    this.#settledTtl = String(options.settledTtlMs ?? 3_600_000)
-    this.#durability = durability
-    this.usageLog = usageLog
-    usageLog.beforeSweep = () => this.#releaseAll()
+  constructor(parts: Parts) {
+    this.#parts = parts
+    this.usageLog = parts.usageLog
+    parts.usageLog.beforeSweep = () => this.#releaseAll()
   }
 
   async admit(admission: Admission): Promise<AdmissionResult> {
-    const shard = shardOf(admission.organizationId)
-    const limits = admission.costs.map((cost) => cost.limit)
-    const limitKeys = limits.map((limit) => this.#keys.limit(admission.organizationId, limit.key))
-    const keys = [this.#keys.reservation(shard, admission.id), this.#keys.leases(shard), ...limitKeys]
-    const plan = admission.costs.map(({ limit, amount }, index) => [
-      ...describeLimit(limit, limitKeys[index]),
-      String(amount),
-    ])
-    const head = [admission.id, String(admission.leaseMs), JSON.stringify(plan), encodeEvent(admission.ifAbandoned)]
-    const reply = await this.#seeded(admission.organizationId, limits, async (seeds) => {
-      const rest = admission.costs.flatMap((cost, index) => [
-        ...limitArgs(cost.limit),
-        seeds[index] ?? '',
-        String(cost.amount),
+    const { keys, scripts, kept } = this.#parts
+    const { id, costs, claim } = admission
+    const limits = costs.map((cost) => cost.limit)
+    const names = [keys.generation(), keys.reservation(id), keys.leases(), ...limits.map(({ key }) => keys.limit(key))]
+    if (claim !== undefined) names.push(keys.claim(claim.key))
+    const plan = encodePlan(costs, keys)
+    const facts = [id, String(admission.leaseMs), plan, encodeEvent(admission.ifAbandoned), claim?.fingerprint ?? '']
+    const reply = await this.#seeded(limits, async (generation, seeds) => {
+      const rest = costs.flatMap(({ limit, amount }, index) => [
+        ...limitArguments(limit, seeds.get(index)),
+        String(amount),
       ])
+      const args = [generation, ...facts, ...rest]
       try {
-        return await this.#scripts.run('admit', keys, [...head, ...rest])
+        // Only a claim's answer is not text.
+        return await (claim === undefined ? scripts.run('admit', names, args) : scripts.runBinary('admit', names, args))
       } catch (error) {
         if (!wasNotSent(error)) this.#release(admission)
         throw error
       }
     })
-    if (reply[0] === 'admitted') return { admitted: true, limits: readStates(reply, 1) }
-    return {
-      admitted: false,
-      refusedBy: Number(reply[1]),
-      retryAfterMs: Number(reply[2]),
-      limits: readStates(reply, 3),
+    const [, first, second] = reply
+    switch (String(reply[0])) {
+      case 'admitted':
+        kept.opened(admission)
+        return { outcome: 'admitted', limits: readStates(reply, 1) }
+      case 'refused':
+        return {
+          outcome: 'refused',
+          refusedBy: Number(first),
+          retryAfterMs: Number(String(second)),
+          limits: readStates(reply, 3),
+        }
+      case 'running':
+        return { outcome: 'running' }
+      case 'answered':
+        return { outcome: 'answered', answer: Buffer.isBuffer(first) ? new Uint8Array(first) : new Uint8Array() }
+      default:
+        return { outcome: 'mismatch' }
     }
   }
 
-  async settle(settlement: Settlement): Promise<void> {
-    await this.#settle(settlement.organizationId, settlement.id, encodeEvent(settlement.event), settlement.actual)
-    this.usageLog.nudge(shardOf(settlement.organizationId))
+  async settle(settlement: Settlement): Promise<Settled> {
+    const { admission, event } = settlement
+    const { id, costs } = admission
+    for (let tries = 0; tries < maxTries; tries++) {
+      const [outcome, detail, ...rest] = await this.#settleOpen(settlement, event)
+      if (outcome === 'settled') {
+        this.#ended(id, [event], [String(detail)])
+        return { crossed: readCrossed(costs, rest) }
+      }
+      if (outcome === 'again') return nothingCrossed
+      const events = outcome === 'late' ? correctionOf(decodeKnown(detail), event, newId) : [event]
+      if (await this.#settleLate(settlement, outcome === 'late' ? 'a' : '', events)) return nothingCrossed
+    }
+    throw new TollgateError('LIMITS_UNAVAILABLE', 'the reservation changes while it is settled')
   }
 
-  async read(organizationId: string, limits: readonly Limit[]): Promise<LimitState[]> {
+  async correct({ events, counters }: Correction): Promise<void> {
+    const { keys, scripts, generation, kept, settledTtlMs, abandonedTtlMs } = this.#parts
+    const names = [keys.generation(), keys.leases(), keys.usage(), ...counters.map((key) => keys.limit(key))]
+    const head = [keys.reservations(), String(settledTtlMs), String(abandonedTtlMs)]
+    // Each part makes the counters unknown: none of them may know the sum without it.
+    for (let from = 0; from === 0 || from < events.length; from += correctionBatch) {
+      const part = events.slice(from, from + correctionBatch)
+      const entries = part.flatMap((event) => ['', '', encodeEvent(event)])
+      const [, ...ids] = await generation.run(false, (own) => scripts.run('correct', names, [own, ...head, ...entries]))
+      part.forEach((event, index) => {
+        kept.append({ entry: String(ids[index]), event, ended: '', callId: '' })
+      })
+    }
+    this.usageLog.nudge()
+  }
+
+  async read(limits: readonly Limit[]): Promise<LimitState[]> {
     if (limits.length === 0) return []
-    const keys = limits.map((limit) => this.#keys.limit(organizationId, limit.key))
-    const reply = await this.#seeded(organizationId, limits, (seeds) => {
-      const args = limits.flatMap((limit, index) => [...limitArgs(limit), seeds[index] ?? ''])
-      return this.#scripts.run('read', keys, args)
+    const { keys, scripts } = this.#parts
+    const names = [keys.generation(), ...limits.map((limit) => keys.limit(limit.key))]
+    const reply = await this.#seeded(limits, (generation, seeds) => {
+      const args = limits.flatMap((limit, index) => limitArguments(limit, seeds.get(index)))
+      return scripts.run('read', names, [generation, ...args])
     })
     return readStates(reply, 1)
   }
 
   async health(): Promise<{ ok: boolean; detail: string }> {
     try {
-      await command(() => this.#redis.call('ping'))
-      return { ok: true, detail: `redis, ${this.#durability}` }
+      await command(() => this.#parts.redis.call('ping'))
+      return { ok: true, detail: `redis, ${this.#parts.durability}` }
     } catch {
       return { ok: false, detail: 'redis does not answer' }
     }
   }
 
   async close(): Promise<void> {
+    await this.#parts.generation.close()
     await this.usageLog.close()
   }
 
-  /** Runs a script; when it does not know a period counter, asks the ledger and runs it again with the answer. */
+  /** Runs a script; when it does not know a period, asks what was used and runs it again with the answer. */
   async #seeded(
-    organizationId: string,
     limits: readonly Limit[],
-    run: (seeds: readonly string[]) => Promise<unknown>,
+    run: (generation: string, seeds: ReadonlyMap<number, KnownSeed>) => Promise<unknown>,
   ): Promise<readonly unknown[]> {
-    let seeds: string[] = []
-    // Twice is the rule; a third time only when Redis loses its data between the two.
-    for (let attempt = 0; attempt < 3; attempt++) {
-      const reply = asArray(await run(seeds))
-      if (reply[0] !== 'unseeded') return reply
-      const unknown = new Set(reply.slice(1).map(Number))
-      seeds = await Promise.all(
-        limits.map(async (limit, index) =>
-          limit.kind === 'period' && unknown.has(index) ? String(await this.#seeds.ask(organizationId, limit)) : '',
-        ),
-      )
+    const until = performance.now() + seedMaxMs
+    let asked = ''
+    let seeds: ReadonlyMap<number, KnownSeed> = new Map()
+    for (let tries = 0; tries < seedMaxTries; tries++) {
+      const reply = await this.#parts.generation.run(true, (generation) => {
+        // What was asked in another generation says nothing of this one.
+        if (generation !== asked) seeds = new Map()
+        asked = generation
+        return run(generation, seeds)
+      })
+      if (String(reply[0]) !== 'unseeded') return reply
+      const left = until - performance.now()
+      if (left <= 0) break
+      seeds = await this.#ask(limits, reply.slice(1).map(String), asked, left)
     }
-    throw new TollgateError('LIMITS_UNAVAILABLE', 'usage of the current period is not known yet')
+    throw unknownYet()
   }
 
-  async #settle(organizationId: string, id: string, event: string, actual: readonly number[]): Promise<void> {
-    const shard = shardOf(organizationId)
-    const keys = [this.#keys.reservation(shard, id), this.#keys.leases(shard), this.#keys.usage(shard)]
-    await this.#scripts.run('settle', keys, [id, event, this.#settledTtl, ...actual.map(String)])
+  /** Seeds by the index of their limits, of pairs of index and version. */
+  async #ask(
+    limits: readonly Limit[],
+    unknown: readonly string[],
+    generation: string,
+    ms: number,
+  ): Promise<Map<number, KnownSeed>> {
+    const seeds = new Map<number, KnownSeed>()
+    const asking: Promise<void>[] = []
+    for (let at = 0; at + 1 < unknown.length; at += 2) {
+      const [index, version = ''] = [Number(unknown[at]), unknown[at + 1]]
+      const limit = limits[index]
+      if (limit?.kind !== 'period') continue
+      const answer = this.#parts.seeds.ask(limit, version, generation, ms)
+      asking.push(answer.then((used) => void seeds.set(index, { used, version })))
+    }
+    await Promise.all(asking)
+    return seeds
+  }
+
+  /** Settles an open reservation; without an event it is released. */
+  #settleOpen({ admission, actual, answer }: Settlement, event?: UsageEvent): Promise<readonly unknown[]> {
+    const { keys, scripts, generation, settledTtlMs } = this.#parts
+    const { id, costs, claim } = admission
+    const names = [keys.generation(), keys.reservation(id), keys.leases(), keys.usage()]
+    const held = costs.map(({ limit }) => limit.key)
+    if (event !== undefined) names.push(...otherCounters(event, held, keys))
+    if (claim !== undefined) names.push(keys.claim(claim.key))
+    const json = event === undefined ? '' : encodeEvent(event)
+    const args = [id, json, String(settledTtlMs), ...this.#claimArguments(admission, answer), ...actual.map(String)]
+    return generation.run(false, (own) => scripts.run('settle', names, [own, ...args]))
+  }
+
+  /** Settles a call that was recorded as abandoned ('a') or is not known (''); false when that is so no more. */
+  async #settleLate(
+    { admission, actual, answer }: Settlement,
+    state: 'a' | '',
+    events: readonly UsageEvent[],
+  ): Promise<boolean> {
+    const { keys, scripts, generation, settledTtlMs } = this.#parts
+    const { id, costs, claim } = admission
+    const counters = new Set(events.flatMap(periodKeysOf))
+    for (const { limit } of costs) if (limit.kind === 'period') counters.add(limit.key)
+    const names = [
+      keys.generation(),
+      keys.reservation(id),
+      keys.usage(),
+      ...[...counters].map((key) => keys.limit(key)),
+    ]
+    if (claim !== undefined) names.push(keys.claim(claim.key))
+    const args = [
+      id,
+      state,
+      String(settledTtlMs),
+      ...this.#claimArguments(admission, answer),
+      String(events.length),
+      ...events.map(encodeEvent),
+      ...actual.map(String),
+    ]
+    const [outcome, ...ids] = await generation.run(false, (own) => scripts.run('late', names, [own, ...args]))
+    if (outcome !== 'settled') return false
+    this.#ended(id, events, ids.map(String))
+    return true
+  }
+
+  /** Fingerprint, how long the answer is kept, and the answer; all '' where there is none. */
+  #claimArguments({ claim }: Admission, answer: Uint8Array | undefined): ScriptArgument[] {
+    if (claim === undefined) return ['', '', '']
+    if (answer === undefined) return [claim.fingerprint, '', '']
+    const bytes = Buffer.from(answer.buffer, answer.byteOffset, answer.byteLength)
+    return [claim.fingerprint, String(this.#parts.answerTtlMs), bytes]
+  }
+
+  #ended(id: string, events: readonly UsageEvent[], entries: readonly string[]): void {
+    const { kept } = this.#parts
+    kept.closed(id)
+    events.forEach((event, index) => {
+      kept.append({ entry: entries[index] ?? '0-0', event, ended: 's', callId: id })
+    })
+    this.usageLog.nudge()
   }
 
   #release(admission: Admission): void {
@@ -181,34 +360,40 @@ class RedisLimits implements Limits {
     void this.#releaseOne(admission).catch(() => undefined)
   }
 
+  /** Gives back what an admission of unknown outcome took, if it took anything. */
   async #releaseOne(admission: Admission): Promise<void> {
-    const nothing = admission.costs.map(() => 0)
-    await this.#settle(admission.organizationId, admission.id, '', nothing)
+    const settlement = { admission, actual: admission.costs.map(() => 0), event: admission.ifAbandoned }
+    const [outcome, detail] = await this.#settleOpen(settlement)
+    if (outcome === 'late') {
+      const abandoned = decodeKnown(detail)
+      const nothing: UsageEvent = { ...abandoned, tokens: noTokens, costNanos: 0, errorReason: 'LIMITS_UNAVAILABLE' }
+      await this.#settleLate(settlement, 'a', correctionOf(abandoned, nothing, newId))
+    }
     this.#unreleased.delete(admission.id)
   }
 
   async #releaseAll(): Promise<void> {
-    for (const admission of [...this.#unreleased.values()]) await this.#releaseOne(admission)
-    if (this.#unreleased.size > 0) this.#log.warn({ count: this.#unreleased.size }, 'admissions of unknown outcome')
+    if (this.#unreleased.size === 0) return
+    await Promise.allSettled([...this.#unreleased.values()].map((admission) => this.#releaseOne(admission)))
+    if (this.#unreleased.size > 0)
+      this.#parts.log.warn({ count: this.#unreleased.size }, 'admissions of unknown outcome')
   }
 }
 
-/** Kind, capacity, and rate or end: the way every script takes a limit. */
-function limitArgs(limit: Limit): [kind: string, capacity: string, rateOrEnd: string] {
-  return limit.kind === 'bucket'
-    ? ['b', String(limit.capacity), String(limit.refillPerSecond)]
-    : ['p', String(limit.capacity), String(limit.endsAtMs)]
-}
-
-function describeLimit(limit: Limit, key = ''): string[] {
-  const [kind, capacity, rateOrEnd] = limitArgs(limit)
-  return [kind, key, capacity, rateOrEnd]
-}
-
-function readStates(reply: readonly unknown[], from: number): LimitState[] {
-  const states: LimitState[] = []
-  for (let index = from; index + 1 < reply.length; index += 2) {
-    states.push({ remaining: Number(reply[index]), resetAtMs: Number(reply[index + 1]) })
+/** Triples of index, use and threshold. */
+function readCrossed(costs: Admission['costs'], reply: readonly unknown[]): Settled['crossed'][number][] {
+  const crossed: Settled['crossed'][number][] = []
+  for (let at = 0; at + 2 < reply.length; at += 3) {
+    const limit = costs[Number(reply[at])]?.limit
+    if (limit?.kind !== 'period') continue
+    crossed.push({ limit, used: Number(reply[at + 1]), threshold: String(reply[at + 2]) === '80' ? 80 : 100 })
   }
-  return states
+  return crossed
+}
+
+/** The event that a sweep recorded, which this store wrote itself. */
+function decodeKnown(json: unknown): UsageEvent {
+  const event = decodeEvent(String(json))
+  if (event === undefined) throw new TollgateError('INTERNAL', 'an abandoned reservation holds no usage event')
+  return event
 }

@@ -5,7 +5,24 @@ import { TollgateError } from '../errors.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import { withSpan } from '../telemetry/tracing.ts'
 
-export type ScriptName = 'admit' | 'settle' | 'sweep' | 'read' | 'acknowledge' | 'retire'
+const names = [
+  'generation',
+  'admit',
+  'settle',
+  'late',
+  'correct',
+  'declare',
+  'sweep',
+  'abandon',
+  'read',
+  'acknowledge',
+  'retire',
+  'announce',
+] as const
+
+export type ScriptName = (typeof names)[number]
+
+export type ScriptArgument = string | Buffer
 
 /** The Lua scripts beside this file, each with the common prelude, run by digest. */
 export class RedisScripts {
@@ -20,7 +37,6 @@ export class RedisScripts {
   /** Reads the scripts from disk; Redis learns each when it is first run. */
   static async load(redis: RedisClient): Promise<RedisScripts> {
     const prelude = await read('buckets')
-    const names: readonly ScriptName[] = ['admit', 'settle', 'sweep', 'read', 'acknowledge', 'retire']
     const scripts = new Map<ScriptName, { lua: string; sha: string }>()
     for (const name of names) {
       const lua = `${prelude}\n${await read(name)}`
@@ -30,15 +46,24 @@ export class RedisScripts {
   }
 
   /** Runs one script atomically. Every failure is LIMITS_UNAVAILABLE: the caller cannot know whether it ran. */
-  async run(name: ScriptName, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+  run(name: ScriptName, keys: readonly string[], args: readonly ScriptArgument[]): Promise<unknown> {
+    return this.#run(name, (code, body) => this.#redis.call(code, body, keys.length, ...keys, ...args))
+  }
+
+  /** The same; texts of the reply are Buffers. */
+  runBinary(name: ScriptName, keys: readonly string[], args: readonly ScriptArgument[]): Promise<unknown> {
+    return this.#run(name, (code, body) => this.#redis.callBuffer(code, body, keys.length, ...keys, ...args))
+  }
+
+  #run(name: ScriptName, call: (code: string, body: string) => Promise<unknown>): Promise<unknown> {
     const script = this.#scripts.get(name)
     if (script === undefined) throw new TollgateError('INTERNAL', `no script ${name}`)
     const evaluate = async (): Promise<unknown> => {
       try {
-        return await this.#redis.call('evalsha', script.sha, keys.length, ...keys, ...args)
+        return await call('evalsha', script.sha)
       } catch (error) {
         if (!isReply(error, 'NOSCRIPT')) throw error
-        return await this.#redis.call('eval', script.lua, keys.length, ...keys, ...args)
+        return await call('eval', script.lua)
       }
     }
     return command(() => withSpan(`EVALSHA ${name}`, evaluate, span))
@@ -50,13 +75,29 @@ const span = {
   attributes: { 'db.system.name': 'redis', 'db.operation.name': 'EVALSHA' },
 }
 
-/** Runs a command; what fails becomes LIMITS_UNAVAILABLE with the cause inside. */
+/**
+ * Runs a command; what fails becomes LIMITS_UNAVAILABLE with the cause inside. Of a server that did not answer, or only
+ * that it cannot serve, it has the metadata that {@link isUnreachable} knows.
+ */
 export async function command<T>(run: () => Promise<T>): Promise<T> {
   try {
     return await run()
   } catch (cause) {
-    throw new TollgateError('LIMITS_UNAVAILABLE', 'limits cannot be checked at the moment', { cause })
+    const metadata: Record<string, string> = isServing(cause) ? {} : { unreachable: 'redis' }
+    throw new TollgateError('LIMITS_UNAVAILABLE', 'limits cannot be checked at the moment', { metadata, cause })
   }
+}
+
+/** True when the shared store could not be reached; false for everything else, also for a ledger that cannot answer. */
+export function isUnreachable(error: unknown): boolean {
+  return error instanceof TollgateError && error.metadata.unreachable !== undefined
+}
+
+/** True for an error answer of a server that is otherwise well. */
+function isServing(error: unknown): boolean {
+  return (
+    error instanceof Error && error.name === 'ReplyError' && !/^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
+  )
 }
 
 /** True for an error answer of Redis that begins with the given code, also inside a TollgateError. */

@@ -4,25 +4,29 @@ import { crc32 } from 'node:zlib'
 export const frameHeaderBytes = 8
 
 /** Largest payload; a length beyond it can only be garbage. */
-export const maxPayloadBytes = 4 * 1024 * 1024
+export const maxPayloadBytes = 32 * 1024 * 1024
 
-/** A payload as it stands in a segment. */
-export function frame(payload: string): Buffer {
-  const length = Buffer.byteLength(payload)
+const noBytes = new Uint8Array()
+
+/** A payload as it stands in a segment: text, and bytes after it. Throws a RangeError when it is empty or too large. */
+export function frame(text: string, bytes: Uint8Array = noBytes): Buffer {
+  const textLength = Buffer.byteLength(text)
+  const length = textLength + bytes.length
   if (length === 0 || length > maxPayloadBytes) throw new RangeError(`a record of ${length} bytes cannot be stored`)
-  const bytes = Buffer.allocUnsafe(frameHeaderBytes + length)
-  bytes.write(payload, frameHeaderBytes)
-  bytes.writeUInt32LE(length, 0)
-  bytes.writeUInt32LE(crc32(bytes.subarray(frameHeaderBytes)), 4)
-  return bytes
+  const framed = Buffer.allocUnsafe(frameHeaderBytes + length)
+  framed.write(text, frameHeaderBytes)
+  framed.set(bytes, frameHeaderBytes + textLength)
+  framed.writeUInt32LE(length, 0)
+  framed.writeUInt32LE(crc32(framed.subarray(frameHeaderBytes)), 4)
+  return framed
 }
 
 /**
- * Payloads up to the first frame that is not whole, and where it begins. A frame of length 0 is never whole: a file
- * system may leave zeros where a write did not arrive, and the CRC of nothing is 0.
+ * Payloads up to the first frame that is not whole, and where it begins; they share the memory of `bytes`. A frame of
+ * length 0 is never whole: a file system may leave zeros where a write did not arrive, and the CRC of nothing is 0.
  */
-export function unframe(bytes: Buffer): { payloads: string[]; end: number } {
-  const payloads: string[] = []
+export function unframe(bytes: Buffer): { payloads: Buffer[]; end: number } {
+  const payloads: Buffer[] = []
   let end = 0
   while (bytes.length - end >= frameHeaderBytes) {
     const length = bytes.readUInt32LE(end)
@@ -30,7 +34,7 @@ export function unframe(bytes: Buffer): { payloads: string[]; end: number } {
     if (length === 0 || length > maxPayloadBytes || from + length > bytes.length) break
     const payload = bytes.subarray(from, from + length)
     if (crc32(payload) !== bytes.readUInt32LE(end + 4)) break
-    payloads.push(payload.toString())
+    payloads.push(payload)
     end = from + length
   }
   return { payloads, end }

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import pino from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { frame, unframe } from './segment-frames.ts'
-import { SegmentLog } from './segment-log.ts'
+import { frame, maxPayloadBytes, unframe } from './segment-frames.ts'
+import { SegmentLog, type StoredRecord } from './segment-log.ts'
 
 const log = pino({ level: 'silent' })
 let folder: string
@@ -15,12 +15,16 @@ beforeEach(async () => {
 })
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
-async function append(segments: SegmentLog, payload: string, durable = true): Promise<number> {
+async function append(segments: SegmentLog, text: string, durable = true): Promise<number> {
   let found = 0
-  await segments.append(payload, durable, (sequence) => {
+  await segments.append(frame(text), durable, (sequence) => {
     found = sequence
   })
   return found
+}
+
+function texts(records: readonly StoredRecord[]): [sequence: number, text: string][] {
+  return records.map(({ sequence, payload }) => [sequence, payload.toString()])
 }
 
 it('reads back what was appended, numbered without gaps over segments', async () => {
@@ -30,7 +34,7 @@ it('reads back what was appended, numbered without gaps over segments', async ()
   await first.segments.close()
   expect((await readdir(folder)).length).toBeGreaterThan(3)
   const second = await SegmentLog.open({ folder, log, atLeast: 1 })
-  expect(second.records).toEqual(payloads.map((payload, index) => ({ sequence: index + 1, payload })))
+  expect(texts(second.records)).toEqual(payloads.map((payload, index) => [index + 1, payload]))
   expect(await append(second.segments, 'next')).toBe(31)
   await second.segments.close()
 })
@@ -43,9 +47,9 @@ it('never uses a number again that its owner has seen', async () => {
   expect(await append(later.segments, 'b')).toBe(500)
   await later.segments.close()
   const { records, segments: last } = await SegmentLog.open({ folder, log, atLeast: 1 })
-  expect(records).toEqual([
-    { sequence: 100, payload: 'a' },
-    { sequence: 500, payload: 'b' },
+  expect(texts(records)).toEqual([
+    [100, 'a'],
+    [500, 'b'],
   ])
   await last.close()
 })
@@ -60,28 +64,61 @@ it('opens at every byte at which the last record can be torn, and goes on from t
   for (let size = frame('kept').length; size < bytes.length; size++) {
     await writeFile(join(folder, name), bytes.subarray(0, size))
     const torn = await SegmentLog.open({ folder, log, atLeast: 1 })
-    expect(torn.records.map((record) => record.payload)).toEqual(['kept'])
+    expect(texts(torn.records)).toEqual([[1, 'kept']])
     await append(torn.segments, 'new', false)
     await torn.segments.close()
     const next = await SegmentLog.open({ folder, log, atLeast: 1 })
-    expect(next.records.map((record) => record.payload)).toEqual(['kept', 'new'])
+    expect(texts(next.records)).toEqual([
+      [1, 'kept'],
+      [2, 'new'],
+    ])
     await next.segments.close()
   }
 })
 
-it('fails an append after it is closed, or of a record that is too large', async () => {
+it('fails an append after it is closed', async () => {
   const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
-  await expect(append(segments, 'x'.repeat(5_000_000))).rejects.toThrow(/cannot be stored/)
   await segments.close()
   await expect(append(segments, 'late')).rejects.toThrow(/closed/)
 })
 
+it('knows which records it would leave, and leaves those', async () => {
+  const { segments } = await SegmentLog.open({ folder, log, atLeast: 1, segmentBytes: 40 })
+  for (let number = 1; number <= 12; number++) await append(segments, `record ${number}`)
+  for (const through of [1, 4, 8, 100]) {
+    const oldest = segments.oldestAfter(through)
+    expect(oldest).toBeLessThanOrEqual(Math.min(through, 12))
+    await segments.forget(through)
+    const [first = ''] = (await readdir(folder)).sort()
+    expect(Number.parseInt(first, 10)).toBe(oldest)
+  }
+  await segments.close()
+})
+
+it('writes records in order, however large they are', async () => {
+  const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
+  const sizes = [10, 3_000_000, 9_000_000, 20, 30, 2_000_000]
+  await Promise.all(sizes.map((size) => append(segments, 'x'.repeat(size))))
+  await segments.close()
+  const { records, segments: again } = await SegmentLog.open({ folder, log, atLeast: 1 })
+  expect(records.map((record) => record.payload.length)).toEqual(sizes)
+  await again.close()
+})
+
+it('frames no record that is empty or too large', () => {
+  expect(() => frame('')).toThrow(/cannot be stored/)
+  expect(() => frame('', new Uint8Array(maxPayloadBytes + 1))).toThrow(/cannot be stored/)
+})
+
 it('finds whole frames before any change of a byte', () => {
-  const payloads = fc.array(fc.string({ minLength: 1, unit: 'binary' }), { minLength: 1, maxLength: 5 })
+  const payloads = fc.array(fc.tuple(fc.string({ minLength: 1, unit: 'binary' }), fc.uint8Array()), {
+    minLength: 1,
+    maxLength: 5,
+  })
   fc.assert(
-    fc.property(payloads, fc.nat(), fc.integer({ min: 1, max: 255 }), (texts, at, flip) => {
-      const written = texts.map((text) => Buffer.from(text).toString())
-      const bytes = Buffer.concat(written.map(frame))
+    fc.property(payloads, fc.nat(), fc.integer({ min: 1, max: 255 }), (pairs, at, flip) => {
+      const written = pairs.map(([text, tail]) => Buffer.concat([Buffer.from(text), tail]))
+      const bytes = Buffer.concat(pairs.map(([text, tail]) => frame(text, tail)))
       expect(unframe(bytes)).toEqual({ payloads: written, end: bytes.length })
       const place = at % bytes.length
       bytes[place] = (bytes[place] ?? 0) ^ flip

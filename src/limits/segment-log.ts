@@ -1,7 +1,7 @@
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
-import { frame, unframe } from './segment-frames.ts'
+import { unframe } from './segment-frames.ts'
 
 /** The part of a file that a segment uses; tests give one that fails. */
 export interface SegmentFile {
@@ -24,7 +24,7 @@ export interface SegmentLogOptions {
 export interface StoredRecord {
   /** Number of the record, from 1, growing by 1 over all segments. */
   readonly sequence: number
-  readonly payload: string
+  readonly payload: Buffer
 }
 
 interface Append {
@@ -42,9 +42,12 @@ interface Segment {
 }
 
 const defaultSegmentBytes = 16 * 1024 * 1024
-/** Appends that wait to be written; beyond it the disk is too slow and appending fails. */
+/** Appends that wait to be written, and their bytes; beyond it the disk is too slow and appending fails. */
 const maxQueued = 20_000
+const maxQueuedBytes = 256 * 1024 * 1024
+/** What one write takes at most; a larger record is written alone. */
 const maxBatch = 1_000
+const maxBatchBytes = 4 * 1024 * 1024
 
 /**
  * An append-only log in a folder of segment files. What was being written when the process died is cut off when the log
@@ -64,6 +67,7 @@ export class SegmentLog {
   #mustCut = false
   #mustRotate = false
   #queue: Append[] = []
+  #queuedBytes = 0
   #unsynced: { readonly append: Append; readonly sequence: number }[] = []
   #writing: Promise<void> | undefined
   #syncing: Promise<void> | undefined
@@ -109,16 +113,18 @@ export class SegmentLog {
   }
 
   /**
-   * Appends a record; resolves when it is written, with `durable` when it is on the disk. `stored` is called with its
-   * number in the same step. Rejects with the problem of the file system; then the record is not in the log, or, after
-   * a failed fdatasync, perhaps.
+   * Appends a record that is framed; resolves when it is written, with `durable` when it is on the disk. `stored` is
+   * called with its number in the same step. Rejects with the problem of the file system; then the record is not in the
+   * log, or, after a failed fdatasync, perhaps.
    */
-  append(payload: string, durable: boolean, stored: (sequence: number) => void): Promise<void> {
+  append(bytes: Buffer, durable: boolean, stored: (sequence: number) => void): Promise<void> {
     return new Promise((done, failed) => {
       if (this.#closed) throw new Error('usage log is closed')
-      if (this.#queue.length >= maxQueued) throw new Error('usage log is written too slowly')
+      if (this.#queue.length >= maxQueued || this.#queuedBytes >= maxQueuedBytes) {
+        throw new Error('usage log is written too slowly')
+      }
       const append: Append = {
-        bytes: frame(payload),
+        bytes,
         durable,
         failed,
         stored: (sequence) => {
@@ -127,8 +133,15 @@ export class SegmentLog {
         },
       }
       this.#queue.push(append)
+      this.#queuedBytes += bytes.length
       this.#writing ??= this.#write()
     })
+  }
+
+  /** Number of the oldest record that {@link forget} would leave. */
+  oldestAfter(sequence: number): number {
+    const kept = this.#segments.find((segment) => segment.end > sequence) ?? this.#segments.at(-1)
+    return kept?.base ?? sequence
   }
 
   /** Deletes the segments whose records all have numbers below `sequence`, except the one being written. */
@@ -154,7 +167,7 @@ export class SegmentLog {
     // Leaves the caller's turn first, so that appends of one turn share a write.
     await Promise.resolve()
     while (this.#queue.length > 0) {
-      const batch = this.#queue.splice(0, maxBatch)
+      const batch = this.#nextBatch()
       try {
         await this.#writeBatch(batch)
       } catch (error) {
@@ -163,6 +176,18 @@ export class SegmentLog {
     }
     // In the same step as the look at the queue: an append that came in between would wait for ever.
     this.#writing = undefined
+  }
+
+  #nextBatch(): Append[] {
+    let bytes = 0
+    const end = this.#queue.findIndex((append, index) => {
+      bytes += append.bytes.length
+      return index > 0 && (index >= maxBatch || bytes > maxBatchBytes)
+    })
+    const batch = end < 0 ? this.#queue : this.#queue.slice(0, end)
+    this.#queue = this.#queue.slice(batch.length)
+    for (const append of batch) this.#queuedBytes -= append.bytes.length
+    return batch
   }
 
   async #writeBatch(batch: readonly Append[]): Promise<void> {

@@ -1,46 +1,50 @@
 -- Replaces the reserved cost by the actual one and appends the usage event, once.
---   KEYS  1 reservation, 2 leases of the shard, 3 usage stream of the shard
---   ARGV  1 id, 2 event (JSON; '' releases the reservation without a record), 3 ms to remember that it is settled,
---         4... actual units in the order of the admission
--- The limits' keys stand in the reservation, not in KEYS: they share its hash tag, so they are in the same slot.
---
--- Reservation 'a': its lease ran out, and sweep.lua recorded it at the reserved amount under the same event id. The
--- counters are corrected here; the record is not, because the ledger keeps the first event of an id. The stream holds
--- one event either way.
--- No reservation: Redis lost its data. The event is appended; the counters will be seeded from the ledger.
+--   KEYS  1 generation, 2 reservation, 3 leases, 4 usage stream, 5... period counters that the event moves beside those of
+--         the reservation: of limits that are newer than the admission; last the claim of a call that has one
+--   ARGV  1 generation, 2 id, 3 event (JSON; '' releases the reservation without a record),
+--         4 ms to remember that it is settled, 5 fingerprint of the claim ('' without one), 6 ms to keep the answer
+--         ('' without one), 7 answer, 8... actual units in the order of the admission
+-- Answers { 'generation' }, { 'again' } when it is settled already, { 'late', abandoned event } when its lease ran out,
+--   { 'unknown' } when there is no such reservation (for the two see late.lua), or
+--   { 'settled', id of the stream entry, index, used, threshold, ... } with the periods that passed a threshold.
 
-local held = redis.call('GET', KEYS[1])
-local state = held and string.sub(held, 1, 1) or ''
-if state == 's' then
-  return 'again'
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return { 'generation' }
 end
 
-if held then
+local state, plan, abandoned = read_reservation(KEYS[2])
+if state == 's' then
+  return { 'again' }
+elseif state == 'a' then
+  return { 'late', abandoned }
+elseif state == '' and ARGV[3] ~= '' then
+  return { 'unknown' }
+end
+
+local claim = ARGV[5] ~= '' and KEYS[#KEYS] or nil
+local reply = { 'settled', '' }
+if state == 'o' then
   local now = now_micros()
-  local plan = cjson.decode(string.match(held, '^.([^\n]*)'))
-  for i, taken in ipairs(plan) do
-    local limit = { kind = taken[1], key = taken[2], capacity = tonumber(taken[3]) }
-    local amount = tonumber(taken[5])
-    local used = tonumber(ARGV[3 + i] or taken[5])
-    if limit.kind == 'b' then
-      limit.rate = tonumber(taken[4])
-      local slot = load_slot(limit, now)
-      local level = math.min(limit.capacity * MICROS, slot.level + bucket_micros(amount) - bucket_micros(used))
-      store_slot(limit, { level = math.max(level, -MAX_DEBT), at = slot.at }, now)
-    else
-      limit.ends_at_ms = tonumber(taken[4])
-      local slot = load_slot(limit, now)
-      -- A counter that is gone stays gone: its seed will hold the event that is recorded here.
-      if slot then
-        store_slot(limit, { used = math.max(0, slot.used + used - amount) }, now)
-      end
+  for i, limit in ipairs(read_plan(plan)) do
+    local before = load_slot(limit, now)
+    local after = settled(limit, before, limit.amount, tonumber(ARGV[7 + i]) or limit.amount)
+    store_slot(limit, after, now)
+    if limit.kind == 'p' and before.warned and after.warned > before.warned then
+      reply[#reply + 1] = i - 1
+      reply[#reply + 1] = int(after.used)
+      reply[#reply + 1] = int(after.warned)
     end
   end
-  redis.call('ZREM', KEYS[2], ARGV[1])
+  forget(5, #KEYS - (claim and 1 or 0), now)
+  redis.call('ZREM', KEYS[3], ARGV[2])
 end
 
-redis.call('SET', KEYS[1], 's', 'PX', ARGV[3])
-if state ~= 'a' and ARGV[2] ~= '' then
-  redis.call('XADD', KEYS[3], '*', 'event', ARGV[2])
+-- Also for a release of what Redis never saw: an admission that is still on its way then takes nothing.
+redis.call('SET', KEYS[2], 's', 'PX', ARGV[4])
+if claim then
+  end_claim(claim, ARGV[2], ARGV[5], ARGV[6], ARGV[7])
 end
-return 'settled'
+if ARGV[3] ~= '' then
+  reply[2] = redis.call('XADD', KEYS[4], '*', 'event', ARGV[3])
+end
+return reply

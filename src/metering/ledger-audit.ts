@@ -32,9 +32,11 @@ export interface LedgerQuestion {
   readonly wantsAttempts: boolean
 }
 
-/** Both sides for one consumer, service and UTC month. */
+/** Both sides for one organization, consumer, key, service, UTC month and currency. */
 export interface LedgerSums {
+  readonly organizationId: string
   readonly consumerId: string
+  readonly keyId: string
   readonly serviceId: string
   readonly month: string
   readonly currency: string
@@ -97,7 +99,7 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
     ),
     rollup as (select * from usage_hourly where ${within(sql, 'hour', month)}),
     both_sides as (
-      select consumer_id, service_id, to_char(hour at time zone 'UTC', 'YYYY-MM') as month, currency,
+      select organization_id, consumer_id, key_id, service_id, to_char(hour at time zone 'UTC', 'YYYY-MM') as month, currency,
         coalesce(l.requests, 0) as l_requests, coalesce(r.requests, 0) as r_requests,
         coalesce(l.input_tokens + l.cached_input_tokens + l.cache_write_input_tokens + l.output_tokens
           + l.reasoning_output_tokens, 0) as l_tokens,
@@ -112,14 +114,15 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
       from ledger l
       full join rollup r using (hour, organization_id, consumer_id, service_id, key_id, model, status, currency)
     )
-    select consumer_id as "consumerId", service_id as "serviceId", month, currency,
+    select organization_id as "organizationId", consumer_id as "consumerId", key_id as "keyId",
+      service_id as "serviceId", month, currency,
       sum(l_requests)::int8 as "ledgerRecords", sum(l_tokens)::int8 as "ledgerTokens",
       sum(l_cost)::int8 as "ledgerCostNanos", sum(r_requests)::int8 as "rollupRecords",
       sum(r_tokens)::int8 as "rollupTokens", sum(r_cost)::int8 as "rollupCostNanos",
       count(*) filter (where is_wrong) as "wrongRows"
     from both_sides
-    group by consumer_id, service_id, month, currency
-    order by month, consumer_id, service_id, currency`
+    group by organization_id, consumer_id, key_id, service_id, month, currency
+    order by month, consumer_id, service_id, currency, organization_id, key_id`
 }
 
 async function readRecorded(sql: Transaction, ids: ReadonlySet<string>): Promise<Set<string>> {

@@ -11,7 +11,7 @@ import { startPartitions } from './partitions.ts'
 import { releaseQuarantine } from './release.ts'
 import type { UsageEvent } from './usage-event.ts'
 import { totalTokens } from './usage-event.ts'
-import { usedTokens } from './usage-store.ts'
+import { usedUnits } from './used-units.ts'
 
 const timeout = 120_000
 let server: PostgresServer
@@ -148,9 +148,10 @@ test('rollup equals ledger, whatever batches arrive in whatever order from sever
     cost: events.reduce((sum, event) => sum + event.costNanos, 0),
   })
   const mine = events.filter((event) => event.consumerId === 'consumer-1' && event.serviceId === 'service-0')
-  const used = await usedTokens(server.sql, {
-    consumerId: 'consumer-1',
-    serviceId: 'service-0',
+  const used = await usedUnits(server.sql, {
+    scope: { kind: 'consumer', id: 'consumer-1', serviceId: 'service-0' },
+    unit: 'tokens',
+    waiting: [],
     monthStartMs: now - 86_400_000 - (now % 3_600_000),
     monthEndMs: now - (now % 3_600_000) + 3_600_000,
   })

@@ -48,30 +48,6 @@ function isTokenPart(part: string, index: number): boolean {
   return index === 0 ? /^\d{1,13}$/.test(part) : isUuid(part)
 }
 
-export interface UsedTokensQuery {
-  readonly consumerId: string
-  readonly serviceId: string
-  /** Unix milliseconds, start of an hour; inclusive. */
-  readonly monthStartMs: number
-  /** Unix milliseconds, start of an hour; exclusive. */
-  readonly monthEndMs: number
-}
-
-/** Exact sum of all tokens that the ledger holds for a consumer and service in a period. Throws STORAGE_UNAVAILABLE. */
-export async function usedTokens(sql: Sql, query: UsedTokensQuery): Promise<number> {
-  // Primary key of usage_hourly: consumer, service, hour.
-  const [row] = await sql<[{ used: number }]>`
-    select coalesce(sum(input_tokens + cached_input_tokens + cache_write_input_tokens + output_tokens
-      + reasoning_output_tokens), 0)::int8 as used
-    from usage_hourly
-    where consumer_id = ${query.consumerId} and service_id = ${query.serviceId}
-      and hour >= to_timestamp(${query.monthStartMs}::int8 / 1000.0)
-      and hour < to_timestamp(${query.monthEndMs}::int8 / 1000.0)`.catch((error: unknown) => {
-    throw asStorageError(error)
-  })
-  return row.used
-}
-
 /** What a select of {@link UsageRow} lists. */
 export function recordColumns(sql: Sql | Transaction) {
   return sql`id, request_id as "requestId", organization_id as "organizationId", consumer_id as "consumerId",

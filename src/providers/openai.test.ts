@@ -24,7 +24,7 @@ describe('a request', () => {
     ['every choice', { max_tokens: 100, n: 3 }, 300],
     ['null as absent', { max_tokens: null }, undefined],
   ])('tells the most output that it allows: %s', (_, body, maxOutputTokens) => {
-    expect(readRequest(bytes(body))).toEqual({ maxOutputTokens })
+    expect(readRequest(bytes(body))).toEqual({ maxOutputTokens, model: '' })
   })
 
   test.each([
@@ -40,8 +40,9 @@ describe('a request', () => {
     expect(reasonOf(() => readRequest(payload))).toBe('INVALID_ARGUMENT')
   })
 
-  test('is estimated at a token for four bytes, rounded up', () => {
-    expect([0, 1, 4, 5].map(estimateTokens)).toEqual([0, 1, 1, 2])
+  test('is estimated by the family of its model, rounded up', () => {
+    expect([0, 1, 4, 5].map((bytes) => estimateTokens(bytes, 'gpt-5'))).toEqual([0, 1, 1, 2])
+    expect([0, 1, 3, 4].map((bytes) => estimateTokens(bytes, 'claude-sonnet'))).toEqual([0, 1, 1, 2])
   })
 })
 
@@ -67,7 +68,7 @@ describe('an answer', () => {
     const answer = bytes({ choices: [] })
     expect(readUsage(answer, 9)).toMatchObject({
       source: 'estimated',
-      tokens: { input: 3, output: estimateTokens(answer.length) },
+      tokens: { input: 3, output: estimateTokens(answer.length, '') },
     })
   })
 

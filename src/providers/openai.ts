@@ -13,6 +13,8 @@ import { isObject, parseObject } from './json.ts'
 export interface RequestFacts {
   /** Most output tokens that the request allows, over all its choices; undefined when it sets no limit. */
   readonly maxOutputTokens: number | undefined
+  /** Model that it names; empty when it names none. */
+  readonly model: string
 }
 
 export interface ReportedUsage {
@@ -26,27 +28,33 @@ export interface ReportedUsage {
 const maxTokens = 100_000_000
 
 /**
- * Bytes of JSON per token for estimates: an English token is about four bytes, and JSON's own punctuation makes the
- * estimate err on the high side.
+ * Bytes of JSON per token for estimates, by family of models, the first that matches. A token of a vocabulary of 100,000
+ * and more is about four bytes of English, of a smaller one about three; JSON's own punctuation makes the estimate err on
+ * the high side. Text that is not Latin has fewer bytes a token in old vocabularies and more in new ones.
  */
-const bytesPerToken = 4
+const bytesPerToken: readonly (readonly [family: RegExp, bytes: number])[] = [
+  [/claude|mistral|mixtral|llama-?2|qwen|deepseek|phi-/i, 3],
+  [/(?:)/, 4],
+]
 
 /** Throws INVALID_ARGUMENT naming `payload` for anything but a JSON object that asks for one whole answer. */
 export function readRequest(payload: Uint8Array): RequestFacts {
   const body = parseObject(payload)
   if (body === undefined) throw invalidPayload('must be a JSON object')
   if (body.stream === true) throw invalidPayload('must not ask for a stream: this RPC returns one whole answer')
+  const model = typeof body.model === 'string' ? body.model.slice(0, 128) : ''
   const ceiling = body.max_completion_tokens ?? body.max_tokens
-  if (ceiling === undefined || ceiling === null) return { maxOutputTokens: undefined }
+  if (ceiling === undefined || ceiling === null) return { maxOutputTokens: undefined, model }
   if (!isCount(ceiling)) throw invalidPayload(`must have max_tokens as an integer from 0 to ${maxTokens}`)
   const choices = body.n ?? 1
   if (!isCount(choices)) throw invalidPayload('must have n as a positive integer')
-  return { maxOutputTokens: Math.min(ceiling * choices, maxTokens) }
+  return { maxOutputTokens: Math.min(ceiling * choices, maxTokens), model }
 }
 
-/** Input tokens that a payload may have, before the backend counts them. */
-export function estimateTokens(byteLength: number): number {
-  return Math.ceil(byteLength / bytesPerToken)
+/** Tokens that so many bytes may be to a model (by default one that nobody knows), before the backend counts them. */
+export function estimateTokens(byteLength: number, model = ''): number {
+  const [, bytes] = bytesPerToken.find(([family]) => family.test(model)) ?? ['', 4]
+  return Math.ceil(byteLength / bytes)
 }
 
 /**
@@ -58,7 +66,7 @@ export function readUsage(answer: Uint8Array, requestBytes: number): ReportedUsa
   if (body === undefined) throw invalidAnswer('is not a JSON object')
   const model = typeof body.model === 'string' ? body.model.slice(0, 128) : ''
   const usage = body.usage
-  if (!isObject(usage)) return { tokens: estimated(requestBytes, answer.length), source: 'estimated', model }
+  if (!isObject(usage)) return { tokens: estimated(requestBytes, answer.length, model), source: 'estimated', model }
   const input = count(usage.prompt_tokens, 'prompt_tokens')
   const output = count(usage.completion_tokens, 'completion_tokens')
   const cached = detail(usage.prompt_tokens_details, 'cached_tokens')
@@ -78,12 +86,12 @@ export function readUsage(answer: Uint8Array, requestBytes: number): ReportedUsa
   }
 }
 
-function estimated(requestBytes: number, answerBytes: number): TokenParts {
+function estimated(requestBytes: number, answerBytes: number, model: string): TokenParts {
   return {
-    input: estimateTokens(requestBytes),
+    input: estimateTokens(requestBytes, model),
     cachedInput: 0,
     cacheWriteInput: 0,
-    output: estimateTokens(answerBytes),
+    output: estimateTokens(answerBytes, model),
     reasoningOutput: 0,
   }
 }

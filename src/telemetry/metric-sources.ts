@@ -11,6 +11,15 @@ export interface MetricSources {
   readonly limitsAvailable?: () => boolean | Promise<boolean>
   /** Undefined while events go to no place that could be away. */
   readonly events?: () => EventsSample | undefined
+  /** Undefined while another replica audits the books. */
+  readonly books?: () => BooksSample | undefined
+}
+
+export interface BooksSample {
+  /** Unix milliseconds. */
+  readonly checkedAtMs: number
+  readonly difference: number
+  readonly differences: number
 }
 
 export interface BreakerSample {
@@ -55,6 +64,16 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   sampled('tollgate_limits_available', '1 while the store of the limits answers, else 0', async () => {
     const available = await sources().limitsAvailable?.()
     return available === undefined ? undefined : Number(available)
+  })
+  sampled('tollgate_books_difference_units', 'Sum of all differences that the last audit of the books found', () => {
+    return sources().books?.()?.difference
+  })
+  sampled('tollgate_books_differences', 'Differences that the last audit of the books found', () => {
+    return sources().books?.()?.differences
+  })
+  sampled('tollgate_books_age_seconds', 'Seconds since the books were last audited', () => {
+    const at = sources().books?.()?.checkedAtMs
+    return at === undefined ? undefined : Math.max(0, now() - at) / 1000
   })
   sampled('analytics_buffer_size', 'Analytics events that wait to be sent', () => sources().events?.()?.buffered)
   sampled('tollgate_events_available', '1 while analytics events can be sent, else 0', () => {

@@ -1,16 +1,29 @@
 import pino from 'pino'
-import { usageEvent } from '../../src/limits/conformance-support.ts'
+import { admission, settlement } from '../../src/limits/conformance-support.ts'
 import { createLocalLimits } from '../../src/limits/local-limits.ts'
 
-/** Settles in the folder that is its argument and prints the id of each event that is durable, until it is killed. */
-const [, , folder = ''] = process.argv
-const limits = await createLocalLimits({ folder, log: pino({ level: 'silent' }), seed: async () => 0 })
+/**
+ * Answers calls in the folder that is its first argument, and prints the ids of event and call of each that is durable,
+ * until it is killed. A call's claim has the call's id for its key, and keeps that as its answer. With the argument
+ * "draining" it acknowledges its usage log meanwhile, so that segments are deleted all the time.
+ */
+const [, , folder = '', mode] = process.argv
+const log = pino({ level: 'silent' })
+const limits = await createLocalLimits({ folder, log, seed: async () => 0, segmentBytes: 20_000 })
 for (;;) {
-  const events = Array.from({ length: 20 }, () => usageEvent())
-  await Promise.all(
-    events.map(async (event) => {
-      await limits.settle({ id: event.requestId, organizationId: 'org', actual: [], event })
-      process.stdout.write(`${event.id}\n`)
-    }),
-  )
+  const calls = Array.from({ length: 20 }, () => {
+    const call = admission([])
+    return { ...call, claim: { key: call.id, fingerprint: 'a' } }
+  })
+  const answering = calls.map(async (call) => {
+    await limits.admit(call)
+    await limits.settle(settlement(call, [], Buffer.from(call.id)))
+    process.stdout.write(`${call.ifAbandoned.id} ${call.id}\n`)
+  })
+  const draining = mode === 'draining' ? [acknowledgeSome()] : []
+  await Promise.all([...answering, ...draining])
+}
+
+async function acknowledgeSome(): Promise<void> {
+  await limits.usageLog.acknowledge(await limits.usageLog.read(100, 1, new AbortController().signal))
 }

@@ -13,21 +13,27 @@ export interface Tenant {
   readonly key: string
 }
 
-/** Makes a tenant as an administrator would; requests cost a thousandth of a dollar by default. Names must differ. */
+/**
+ * Makes a tenant as an administrator would; requests cost a thousandth of a dollar by default, "unpriced" ones have no
+ * price. Names must differ.
+ */
 export async function makeTenant(
   tollgate: Tollgate,
   adminKey: string,
   name: string,
   backendUrl: string,
   overrides: { requestsPerSecond?: bigint; requestBurst?: bigint; tokensPerMonth?: bigint } = {},
-  model: MessageInitShape<typeof PricingSchema>['model'] = { case: 'perRequest', value: { requestNanos: 1_000_000n } },
+  model: MessageInitShape<typeof PricingSchema>['model'] | 'unpriced' = {
+    case: 'perRequest',
+    value: { requestNanos: 1_000_000n },
+  },
 ): Promise<Tenant> {
   const service = await tollgate.client(Registry, adminKey).registerService({
     service: {
       name,
       version: '1.0.0',
       endpoints: [{ url: backendUrl }],
-      pricing: { currency: 'USD', model },
+      ...(model === 'unpriced' ? {} : { pricing: { currency: 'USD', model } }),
     },
   })
   const consumers = tollgate.client(ConsumerService, adminKey)

@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_marketplace_v1_options } from "./options_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -13,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/consumption.proto.
  */
 export const file_marketplace_v1_consumption: GenFile = /*@__PURE__*/
-  fileDesc("CiBtYXJrZXRwbGFjZS92MS9jb25zdW1wdGlvbi5wcm90bxIObWFya2V0cGxhY2UudjEi+QEKE1JvdXRlUmVxdWVzdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBElwKCG1ldGFkYXRhGAQgAygLMjEubWFya2V0cGxhY2UudjEuUm91dGVSZXF1ZXN0UmVxdWVzdC5NZXRhZGF0YUVudHJ5Qhe6SBSaAREQECIGcgQQARhAKgVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi0gEKFFJvdXRlUmVxdWVzdFJlc3BvbnNlEhIKCnJlcXVlc3RfaWQYASABKAkSGwoNcmVzcG9uc2VfZGF0YRgCIAEoDEIE2OcYARIkCgV1c2FnZRgDIAEoCzIVLm1hcmtldHBsYWNlLnYxLlVzYWdlEiIKBGNvc3QYBCABKAsyFC5tYXJrZXRwbGFjZS52MS5Db3N0EhIKCmxhdGVuY3lfbXMYBSABKAMSKwoJc2VydmVkX2J5GAYgASgLMhgubWFya2V0cGxhY2UudjEuU2VydmVkQnki1wEKBVVzYWdlEhQKDGlucHV0X3Rva2VucxgBIAEoAxIVCg1vdXRwdXRfdG9rZW5zGAIgASgDEhQKDHRvdGFsX3Rva2VucxgDIAEoAxIbChNjYWNoZWRfaW5wdXRfdG9rZW5zGAQgASgDEiAKGGNhY2hlX3dyaXRlX2lucHV0X3Rva2VucxgFIAEoAxIfChdyZWFzb25pbmdfb3V0cHV0X3Rva2VucxgGIAEoAxIrCgZzb3VyY2UYByABKA4yGy5tYXJrZXRwbGFjZS52MS5Vc2FnZVNvdXJjZSKHAQoEQ29zdBIOCgZhbW91bnQYASABKAESEAoIY3VycmVuY3kYAiABKAkSFAoMYW1vdW50X25hbm9zGAMgASgDEhUKDXByaWNlX3ZlcnNpb24YBCABKAkSMAoJYnJlYWtkb3duGAUgAygLMh0ubWFya2V0cGxhY2UudjEuQ29zdENvbXBvbmVudCK0AgoNQ29zdENvbXBvbmVudBIwCgRraW5kGAEgASgOMiIubWFya2V0cGxhY2UudjEuQ29zdENvbXBvbmVudC5LaW5kEhAKCHF1YW50aXR5GAIgASgDEhIKCnJhdGVfbmFub3MYAyABKAMSFAoMYW1vdW50X25hbm9zGAQgASgDIrQBCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIOCgpLSU5EX0lOUFVUEAESFQoRS0lORF9DQUNIRURfSU5QVVQQAhIaChZLSU5EX0NBQ0hFX1dSSVRFX0lOUFVUEAMSDwoLS0lORF9PVVRQVVQQBBIZChVLSU5EX1JFQVNPTklOR19PVVRQVVQQBRIQCgxLSU5EX1JFUVVFU1QQBhIVChFLSU5EX1NVQlNDUklQVElPThAHImwKCFNlcnZlZEJ5EhIKCnNlcnZpY2VfaWQYASABKAkSFwoPc2VydmljZV92ZXJzaW9uGAIgASgJEhMKC2VuZHBvaW50X2lkGAMgASgJEg8KB2F0dGVtcHQYBCABKAUSDQoFbW9kZWwYBSABKAkiUQoRQ2hlY2tRdW90YVJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAASKYAQoLUXVvdGFTdGF0dXMSEQoJcmVtYWluaW5nGAEgASgDEg0KBWxpbWl0GAIgASgDEhAKCHJlc2V0X2F0GAMgASgDEgwKBHVzZWQYBCABKAMSDAoEdGllchgFIAEoCRIQCghleGNlZWRlZBgGIAEoCBISCgpzZXJ2aWNlX2lkGAcgASgJEhMKC2NvbnN1bWVyX2lkGAggASgJKpMBCgtVc2FnZVNvdXJjZRIcChhVU0FHRV9TT1VSQ0VfVU5TUEVDSUZJRUQQABIZChVVU0FHRV9TT1VSQ0VfUFJPVklERVIQARIYChRVU0FHRV9TT1VSQ0VfUEFSVElBTBACEhoKFlVTQUdFX1NPVVJDRV9FU1RJTUFURUQQAxIVChFVU0FHRV9TT1VSQ0VfTk9ORRAEMvcCChJDb25zdW1wdGlvblNlcnZpY2USzQEKDFJvdXRlUmVxdWVzdBIjLm1hcmtldHBsYWNlLnYxLlJvdXRlUmVxdWVzdFJlcXVlc3QaJC5tYXJrZXRwbGFjZS52MS5Sb3V0ZVJlcXVlc3RSZXNwb25zZSJy0ucYIAoRY29uc3VtcHRpb24ucm91dGUSC2NvbnN1bWVyX2lkgtPkkwJIOgEqWiE6ASoiHC9hcGkvdjEvY29uc3VtZS97c2VydmljZV9pZH0iIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vaW52b2tlEpABCgpDaGVja1F1b3RhEiEubWFya2V0cGxhY2UudjEuQ2hlY2tRdW90YVJlcXVlc3QaGy5tYXJrZXRwbGFjZS52MS5RdW90YVN0YXR1cyJCkAIB0ucYGQoKcXVvdGEucmVhZBILY29uc3VtZXJfaWSC0+STAhwSGi9hcGkvdjEvcXVvdGEve3NlcnZpY2VfaWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_marketplace_v1_options]);
+  fileDesc("CiBtYXJrZXRwbGFjZS92MS9jb25zdW1wdGlvbi5wcm90bxIObWFya2V0cGxhY2UudjEinAIKE1JvdXRlUmVxdWVzdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBElwKCG1ldGFkYXRhGAQgAygLMjEubWFya2V0cGxhY2UudjEuUm91dGVSZXF1ZXN0UmVxdWVzdC5NZXRhZGF0YUVudHJ5Qhe6SBSaAREQECIGcgQQARhAKgVyAxiAAhIhCg9pZGVtcG90ZW5jeV9rZXkYBSABKAlCCLpIBXIDGP8BGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLkAQoUUm91dGVSZXF1ZXN0UmVzcG9uc2USEgoKcmVxdWVzdF9pZBgBIAEoCRIbCg1yZXNwb25zZV9kYXRhGAIgASgMQgTY5xgBEiQKBXVzYWdlGAMgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgEIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSEgoKbGF0ZW5jeV9tcxgFIAEoAxIrCglzZXJ2ZWRfYnkYBiABKAsyGC5tYXJrZXRwbGFjZS52MS5TZXJ2ZWRCeRIQCghyZXBsYXllZBgHIAEoCCLXAQoFVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgDEhUKDW91dHB1dF90b2tlbnMYAiABKAMSFAoMdG90YWxfdG9rZW5zGAMgASgDEhsKE2NhY2hlZF9pbnB1dF90b2tlbnMYBCABKAMSIAoYY2FjaGVfd3JpdGVfaW5wdXRfdG9rZW5zGAUgASgDEh8KF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGAYgASgDEisKBnNvdXJjZRgHIAEoDjIbLm1hcmtldHBsYWNlLnYxLlVzYWdlU291cmNlIocBCgRDb3N0Eg4KBmFtb3VudBgBIAEoARIQCghjdXJyZW5jeRgCIAEoCRIUCgxhbW91bnRfbmFub3MYAyABKAMSFQoNcHJpY2VfdmVyc2lvbhgEIAEoCRIwCglicmVha2Rvd24YBSADKAsyHS5tYXJrZXRwbGFjZS52MS5Db3N0Q29tcG9uZW50IrQCCg1Db3N0Q29tcG9uZW50EjAKBGtpbmQYASABKA4yIi5tYXJrZXRwbGFjZS52MS5Db3N0Q29tcG9uZW50LktpbmQSEAoIcXVhbnRpdHkYAiABKAMSEgoKcmF0ZV9uYW5vcxgDIAEoAxIUCgxhbW91bnRfbmFub3MYBCABKAMitAEKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEg4KCktJTkRfSU5QVVQQARIVChFLSU5EX0NBQ0hFRF9JTlBVVBACEhoKFktJTkRfQ0FDSEVfV1JJVEVfSU5QVVQQAxIPCgtLSU5EX09VVFBVVBAEEhkKFUtJTkRfUkVBU09OSU5HX09VVFBVVBAFEhAKDEtJTkRfUkVRVUVTVBAGEhUKEUtJTkRfU1VCU0NSSVBUSU9OEAcibAoIU2VydmVkQnkSEgoKc2VydmljZV9pZBgBIAEoCRIXCg9zZXJ2aWNlX3ZlcnNpb24YAiABKAkSEwoLZW5kcG9pbnRfaWQYAyABKAkSDwoHYXR0ZW1wdBgEIAEoBRINCgVtb2RlbBgFIAEoCSJRChFDaGVja1F1b3RhUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABIpgBCgtRdW90YVN0YXR1cxIRCglyZW1haW5pbmcYASABKAMSDQoFbGltaXQYAiABKAMSEAoIcmVzZXRfYXQYAyABKAMSDAoEdXNlZBgEIAEoAxIMCgR0aWVyGAUgASgJEhAKCGV4Y2VlZGVkGAYgASgIEhIKCnNlcnZpY2VfaWQYByABKAkSEwoLY29uc3VtZXJfaWQYCCABKAkiaAoPR2V0UXVvdGFSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEh4KCnNlcnZpY2VfaWQYAiABKAlCCrpIB3IFEAEYgAESFwoGa2V5X2lkGAMgASgJQge6SARyAhhAImsKBVF1b3RhEhMKC2NvbnN1bWVyX2lkGAEgASgJEhIKCnNlcnZpY2VfaWQYAiABKAkSDAoEdGllchgDIAEoCRIrCgZsaW1pdHMYBCADKAsyGy5tYXJrZXRwbGFjZS52MS5MaW1pdFN0YXR1cyLsAQoLTGltaXRTdGF0dXMSDQoFbGltaXQYASABKAkSDwoHc3ViamVjdBgCIAEoCRISCgpzZXJ2aWNlX2lkGAMgASgJEicKBHVuaXQYBCABKA4yGS5tYXJrZXRwbGFjZS52MS5MaW1pdFVuaXQSEAoIY3VycmVuY3kYBSABKAkSDAoEdXNlZBgGIAEoAxINCgV0b3RhbBgHIAEoAxIRCglyZW1haW5pbmcYCCABKAMSLAoIcmVzZXRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGV4Y2VlZGVkGAogASgIImoKE0VzdGltYXRlQ29zdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBItABCgxDb3N0RXN0aW1hdGUSEgoKc2VydmljZV9pZBgBIAEoCRIkCgV1c2FnZRgCIAEoCzIVLm1hcmtldHBsYWNlLnYxLlVzYWdlEiIKBGNvc3QYAyABKAsyFC5tYXJrZXRwbGFjZS52MS5Db3N0EhYKDnJlc2VydmVkX25hbm9zGAQgASgDEjYKDHJlc2VydmF0aW9ucxgFIAMoCzIgLm1hcmtldHBsYWNlLnYxLkxpbWl0UmVzZXJ2YXRpb24SEgoKYWRtaXNzaWJsZRgGIAEoCCJOChBMaW1pdFJlc2VydmF0aW9uEioKBWxpbWl0GAEgASgLMhsubWFya2V0cGxhY2UudjEuTGltaXRTdGF0dXMSDgoGYW1vdW50GAIgASgDKpMBCgtVc2FnZVNvdXJjZRIcChhVU0FHRV9TT1VSQ0VfVU5TUEVDSUZJRUQQABIZChVVU0FHRV9TT1VSQ0VfUFJPVklERVIQARIYChRVU0FHRV9TT1VSQ0VfUEFSVElBTBACEhoKFlVTQUdFX1NPVVJDRV9FU1RJTUFURUQQAxIVChFVU0FHRV9TT1VSQ0VfTk9ORRAEKoMBCglMaW1pdFVuaXQSGgoWTElNSVRfVU5JVF9VTlNQRUNJRklFRBAAEhcKE0xJTUlUX1VOSVRfUkVRVUVTVFMQARIVChFMSU1JVF9VTklUX1RPS0VOUxACEhQKEExJTUlUX1VOSVRfTkFOT1MQAxIUChBMSU1JVF9VTklUX0NBTExTEAQyoAUKEkNvbnN1bXB0aW9uU2VydmljZRLNAQoMUm91dGVSZXF1ZXN0EiMubWFya2V0cGxhY2UudjEuUm91dGVSZXF1ZXN0UmVxdWVzdBokLm1hcmtldHBsYWNlLnYxLlJvdXRlUmVxdWVzdFJlc3BvbnNlInLS5xggChFjb25zdW1wdGlvbi5yb3V0ZRILY29uc3VtZXJfaWSC0+STAkg6ASpaIToBKiIcL2FwaS92MS9jb25zdW1lL3tzZXJ2aWNlX2lkfSIgL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfS9pbnZva2USkAEKCkNoZWNrUXVvdGESIS5tYXJrZXRwbGFjZS52MS5DaGVja1F1b3RhUmVxdWVzdBobLm1hcmtldHBsYWNlLnYxLlF1b3RhU3RhdHVzIkKQAgHS5xgZCgpxdW90YS5yZWFkEgtjb25zdW1lcl9pZILT5JMCHBIaL2FwaS92MS9xdW90YS97c2VydmljZV9pZH0SggEKCEdldFF1b3RhEh8ubWFya2V0cGxhY2UudjEuR2V0UXVvdGFSZXF1ZXN0GhUubWFya2V0cGxhY2UudjEuUXVvdGEiPpACAdLnGBkKCnF1b3RhLnJlYWQSC2NvbnN1bWVyX2lkgtPkkwIYEhYvdjEvcXVvdGEve3NlcnZpY2VfaWR9EqEBCgxFc3RpbWF0ZUNvc3QSIy5tYXJrZXRwbGFjZS52MS5Fc3RpbWF0ZUNvc3RSZXF1ZXN0GhwubWFya2V0cGxhY2UudjEuQ29zdEVzdGltYXRlIk7S5xgZCgpxdW90YS5yZWFkEgtjb25zdW1lcl9pZILT5JMCKzoBKiImL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfTplc3RpbWF0ZUNvc3RiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_options]);
 
 /**
  * RouteRequestRequest is one call to a service.
@@ -48,6 +50,15 @@ export type RouteRequestRequest = Message<"marketplace.v1.RouteRequestRequest"> 
    * @generated from field: map<string, string> metadata = 4;
    */
   metadata: { [key: string]: string };
+
+  /**
+   * Makes a repetition of this call safe: of all calls of the consumer with the same key one reaches the backend and is
+   * recorded, and the others get its answer. Kept for 24 hours, for answers of at most 1 MiB. A key with another service
+   * or payload is refused; a call that failed leaves the key free. The header "idempotency-key" says the same.
+   *
+   * @generated from field: string idempotency_key = 5;
+   */
+  idempotencyKey: string;
 };
 
 /**
@@ -104,6 +115,13 @@ export type RouteRequestResponse = Message<"marketplace.v1.RouteRequestResponse"
    * @generated from field: marketplace.v1.ServedBy served_by = 6;
    */
   servedBy?: ServedBy | undefined;
+
+  /**
+   * True when this is the kept answer of an earlier call with the same idempotency key; request_id is that call's.
+   *
+   * @generated from field: bool replayed = 7;
+   */
+  replayed: boolean;
 };
 
 /**
@@ -491,6 +509,286 @@ export const QuotaStatusSchema: GenMessage<QuotaStatus> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_consumption, 7);
 
 /**
+ * GetQuotaRequest names a consumer and a service.
+ *
+ * @generated from message marketplace.v1.GetQuotaRequest
+ */
+export type GetQuotaRequest = Message<"marketplace.v1.GetQuotaRequest"> & {
+  /**
+   * The consumer asked about. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id or name of the registered service.
+   *
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+
+  /**
+   * Also the limits of this key. Empty: of the key that is the credential, if it belongs to the consumer.
+   *
+   * @generated from field: string key_id = 3;
+   */
+  keyId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.GetQuotaRequest.
+ * Use `create(GetQuotaRequestSchema)` to create a new message.
+ */
+export const GetQuotaRequestSchema: GenMessage<GetQuotaRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 8);
+
+/**
+ * Quota is every limit of a consumer's calls to a service.
+ *
+ * @generated from message marketplace.v1.Quota
+ */
+export type Quota = Message<"marketplace.v1.Quota"> & {
+  /**
+   * Id of the consumer.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id of the service.
+   *
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+
+  /**
+   * Tier of the consumer: "basic", "premium" or "enterprise".
+   *
+   * @generated from field: string tier = 3;
+   */
+  tier: string;
+
+  /**
+   * The limits. All of them must have room for a call.
+   *
+   * @generated from field: repeated marketplace.v1.LimitStatus limits = 4;
+   */
+  limits: LimitStatus[];
+};
+
+/**
+ * Describes the message marketplace.v1.Quota.
+ * Use `create(QuotaSchema)` to create a new message.
+ */
+export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 9);
+
+/**
+ * LimitStatus is the state of one limit at a moment.
+ *
+ * @generated from message marketplace.v1.LimitStatus
+ */
+export type LimitStatus = Message<"marketplace.v1.LimitStatus"> & {
+  /**
+   * Name, for example "tokens_per_month".
+   *
+   * @generated from field: string limit = 1;
+   */
+  limit: string;
+
+  /**
+   * Whose limit it is, for example "organization:<id>".
+   *
+   * @generated from field: string subject = 2;
+   */
+  subject: string;
+
+  /**
+   * Id of the service whose calls it counts; empty when it counts all calls of the subject.
+   *
+   * @generated from field: string service_id = 3;
+   */
+  serviceId: string;
+
+  /**
+   * Unit of the figures.
+   *
+   * @generated from field: marketplace.v1.LimitUnit unit = 4;
+   */
+  unit: LimitUnit;
+
+  /**
+   * ISO 4217 code; only of money.
+   *
+   * @generated from field: string currency = 5;
+   */
+  currency: string;
+
+  /**
+   * What is used or held by calls in flight; above total when a call overran its reservation.
+   *
+   * @generated from field: int64 used = 6;
+   */
+  used: bigint;
+
+  /**
+   * The whole limit.
+   *
+   * @generated from field: int64 total = 7;
+   */
+  total: bigint;
+
+  /**
+   * What is left; never below 0.
+   *
+   * @generated from field: int64 remaining = 8;
+   */
+  remaining: bigint;
+
+  /**
+   * When the limit is whole again.
+   *
+   * @generated from field: google.protobuf.Timestamp reset_at = 9;
+   */
+  resetAt?: Timestamp | undefined;
+
+  /**
+   * True when remaining is 0.
+   *
+   * @generated from field: bool exceeded = 10;
+   */
+  exceeded: boolean;
+};
+
+/**
+ * Describes the message marketplace.v1.LimitStatus.
+ * Use `create(LimitStatusSchema)` to create a new message.
+ */
+export const LimitStatusSchema: GenMessage<LimitStatus> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 10);
+
+/**
+ * EstimateCostRequest is a call that is not made.
+ *
+ * @generated from message marketplace.v1.EstimateCostRequest
+ */
+export type EstimateCostRequest = Message<"marketplace.v1.EstimateCostRequest"> & {
+  /**
+   * The consumer that would pay. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id or name of the registered service.
+   *
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+
+  /**
+   * Request body as it would be sent.
+   *
+   * @generated from field: bytes payload = 3;
+   */
+  payload: Uint8Array;
+};
+
+/**
+ * Describes the message marketplace.v1.EstimateCostRequest.
+ * Use `create(EstimateCostRequestSchema)` to create a new message.
+ */
+export const EstimateCostRequestSchema: GenMessage<EstimateCostRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 11);
+
+/**
+ * CostEstimate is what a call would reserve and cost.
+ *
+ * @generated from message marketplace.v1.CostEstimate
+ */
+export type CostEstimate = Message<"marketplace.v1.CostEstimate"> & {
+  /**
+   * Id of the service.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * Estimated tokens of the request, and the most output that it allows.
+   *
+   * @generated from field: marketplace.v1.Usage usage = 2;
+   */
+  usage?: Usage | undefined;
+
+  /**
+   * Cost of exactly that usage.
+   *
+   * @generated from field: marketplace.v1.Cost cost = 3;
+   */
+  cost?: Cost | undefined;
+
+  /**
+   * What the call would reserve from money budgets, in nano-units of cost.currency: the dearest that such a usage can be.
+   *
+   * @generated from field: int64 reserved_nanos = 4;
+   */
+  reservedNanos: bigint;
+
+  /**
+   * What the call would take from every limit.
+   *
+   * @generated from field: repeated marketplace.v1.LimitReservation reservations = 5;
+   */
+  reservations: LimitReservation[];
+
+  /**
+   * True when every limit has room for it now.
+   *
+   * @generated from field: bool admissible = 6;
+   */
+  admissible: boolean;
+};
+
+/**
+ * Describes the message marketplace.v1.CostEstimate.
+ * Use `create(CostEstimateSchema)` to create a new message.
+ */
+export const CostEstimateSchema: GenMessage<CostEstimate> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 12);
+
+/**
+ * LimitReservation is what a call would take from one limit.
+ *
+ * @generated from message marketplace.v1.LimitReservation
+ */
+export type LimitReservation = Message<"marketplace.v1.LimitReservation"> & {
+  /**
+   * The limit as it is now.
+   *
+   * @generated from field: marketplace.v1.LimitStatus limit = 1;
+   */
+  limit?: LimitStatus | undefined;
+
+  /**
+   * What the call would take from it.
+   *
+   * @generated from field: int64 amount = 2;
+   */
+  amount: bigint;
+};
+
+/**
+ * Describes the message marketplace.v1.LimitReservation.
+ * Use `create(LimitReservationSchema)` to create a new message.
+ */
+export const LimitReservationSchema: GenMessage<LimitReservation> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 13);
+
+/**
  * UsageSource says how far token counts can be trusted.
  *
  * @generated from enum marketplace.v1.UsageSource
@@ -546,6 +844,61 @@ export const UsageSourceSchema: GenEnum<UsageSource> = /*@__PURE__*/
   enumDesc(file_marketplace_v1_consumption, 0);
 
 /**
+ * LimitUnit says what a limit counts.
+ *
+ * @generated from enum marketplace.v1.LimitUnit
+ */
+export const LimitUnit = {
+  /**
+   * Not stated.
+   *
+   * @generated from enum value: LIMIT_UNIT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Requests.
+   *
+   * @generated from enum value: LIMIT_UNIT_REQUESTS = 1;
+   */
+  REQUESTS: 1,
+
+  /**
+   * Tokens.
+   *
+   * @generated from enum value: LIMIT_UNIT_TOKENS = 2;
+   */
+  TOKENS: 2,
+
+  /**
+   * Money, in nano-units (10^-9 of the currency's unit).
+   *
+   * @generated from enum value: LIMIT_UNIT_NANOS = 3;
+   */
+  NANOS: 3,
+
+  /**
+   * Calls that are open at once.
+   *
+   * @generated from enum value: LIMIT_UNIT_CALLS = 4;
+   */
+  CALLS: 4,
+} as const;
+
+/**
+ * LimitUnit says what a limit counts.
+ *
+ * @generated from enum marketplace.v1.LimitUnit
+ */
+export type LimitUnit = (typeof LimitUnit)[keyof typeof LimitUnit] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.LimitUnit.
+ */
+export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_consumption, 1);
+
+/**
  * ConsumptionService is the gate: every call to a published LLM service passes it.
  *
  * @generated from service marketplace.v1.ConsumptionService
@@ -571,6 +924,27 @@ export const ConsumptionService: GenService<{
     methodKind: "unary";
     input: typeof CheckQuotaRequestSchema;
     output: typeof QuotaStatusSchema;
+  },
+  /**
+   * GetQuota reports every limit that a call of the consumer to the service is subject to, and takes nothing.
+   *
+   * @generated from rpc marketplace.v1.ConsumptionService.GetQuota
+   */
+  getQuota: {
+    methodKind: "unary";
+    input: typeof GetQuotaRequestSchema;
+    output: typeof QuotaSchema;
+  },
+  /**
+   * EstimateCost says what a call would reserve from every limit and what it would cost, without calling and without
+   * taking anything. It is no GET, although it changes nothing: a payload has no place in an address.
+   *
+   * @generated from rpc marketplace.v1.ConsumptionService.EstimateCost
+   */
+  estimateCost: {
+    methodKind: "unary";
+    input: typeof EstimateCostRequestSchema;
+    output: typeof CostEstimateSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_marketplace_v1_consumption, 0);

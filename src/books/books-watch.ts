@@ -1,0 +1,111 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { type Audit, auditBooks } from './audit.ts'
+import type { Books, Finding } from './books.ts'
+
+export interface BooksWatchOptions {
+  readonly sql: Sql
+  /** Reads the books of one UTC month, "YYYY-MM". */
+  readonly read: (month: string) => Promise<Books>
+  /** Makes these period counters follow the ledger again. */
+  readonly repair: (counters: readonly string[]) => Promise<void>
+  readonly log: StorageLog
+  /** Unix milliseconds. */
+  readonly now: () => number
+  /** Shortest time between two audits. Default five minutes. */
+  readonly everyMs?: number
+  /** Pause between two readings of one audit. Default 500. */
+  readonly pauseMs?: number
+}
+
+export interface BooksWatch {
+  /** Of the last audit; undefined before the first, and while another replica is the one that audits. */
+  state(): BooksState | undefined
+  stop(): Promise<void>
+}
+
+export interface BooksState {
+  /** Unix milliseconds of the end of the last audit. */
+  readonly checkedAtMs: number
+  /** Σ of |found − expected| over all differences; 0 when the books balance. */
+  readonly difference: number
+  /** How many differences there are. */
+  readonly differences: number
+  /** Places that changed with every reading, so that nothing can be said of them. */
+  readonly moving: number
+}
+
+/** Any number that nothing else in this database locks. */
+const lockId = 7_215_042_001
+
+/** An audit takes at most this share of the time, however large the ledger is. */
+const share = 0.05
+
+/**
+ * Audits the books of the current month again and again while the process runs. One replica at a time does it: the one
+ * that holds the advisory lock; when it is gone, another takes over at its next look. What it finds shows in a metric and,
+ * when the books do not balance, in the log. A counter that differs is read anew from the ledger, which is the truth; the
+ * difference stays in the metric until the next audit.
+ */
+export function watchBooks(options: BooksWatchOptions): BooksWatch {
+  const { sql, read, repair, log, now, everyMs = 300_000, pauseMs = 500 } = options
+  const stopping = new AbortController()
+  let state: BooksState | undefined
+
+  async function watch(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      await turn().catch((error: unknown) => {
+        log.warn({ reason: describeError(error) }, 'the books could not be audited')
+      })
+      state = undefined
+      await pause(everyMs)
+    }
+  }
+
+  /** Audits for as long as the lock's connection lives. */
+  async function turn(): Promise<void> {
+    const connection = await sql.reserve()
+    try {
+      const [row] = await connection<{ held: boolean }[]>`select pg_try_advisory_lock(${lockId}) as held`
+      if (row?.held !== true) return
+      while (!stopping.signal.aborted) {
+        const startedMs = now()
+        await look()
+        await pause(Math.max(everyMs, (now() - startedMs) / share))
+        await connection`select 1`
+      }
+    } finally {
+      await connection`select pg_advisory_unlock(${lockId})`.catch(() => undefined)
+      connection.release()
+    }
+  }
+
+  async function look(): Promise<void> {
+    const month = new Date(now()).toISOString().slice(0, 7)
+    const audit = await auditBooks({ read: () => read(month), pause: () => pause(pauseMs), mostReadings: 10 })
+    state = stateOf(audit, now())
+    if (audit.differences.length > 0) {
+      log.error({ month, differences: audit.differences.slice(0, 5) }, 'the books do not balance')
+      const counters = audit.differences.flatMap(({ kind, id }) => (kind === 'counter' ? [id] : []))
+      if (counters.length > 0) await repair(counters)
+    }
+  }
+
+  async function pause(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
+  }
+
+  const watching = watch()
+  return {
+    state: () => state,
+    async stop() {
+      stopping.abort()
+      await watching
+    },
+  }
+}
+
+function stateOf({ differences, moving }: Audit, checkedAtMs: number): BooksState {
+  const difference = differences.reduce((sum, { expected, found }: Finding) => sum + Math.abs(found - expected), 0)
+  return { checkedAtMs, difference, differences: differences.length, moving: moving.length }
+}

@@ -1,0 +1,183 @@
+import type { Call } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import { type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
+import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
+import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
+import { chargeFor, dearestCharge } from '../pricing/price.ts'
+import { estimateTokens, readRequest } from '../providers/openai.ts'
+import {
+  type ConsumerRecord,
+  type EndpointRecord,
+  type PriceRecord,
+  priceAt,
+  type ServiceRecord,
+} from '../registry/records.ts'
+import { traceparentOf } from '../telemetry/tracing.ts'
+import type { Ending, GateRequest } from './gate.ts'
+
+/** All that is fixed about a call before it is admitted. */
+export interface Plan {
+  /** UUIDv7 of the attempt and of its usage event. */
+  readonly attemptId: string
+  readonly request: GateRequest
+  readonly consumer: ConsumerRecord
+  readonly service: ServiceRecord
+  readonly endpoint: EndpointRecord
+  /** In force at `startMs`; undefined when the service is unpriced. */
+  readonly price: PriceRecord | undefined
+  /** Unix milliseconds. Its UTC month is the month of the call in limits, ledger and statistics, however long it lasts. */
+  readonly startMs: number
+  /** Estimated input and the most output that the request allows. */
+  readonly reserved: TokenParts
+  /** What it takes from every limit. */
+  readonly costs: readonly LimitCost[]
+  readonly traceparent: string
+}
+
+export interface PlanContext {
+  readonly rules: LimitRules
+  /** False: the call is subject to no limit. */
+  readonly rateLimiting: boolean
+  readonly newId: () => string
+  readonly nowMs: number
+}
+
+/** A reservation outlives its call's deadline by this much before it counts as abandoned. */
+export const leaseGraceMs = 15_000
+
+/**
+ * Fixes what a call will be: its attempt, its price, what it reserves. Throws INVALID_ARGUMENT for a payload that the
+ * provider's protocol does not allow, SERVICE_INACTIVE, and PRICE_MISSING when a money budget applies to a call that has
+ * no price in the budget's currency.
+ */
+export function planCall(
+  request: GateRequest,
+  call: Call,
+  consumer: ConsumerRecord,
+  service: ServiceRecord,
+  context: PlanContext,
+): Plan {
+  const [endpoint] = service.endpoints
+  if (endpoint === undefined) throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
+  const startMs = context.nowMs
+  const facts = readRequest(request.payload)
+  const reserved: TokenParts = {
+    ...noTokens,
+    input: estimateTokens(request.payload.length, facts.model),
+    output: facts.maxOutputTokens ?? service.defaultMaxOutputTokens,
+  }
+  const price = priceAt(service, startMs)
+  const limits = context.rateLimiting
+    ? limitsOfCall(context.rules, { consumer, serviceId: service.id, keyId: keyIdOf(call), atMs: startMs })
+    : []
+  return {
+    attemptId: context.newId(),
+    request,
+    consumer,
+    service,
+    endpoint,
+    price,
+    startMs,
+    reserved,
+    costs: limits.map((limit) => ({ limit, amount: reservation(limit, service, price, reserved) })),
+    traceparent: traceparentOf(call.span),
+  }
+}
+
+/** The admission that a plan asks for. */
+export function admissionOf(plan: Plan, call: Call, claim: Claim | undefined): Admission {
+  return {
+    id: call.id,
+    costs: plan.costs,
+    leaseMs: Math.max(0, call.deadlineMs - plan.startMs) + leaseGraceMs,
+    ifAbandoned: eventOf(plan, call, {
+      status: 'abandoned',
+      errorReason: 'INTERNAL',
+      attempt: 1,
+      tokens: plan.reserved,
+      usageSource: 'estimated',
+      charge: chargeFor(plan.price, plan.reserved),
+      model: '',
+      durationMs: 0,
+    }),
+    ...(claim === undefined ? {} : { claim }),
+  }
+}
+
+/** What a call used of each limit that it took from. */
+export function actualUse(plan: Plan, event: UsageEvent): number[] {
+  return plan.costs.map(({ limit }) => usedOf(limit.unit, event))
+}
+
+function usedOf(unit: LimitUnit, event: UsageEvent): number {
+  switch (unit) {
+    case 'requests':
+      return event.attempt === 0 ? 0 : 1
+    case 'tokens':
+      return totalTokens(event.tokens)
+    case 'nanos':
+      return event.costNanos
+    case 'calls':
+      return 0
+  }
+}
+
+export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly durationMs: number }): UsageEvent {
+  return {
+    id: plan.attemptId,
+    requestId: call.id,
+    organizationId: plan.consumer.organizationId,
+    consumerId: plan.consumer.id,
+    serviceId: plan.service.id,
+    endpointId: ending.attempt === 0 ? '' : plan.endpoint.id,
+    keyId: keyIdOf(call),
+    startMs: plan.startMs,
+    durationMs: ending.durationMs,
+    status: ending.status,
+    errorReason: ending.errorReason,
+    tokens: ending.tokens,
+    usageSource: ending.usageSource,
+    costNanos: ending.charge.nanos,
+    currency: ending.charge.currency,
+    priceVersion: ending.charge.priceVersion,
+    model: ending.model,
+    attempt: ending.attempt,
+    requests: 1,
+    corrects: '',
+    metadata: plan.request.metadata,
+    traceparent: plan.traceparent,
+  }
+}
+
+/** Empty for a caller without a key. */
+export function keyIdOf({ principal }: Call): string {
+  return principal.kind === 'key' ? principal.keyId : ''
+}
+
+function reservation(
+  limit: Limit,
+  service: ServiceRecord,
+  price: PriceRecord | undefined,
+  reserved: TokenParts,
+): number {
+  switch (limit.unit) {
+    case 'requests':
+    case 'calls':
+      return 1
+    case 'tokens':
+      return totalTokens(reserved)
+    case 'nanos': {
+      const currency = limit.kind === 'period' ? limit.currency : ''
+      if (price === undefined || price.currency !== currency) throw priceMissing(service, limit.subject, currency)
+      return dearestCharge(price, reserved)
+    }
+  }
+}
+
+function priceMissing(service: ServiceRecord, subject: string, currency: string): TollgateError {
+  return new TollgateError(
+    'PRICE_MISSING',
+    `Service ${service.name} ${service.version} has no price in ${currency}, and ${subject} has a budget in ${currency}; give the service a price in ${currency}, or remove the budget.`,
+    { metadata: { serviceId: service.id, subject, currency } },
+  )
+}

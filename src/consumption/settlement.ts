@@ -1,0 +1,52 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Limits, Settled, Settlement } from '../limits/limits.ts'
+
+/** Settlement is tried again this often: a settlement that failed half-way is a no-op the second time. */
+const attempts = 5
+const pauseMs = 50
+
+/** After these attempts the caller is told, and settlement goes on at this pace, for so many calls at once. */
+const latePauseMs = 500
+const maxLate = 10_000
+
+export interface Settler {
+  /** Settles while the caller waits; throws what the limits throw when all attempts failed. */
+  settle(settlement: Settlement): Promise<Settled>
+  /**
+   * Goes on after the caller was told, because what was used is known exactly here, and the lease would record the
+   * reservation instead. Undefined when the lease ended first. Holds up no shutdown: what is left then is recorded as
+   * abandoned.
+   */
+  settleLate(settlement: Settlement, untilMs: number): Promise<Settled | undefined>
+}
+
+export function createSettler(limits: Pick<Limits, 'settle'>, now: () => number): Settler {
+  let late = 0
+  return {
+    async settle(settlement) {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return await limits.settle(settlement)
+        } catch (error) {
+          if (attempt === attempts) throw error
+          await delay(pauseMs * 2 ** attempt)
+        }
+      }
+    },
+
+    async settleLate(settlement, untilMs) {
+      if (late >= maxLate) return undefined
+      late += 1
+      try {
+        while (now() < untilMs) {
+          await delay(latePauseMs, undefined, { ref: false })
+          const settled = await limits.settle(settlement).catch(() => undefined)
+          if (settled !== undefined) return settled
+        }
+        return undefined
+      } finally {
+        late -= 1
+      }
+    },
+  }
+}

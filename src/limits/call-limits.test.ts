@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest'
+import { type LimitedCall, limitsOfCall, type Tier } from './call-limits.ts'
+import type { LimitRule } from './limit-rule.ts'
+
+const november = Date.UTC(2026, 10, 21, 12)
+const noRules = new Map<string, LimitRule[]>()
+
+function callOf(tier: Tier, overrides: LimitedCall['consumer']['overrides'] = {}, atMs = november): LimitedCall {
+  return { consumer: { id: 'c1', organizationId: 'o1', tier, overrides }, serviceId: 's1', keyId: 'k1', atMs }
+}
+
+function rule(changes: Partial<LimitRule>): LimitRule {
+  const plain = { serviceId: undefined, burst: undefined, currency: undefined }
+  return { scope: 'consumer', subjectId: 'c1', name: 'requests_per_second', amount: 7, ...plain, ...changes }
+}
+
+function rules(...all: LimitRule[]): Map<string, LimitRule[]> {
+  return Map.groupBy(all, ({ scope, subjectId }) => `${scope}:${subjectId}`)
+}
+
+describe('limits of a tier', () => {
+  const rows: [Tier, number, number, number][] = [
+    ['basic', 10, 20, 100_000],
+    ['premium', 100, 200, 10_000_000],
+    ['enterprise', 1_000, 2_000, 1_000_000_000],
+  ]
+  it.each(rows)('%s: %i requests a second, burst %i, %i tokens a month', (tier, refill, capacity, tokens) => {
+    const [requests, month, ...others] = limitsOfCall(noRules, callOf(tier))
+    expect(requests).toMatchObject({ kind: 'bucket', name: 'requests_per_second', refill, capacity, windowMs: 1_000 })
+    expect(month).toMatchObject({ kind: 'period', name: 'tokens_per_month', capacity: tokens, subject: 'consumer:c1' })
+    expect(others).toEqual([])
+  })
+
+  it('are replaced value by value: by the rule for the service, the overrides, the rule of the service', () => {
+    const first = (all: LimitRule[], overrides: LimitedCall['consumer']['overrides'] = {}) =>
+      limitsOfCall(rules(...all), callOf('basic', overrides))
+    const ofService = rule({ scope: 'service_consumer', subjectId: 's1', amount: 5 })
+    const own = rule({ serviceId: 's1', amount: 2, burst: 3 })
+    const overrides = { requestsPerSecond: 4, tokensPerMonth: 0 }
+    expect(first([ofService])).toMatchObject([{ refill: 5, capacity: 10 }, { capacity: 100_000 }])
+    expect(first([ofService], overrides)).toMatchObject([{ refill: 4, capacity: 8 }, { capacity: 0 }])
+    expect(first([ofService, own], overrides)).toMatchObject([{ refill: 2, capacity: 3 }, { capacity: 0 }])
+    expect(first([ofService], { requestBurst: 1 })).toMatchObject([{ refill: 5, capacity: 1 }, {}])
+    expect(first([own])).toHaveLength(2)
+  })
+
+  it('never leave the ranges of a limit', () => {
+    const overrides = { requestsPerSecond: 0.5, requestBurst: 1e12, tokensPerMonth: -1 }
+    expect(limitsOfCall(noRules, callOf('basic', overrides))).toMatchObject([
+      { refill: 1, capacity: 1e8 },
+      { capacity: 0 },
+    ])
+  })
+})
+
+describe('limits of rules', () => {
+  it('stand beside those of the tier, for every scope of the call and for no other', () => {
+    const all = limitsOfCall(
+      rules(
+        rule({ scope: 'key', subjectId: 'k1', name: 'concurrent_requests' }),
+        rule({ scope: 'key', subjectId: 'k2', name: 'concurrent_requests' }),
+        rule({ name: 'requests_per_minute', serviceId: 's1' }),
+        rule({ name: 'requests_per_minute', serviceId: 's2' }),
+        rule({ name: 'tokens_per_month' }),
+        rule({ scope: 'organization', subjectId: 'o1', name: 'cost_per_month', currency: 'USD' }),
+        rule({ scope: 'service', subjectId: 's1', name: 'tokens_per_minute' }),
+      ),
+      callOf('basic'),
+    )
+    expect(all.slice(2)).toMatchObject([
+      { kind: 'concurrency', unit: 'calls', subject: 'key:k1', capacity: 7 },
+      { kind: 'bucket', unit: 'requests', subject: 'consumer:c1', serviceId: 's1', windowMs: 60_000, capacity: 7 },
+      { kind: 'period', unit: 'tokens', subject: 'consumer:c1', serviceId: '', scope: { kind: 'consumer', id: 'c1' } },
+      { kind: 'period', unit: 'nanos', subject: 'organization:o1', currency: 'USD' },
+      { kind: 'bucket', unit: 'tokens', subject: 'service:s1', serviceId: '', windowMs: 60_000 },
+    ])
+    expect(new Set(all.map(({ key }) => key)).size).toBe(all.length)
+  })
+})
+
+describe('the month', () => {
+  it('is UTC, names the key, and ends where the next one begins', () => {
+    const last = Date.UTC(2026, 11, 31, 23, 59, 59, 999)
+    const [, december] = limitsOfCall(noRules, callOf('basic', {}, last))
+    expect(december).toMatchObject({ key: expect.stringContaining('|2026-12'), endsAtMs: Date.UTC(2027, 0, 1) })
+    const [, january] = limitsOfCall(noRules, callOf('basic', {}, last + 1))
+    expect(january?.key).toContain('|2027-01')
+  })
+})

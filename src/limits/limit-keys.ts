@@ -1,0 +1,107 @@
+import { totalTokens, type UsageEvent } from '../metering/usage-event.ts'
+import type { PeriodLimit, UsageScope } from './limits.ts'
+
+/**
+ * Storage keys of limits. They say all that a reader of the store needs to know of a counter:
+ *
+ *     requests_per_second|consumer:<id>|service:<id>
+ *     tokens_per_month|organization:<id>||2026-11
+ *     cost_per_month|key:<id>|service:<id>|2026-11|USD
+ */
+export function limitKey(name: string, scope: UsageScope): string {
+  return `${name}|${scope.kind}:${scope.id}|${scope.serviceId === undefined ? '' : `service:${scope.serviceId}`}`
+}
+
+/** Of a month ("YYYY-MM") of the scope; with a currency for money. */
+export function periodKey(name: string, scope: UsageScope, month: string, currency = ''): string {
+  return `${limitKey(name, scope)}|${month}${currency === '' ? '' : `|${currency}`}`
+}
+
+/** What a period counter counts. */
+export interface PeriodCounter {
+  readonly name: string
+  readonly scope: UsageScope
+  /** UTC, "YYYY-MM". */
+  readonly month: string
+  /** ISO 4217, or empty for tokens. */
+  readonly currency: string
+}
+
+/** The inverse of {@link periodKey}; undefined for other keys. */
+export function parsePeriodKey(key: string): PeriodCounter | undefined {
+  const [, name, kind, id, serviceId, month, currency = ''] = pattern.exec(key) ?? []
+  if (name === undefined || !isKind(kind) || id === undefined || month === undefined) return undefined
+  return { name, scope: { kind, id, serviceId }, month, currency }
+}
+
+const pattern =
+  /^([a-z_]+)\|(organization|consumer|key|service):([^|]+)\|(?:service:([^|]+))?\|(\d{4}-\d{2})(?:\|([A-Z]{3}))?$/
+
+function isKind(kind: string | undefined): kind is UsageScope['kind'] {
+  return kind === 'organization' || kind === 'consumer' || kind === 'key' || kind === 'service'
+}
+
+/** Whose usage of which month and currency; what an event and a row of the ledger have in common. */
+export interface UsageDimensions {
+  readonly organizationId: string
+  readonly consumerId: string
+  /** Empty for calls without a key. */
+  readonly keyId: string
+  readonly serviceId: string
+  /** UTC, "YYYY-MM". */
+  readonly month: string
+  /** ISO 4217; empty when unpriced. */
+  readonly currency: string
+}
+
+/** Keys of every period counter that such usage moves, existing or not: of tokens, and of money where it has a price. */
+export function counterKeysOf(usage: UsageDimensions): { tokens: string[]; cost: string[] } {
+  const { organizationId, consumerId, keyId, serviceId, month, currency } = usage
+  const scopes: UsageScope[] = [{ kind: 'service', id: serviceId, serviceId: undefined }]
+  const subjects = [
+    ['organization', organizationId],
+    ['consumer', consumerId],
+    ['key', keyId],
+  ] as const
+  for (const [kind, id] of subjects) {
+    if (id !== '') scopes.push({ kind, id, serviceId: undefined }, { kind, id, serviceId })
+  }
+  return {
+    tokens: scopes.map((scope) => periodKey('tokens_per_month', scope, month)),
+    cost: currency === '' ? [] : scopes.map((scope) => periodKey('cost_per_month', scope, month, currency)),
+  }
+}
+
+/** All of {@link counterKeysOf} an event. */
+export function periodKeysOf(event: UsageEvent): string[] {
+  const { tokens, cost } = counterKeysOf({ ...event, month: monthOf(event.startMs) })
+  return [...tokens, ...cost]
+}
+
+/** The units of an event that a period limit counts; undefined when the event is not of its scope, month or currency. */
+export function unitsOf(limit: PeriodLimit, event: UsageEvent): number | undefined {
+  const { kind, id, serviceId } = limit.scope
+  const subject = event[subjectFields[kind]]
+  if (subject !== id || (serviceId !== undefined && event.serviceId !== serviceId)) return undefined
+  if (event.startMs >= limit.endsAtMs || monthOf(event.startMs) !== monthOf(limit.endsAtMs - 1)) return undefined
+  if (limit.unit === 'tokens') return totalTokens(event.tokens)
+  return event.currency === limit.currency ? event.costNanos : undefined
+}
+
+const subjectFields = {
+  organization: 'organizationId',
+  consumer: 'consumerId',
+  key: 'keyId',
+  service: 'serviceId',
+} as const satisfies Record<UsageScope['kind'], keyof UsageEvent>
+
+/** UTC, "YYYY-MM". */
+export function monthOf(atMs: number): string {
+  return new Date(atMs).toISOString().slice(0, 7)
+}
+
+/** Unix milliseconds at which the UTC month of a moment ends. */
+export function monthEndMs(atMs: number): number {
+  const at = new Date(atMs)
+  return Date.UTC(at.getUTCFullYear(), at.getUTCMonth() + 1, 1)
+}

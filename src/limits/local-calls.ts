@@ -1,0 +1,60 @@
+import type { UsageEvent } from '../metering/usage-event.ts'
+import type { Admission, Settled } from './limits.ts'
+
+/** A call that was admitted and not settled. */
+export interface OpenCall {
+  readonly admission: Admission
+  /** Unix milliseconds. */
+  readonly leaseEndMs: number
+  /** The writing of its record; rejects when the admission failed. */
+  opening: Promise<void>
+  /** Number of its record, once that is written. */
+  sequence: number | undefined
+  /** Its settlement or abandonment, while that is being written. */
+  closing: Promise<Settled> | undefined
+  /** When it was recorded as abandoned; it is kept for a late settlement. */
+  abandonedAtMs: number | undefined
+  /** What corrects that record: the same entries whenever they are tried. */
+  correction: readonly UsageEvent[] | undefined
+}
+
+/** How long a late settlement of an abandoned call is expected. */
+const abandonedKeepMs = 86_400_000
+
+/** The open calls of one process, by id. */
+export class LocalCalls extends Map<string, OpenCall> {
+  /** Those whose lease ran out; forgets the ones that were abandoned long ago. */
+  due(nowMs: number): OpenCall[] {
+    const due: OpenCall[] = []
+    for (const [id, call] of this) {
+      if (call.abandonedAtMs !== undefined) {
+        if (nowMs - call.abandonedAtMs > abandonedKeepMs) this.delete(id)
+      } else if (call.closing === undefined && call.sequence !== undefined && call.leaseEndMs <= nowMs) {
+        due.push(call)
+      }
+    }
+    return due
+  }
+
+  /** Number of the oldest record that is needed: if this process dies, it says what to record. */
+  oldestSequence(): number {
+    let oldest = Number.POSITIVE_INFINITY
+    for (const { sequence, abandonedAtMs } of this.values()) {
+      if (sequence !== undefined && abandonedAtMs === undefined) oldest = Math.min(oldest, sequence)
+    }
+    return oldest
+  }
+}
+
+/** A call whose record is still to be written. */
+export function newCall(admission: Admission, leaseEndMs: number): OpenCall {
+  return {
+    admission,
+    leaseEndMs,
+    opening: Promise.resolve(),
+    sequence: undefined,
+    closing: undefined,
+    abandonedAtMs: undefined,
+    correction: undefined,
+  }
+}
