@@ -35,7 +35,14 @@ export interface Cors {
   apply(request: Request, response: Response): 'pass' | 'preflight' | 'refused'
 }
 
-const allowedHeaders = [...cors.allowedHeaders, 'authorization', 'x-api-key', 'traceparent', 'tracestate'].join(', ')
+const allowedHeaders = [
+  ...cors.allowedHeaders,
+  'authorization',
+  'x-api-key',
+  'idempotency-key',
+  'traceparent',
+  'tracestate',
+].join(', ')
 
 const exposedHeaders = [
   ...cors.exposedHeaders,
@@ -44,6 +51,10 @@ const exposedHeaders = [
   'x-ratelimit-limit',
   'x-ratelimit-remaining',
   'x-ratelimit-reset',
+  'x-ratelimit-limit-tokens',
+  'x-ratelimit-remaining-tokens',
+  'x-ratelimit-reset-tokens',
+  'idempotent-replayed',
 ].join(', ')
 
 /** Two hours: the longest that Chromium honours. */
