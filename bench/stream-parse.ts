@@ -16,7 +16,7 @@ const { values: flags } = parseArgs({ options: { json: { type: 'string' } } })
 const tokens = 2_000
 const rounds = 11
 
-const provider = createProvider({ protocol: 'openai' })
+const provider = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
 const request: ReadRequest = {
   kind: 'chat',
   mode: 'stream',

@@ -19,6 +19,11 @@ export function invalidAnswer(what: string): TollgateError {
   return new TollgateError('BACKEND_ANSWER_INVALID', `The service's backend sent an answer that ${what}.`)
 }
 
+/** What only the backend's own protocol has a place for; a translated request cannot have asked for it. */
+export function untranslatable(): TollgateError {
+  return invalidAnswer('holds what the OpenAI API has no place for')
+}
+
 /** A stream that ended, however cleanly, before its answer was finished. */
 export function cutStream(): TollgateError {
   return new TollgateError('BACKEND_FAILED', "The service's backend ended its stream before the answer was finished.", {

@@ -1,14 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
-import { TollgateError } from '../errors.ts'
 import { openaiAnswer } from './fixtures/openai.ts'
-import { streamRequest } from './fixtures/stream-fixture.ts'
+import { errorOf, streamRequest } from './fixtures/stream-fixture.ts'
 import { setMember } from './json-edit.ts'
 import type { CallerRequest, ReadRequest } from './provider.ts'
 import { createProvider } from './providers.ts'
 
-const openai = createProvider({ protocol: 'openai' })
-const azure = createProvider({ protocol: 'azure_openai' })
+const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
+const azure = createProvider({ protocol: 'azure_openai', defaultMaxOutputTokens: 1024 })
 
 function caller(body: unknown, more: Partial<CallerRequest> = {}): CallerRequest {
   const payload = Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
@@ -17,16 +16,6 @@ function caller(body: unknown, more: Partial<CallerRequest> = {}): CallerRequest
 
 function read(body: unknown, more: Partial<CallerRequest> = {}): ReadRequest {
   return openai.readRequest(caller(body, more))
-}
-
-function errorOf(run: () => unknown): TollgateError {
-  try {
-    run()
-  } catch (error) {
-    if (error instanceof TollgateError) return error
-    throw error
-  }
-  throw new Error('nothing was thrown')
 }
 
 describe('a request', () => {
@@ -96,7 +85,7 @@ describe('a request', () => {
   })
 
   it('does not ask a backend for usage that refuses to be asked', () => {
-    const reserved = createProvider({ protocol: 'openai', asksForUsage: false })
+    const reserved = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024, asksForUsage: false })
     const request = caller('{"messages":[],"stream":true}', { mode: 'stream' })
     expect(reserved.readRequest(request).body).toBe(request.payload)
   })

@@ -1,20 +1,33 @@
 import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
 import { totalOutput } from '../metering/usage-event.ts'
+import { anthropicStreams } from './fixtures/anthropic.ts'
 import { openaiStreams } from './fixtures/openai.ts'
 import { cutAt, readStream, type StreamFixture, streamRequest } from './fixtures/stream-fixture.ts'
+import type { Provider } from './provider.ts'
 import { createProvider } from './providers.ts'
 
-const openai = createProvider({ protocol: 'openai' })
-const fixtures = openaiStreams.map((fixture) => ({ ...fixture, provider: openai }))
+const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
+const anthropic = createProvider({ protocol: 'anthropic', defaultMaxOutputTokens: 1024 })
+
+/** Every recorded stream in the dialects that its provider's callers may speak. */
+const fixtures = [
+  ...openaiStreams.map((fixture) => ({ ...fixture, provider: openai, dialect: 'native' as const })),
+  ...anthropicStreams.flatMap((fixture) => inBoth(fixture, anthropic)),
+]
+
+function inBoth(fixture: StreamFixture, provider: Provider) {
+  const dialects = ['native', 'openai'] as const
+  return dialects.map((dialect) => ({ ...fixture, provider, dialect }))
+}
 
 function bytesOf(fixture: Pick<StreamFixture, 'stream'>): Buffer {
   return Buffer.from(fixture.stream)
 }
 
-describe.each(fixtures)('the stream $name', ({ provider, ...fixture }) => {
+describe.each(fixtures)('the stream $name, $dialect', ({ provider, dialect, ...fixture }) => {
   const bytes = bytesOf(fixture)
-  const request = streamRequest(fixture)
+  const request = streamRequest(fixture, { dialect })
   const whole = readStream(provider, request, [bytes])
 
   it('is read: text, usage, finish reason, verdict', () => {

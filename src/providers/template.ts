@@ -2,7 +2,7 @@
  * Most events of a stream differ from the one before only in the few letters of one JSON string. Once such an event was
  * parsed, the bytes before and after that string are a template: an event that has the same bytes around another plain
  * string has the same meaning but for that string, and is whole and valid JSON, so that parsing it would tell nothing new.
- * Anything else (a quote, a control character, bytes that are no UTF-8, one other byte anywhere) does not match, and is
+ * Anything else (an escape, a control character, bytes that are no UTF-8, one other byte anywhere) does not match, and is
  * parsed.
  */
 import { isUtf8 } from 'node:buffer'
@@ -53,19 +53,14 @@ export function matchTemplate(template: Template, chunk: Buffer, from: number): 
 const quote = 0x22
 const backslash = 0x5c
 
-/** The closing quote of a JSON string without `\u` escapes; -1 when it is not one that needs no parser. */
+/** The closing quote of a JSON string without escapes; -1 when it is not one that needs no parser. */
 function plainStringEnd(chunk: Buffer, start: number): number {
   let isAscii = true
   for (let at = start; at < chunk.length; at += 1) {
     const byte = chunk[at] ?? 0
     if (byte === quote) return isAscii || isUtf8(chunk.subarray(start, at)) ? at : -1
-    if (byte < 0x20) return -1
-    if (byte === backslash) {
-      at += 1
-      if (!simpleEscapes.has(chunk[at] ?? 0)) return -1
-    } else if (byte >= 0x80) isAscii = false
+    if (byte < 0x20 || byte === backslash) return -1
+    if (byte >= 0x80) isAscii = false
   }
   return -1
 }
-
-const simpleEscapes: ReadonlySet<number> = new Set(Buffer.from('"\\/bfnrt'))
