@@ -54,12 +54,12 @@ export function readStream(request: CallerRequest, body: JsonObject): boolean {
   return body.stream === true
 }
 
-/** A count of the request; undefined when it is absent. Throws INVALID_ARGUMENT naming the field. */
-export function readLimit(body: JsonObject, name: string, least = 0): number | undefined {
+/** A count of the request; undefined when it is absent. Throws INVALID_ARGUMENT naming the field, below `parent`. */
+export function readLimit(body: JsonObject, name: string, least = 0, parent = ''): number | undefined {
   const value = body[name]
   if (isAbsent(value)) return undefined
-  if (!isCount(value) || value < least) throw invalidRequest(name, `must be an integer from ${least} to ${maxTokens}`)
-  return value
+  if (isCount(value) && value >= least) return value
+  throw invalidRequest(`${parent}${name}`, `must be an integer from ${least} to ${maxTokens}`)
 }
 
 /**

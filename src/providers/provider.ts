@@ -11,7 +11,7 @@
 import type { TollgateError } from '../errors.ts'
 import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
 
-export type Protocol = 'openai' | 'azure_openai' | 'anthropic'
+export type Protocol = 'openai' | 'azure_openai' | 'anthropic' | 'gemini' | 'ollama' | 'json'
 export type Dialect = 'native' | 'openai'
 export type Mode = 'unary' | 'stream'
 export type RequestKind = 'chat' | 'completion' | 'embedding' | 'responses' | 'generic'

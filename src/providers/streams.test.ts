@@ -2,6 +2,8 @@ import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
 import { totalOutput } from '../metering/usage-event.ts'
 import { anthropicStreams } from './fixtures/anthropic.ts'
+import { geminiStreams } from './fixtures/gemini.ts'
+import { ollamaStreams } from './fixtures/ollama.ts'
 import { openaiStreams } from './fixtures/openai.ts'
 import { cutAt, readStream, type StreamFixture, streamRequest } from './fixtures/stream-fixture.ts'
 import type { Provider } from './provider.ts'
@@ -9,11 +11,15 @@ import { createProvider } from './providers.ts'
 
 const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
 const anthropic = createProvider({ protocol: 'anthropic', defaultMaxOutputTokens: 1024 })
+const gemini = createProvider({ protocol: 'gemini', defaultMaxOutputTokens: 1024 })
+const ollama = createProvider({ protocol: 'ollama', defaultMaxOutputTokens: 1024 })
 
 /** Every recorded stream in the dialects that its provider's callers may speak. */
 const fixtures = [
   ...openaiStreams.map((fixture) => ({ ...fixture, provider: openai, dialect: 'native' as const })),
   ...anthropicStreams.flatMap((fixture) => inBoth(fixture, anthropic)),
+  ...geminiStreams.flatMap((fixture) => inBoth(fixture, gemini)),
+  ...ollamaStreams.map((fixture) => ({ ...fixture, provider: ollama, dialect: 'native' as const })),
 ]
 
 function inBoth(fixture: StreamFixture, provider: Provider) {

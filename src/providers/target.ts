@@ -20,13 +20,14 @@ export function requestHeaders(auth: AuthForm, target: BackendTarget, accept: st
 /** What the answer may be. */
 export const acceptJson = 'application/json'
 export const acceptEvents = 'text/event-stream'
+export const acceptLines = 'application/x-ndjson'
 
 /**
  * The address of one operation of an API whose operations have fixed paths.
  *
  * | registered URL | address |
  * |---|---|
- * | a base: its path ends in `/`, in a version (`/v1`, `/v1beta`) or in Azure's `/deployments/NAME` | the operation's path is added |
+ * | a base: its path ends in `/`, in a version (`/v1`, `/v1beta`), in `root`, or in Azure's `/deployments/NAME` | the operation's path is added |
  * | no path | `root` and the operation's path are added |
  * | ends in one of `operations` | that is replaced by the operation that is called |
  * | anything else | as it stands |
@@ -44,7 +45,7 @@ export function operationUrl(
   const known = operations.find((other) => path.endsWith(other))
   if (known !== undefined) return path.slice(0, -known.length) + operation + query
   if (isHost(path)) return path.replace(/\/?$/, root) + operation + query
-  return isBase.test(path) ? path.replace(/\/$/, '') + operation + query : url
+  return isBase.test(path) || path.endsWith(root) ? path.replace(/\/$/, '') + operation + query : url
 }
 
 const isBase = /\/$|\/v\d+[a-z0-9]*$|\/deployments\/[^/]+$/
