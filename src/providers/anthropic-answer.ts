@@ -12,9 +12,12 @@ import type { Answer, ReadRequest } from './provider.ts'
 export function readAnthropicAnswer(answer: Uint8Array, request: ReadRequest): Answer {
   const body = parseAnswer(answer)
   if (request.kind === 'chat' && !Array.isArray(body.content)) throw invalidAnswer('has no content')
-  const usage = asObject(body.usage)
-  const tokens = usage === undefined ? estimatedUsage(request.payloadBytes, answer.length) : anthropicUsage(usage)
   const model = readModel(body)
+  const usage = asObject(body.usage)
+  const tokens =
+    usage === undefined
+      ? estimatedUsage(request.payloadBytes, answer.length, model || request.model)
+      : anthropicUsage(usage)
   const finishReason = anthropicFinish(asString(body.stop_reason))
   return {
     tokens,

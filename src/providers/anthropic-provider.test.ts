@@ -198,6 +198,11 @@ describe('an answer', () => {
     expect(answer.body).toBe(bytes)
   })
 
+  it('without usage is estimated at the rate of its model, and says so', () => {
+    const answer = anthropic.readAnswer(Buffer.from('{"model":"claude-test-5","content":[]}'), request)
+    expect(answer).toMatchObject({ usageSource: 'estimated', tokens: { input: 27, output: 13 } })
+  })
+
   it('is a chat completion for callers of the OpenAI API, with the same usage', () => {
     const answer = anthropic.readAnswer(Buffer.from(anthropicAnswer), { ...request, dialect: 'openai' })
     expect(answer.tokens).toEqual(tokens)

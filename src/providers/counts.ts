@@ -80,8 +80,8 @@ export function toOpenaiUsage(tokens: TokenParts): JsonObject {
 }
 
 /** Usage of a whole answer that reports none, from the bytes of request and answer. */
-export function estimatedUsage(requestBytes: number, answerBytes: number): TokenParts {
-  return { ...noTokens, input: estimateTokens(requestBytes), output: estimateTokens(answerBytes) }
+export function estimatedUsage(requestBytes: number, answerBytes: number, model: string): TokenParts {
+  return { ...noTokens, input: estimateTokens(requestBytes, model), output: estimateTokens(answerBytes, model) }
 }
 
 /** What was delivered of a stream. */
@@ -97,8 +97,8 @@ export interface Delivered {
 const maxBytesOfToken = 8
 
 /** Tokens that were delivered, by the number of deltas or their bytes. */
-export function estimateDelivered({ bytes, deltas }: Delivered): number {
-  return bytes <= deltas * maxBytesOfToken ? deltas : estimateTokens(bytes)
+export function estimateDelivered({ bytes, deltas }: Delivered, model: string): number {
+  return bytes <= deltas * maxBytesOfToken ? deltas : estimateTokens(bytes, model)
 }
 
 export interface CountedUsage {
@@ -116,14 +116,15 @@ export function partialUsage(
   text: Delivered,
   reasoning: Delivered,
   requestBytes: number,
+  model: string,
 ): CountedUsage {
   if (reported === undefined && text.deltas + reasoning.deltas === 0) return { tokens: noTokens, usageSource: 'none' }
-  const input = reported ?? { ...noTokens, input: estimateTokens(requestBytes) }
+  const input = reported ?? { ...noTokens, input: estimateTokens(requestBytes, model) }
   return {
     tokens: {
       ...input,
-      output: Math.max(input.output, estimateDelivered(text)),
-      reasoningOutput: Math.max(input.reasoningOutput, estimateDelivered(reasoning)),
+      output: Math.max(input.output, estimateDelivered(text, model)),
+      reasoningOutput: Math.max(input.reasoningOutput, estimateDelivered(reasoning, model)),
     },
     usageSource: 'partial',
   }

@@ -13,9 +13,12 @@ export function readGeminiAnswer(answer: Uint8Array, request: ReadRequest): Answ
   const body = parseAnswer(answer)
   const candidates = readCandidates(body)
   if (request.kind === 'chat' && candidates.length === 0) throw invalidAnswer('has no candidates')
-  const usage = asObject(body.usageMetadata)
-  const tokens = usage === undefined ? estimatedUsage(request.payloadBytes, answer.length) : geminiUsage(usage)
   const model = geminiModel(body)
+  const usage = asObject(body.usageMetadata)
+  const tokens =
+    usage === undefined
+      ? estimatedUsage(request.payloadBytes, answer.length, model || request.model)
+      : geminiUsage(usage)
   const choices =
     request.dialect === 'native' ? [] : candidates.map((candidate) => toChoice(candidate, asString(body.responseId)))
   const first = candidates[0]

@@ -90,6 +90,7 @@ function readJsonAnswer(answer: Uint8Array, request: ReadRequest, pointers: Poin
   const body = parseAnswer(answer)
   const input = at(pointers.inputTokens, body)
   const output = at(pointers.outputTokens, body)
+  const model = asString(at(pointers.answerModel, body)).slice(0, maxModelLength)
   const isReported = !isAbsent(input) || !isAbsent(output)
   return {
     tokens: isReported
@@ -100,9 +101,9 @@ function readJsonAnswer(answer: Uint8Array, request: ReadRequest, pointers: Poin
           output: checkCount(output, 'output tokens'),
           reasoningOutput: checkCount(at(pointers.reasoningOutputTokens, body), 'reasoning tokens'),
         })
-      : estimatedUsage(request.payloadBytes, answer.length),
+      : estimatedUsage(request.payloadBytes, answer.length, model || request.model),
     usageSource: isReported ? 'provider' : 'estimated',
-    model: asString(at(pointers.answerModel, body)).slice(0, maxModelLength),
+    model,
     finishReason: asString(at(pointers.finishReason, body)),
     body: answer,
   }

@@ -88,10 +88,11 @@ function readOllamaAnswer(answer: Uint8Array, request: ReadRequest): Answer {
   if (kind === 'embedding' && !Array.isArray(body.embeddings)) throw invalidAnswer('has no embeddings')
   if ((kind === 'chat' || kind === 'completion') && body.done !== true) throw invalidAnswer('is not done')
   const usage = kind === 'embedding' ? embeddingUsage(body) : ollamaUsage(body)
+  const model = readModel(body)
   return {
-    tokens: usage ?? estimatedUsage(request.payloadBytes, answer.length),
+    tokens: usage ?? estimatedUsage(request.payloadBytes, answer.length, model || request.model),
     usageSource: usage === undefined ? 'estimated' : 'provider',
-    model: readModel(body),
+    model,
     finishReason: finishOf(body),
     body: answer,
   }

@@ -18,10 +18,14 @@ export function readOpenaiAnswer(answer: Uint8Array, request: ReadRequest): Answ
   const body = parseAnswer(answer)
   checkContent(request, body)
   const usage = asObject(body.usage)
+  const model = readModel(body)
   return {
-    tokens: usage === undefined ? estimatedUsage(request.payloadBytes, answer.length) : openaiUsage(usage),
+    tokens:
+      usage === undefined
+        ? estimatedUsage(request.payloadBytes, answer.length, model || request.model)
+        : openaiUsage(usage),
     usageSource: usage === undefined ? 'estimated' : 'provider',
-    model: readModel(body),
+    model,
     finishReason: request.kind === 'responses' ? responsesFinish(body) : finishOf(body),
     body: answer,
   }

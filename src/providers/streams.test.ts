@@ -175,6 +175,13 @@ describe('a broken stream', () => {
     expect(end).toMatchObject({ verdict, error: { reason } })
   })
 
+  it('counts its text alone, also where the same text stands elsewhere in an event', () => {
+    const event = (note: string, text: string): string =>
+      `data: {"note":"${note}","choices":[{"index":0,"delta":{"content":"${text}"}}]}\n\n`
+    const stream = event('same', 'same') + event('other ', 'same') + event('same', 'two')
+    expect(readStream(openai, streamRequest({}), [Buffer.from(stream)]).report.textBytes).toBe(11)
+  })
+
   it('needs every choice that began, and without an end marker every one that was asked for', () => {
     const other = 'data: {"choices":[{"index":1,"delta":{"content":"x"}}]}\n\n'
     const verdict = (stream: string): string =>

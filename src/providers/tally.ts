@@ -30,13 +30,14 @@ export class Tally {
   }
 
   #usage(request: ReadRequest, isComplete: boolean): CountedUsage {
-    if (!isComplete) return partialUsage(this.usage, this.text, this.reasoning, request.payloadBytes)
+    const model = this.model || request.model
+    if (!isComplete) return partialUsage(this.usage, this.text, this.reasoning, request.payloadBytes, model)
     if (this.usage !== undefined) return { tokens: this.usage, usageSource: 'provider' }
     return {
       tokens: {
-        ...estimatedUsage(request.payloadBytes, 0),
-        output: estimateDelivered(this.text),
-        reasoningOutput: estimateDelivered(this.reasoning),
+        ...estimatedUsage(request.payloadBytes, 0, model),
+        output: estimateDelivered(this.text, model),
+        reasoningOutput: estimateDelivered(this.reasoning, model),
       },
       usageSource: 'estimated',
     }
