@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
 import { testCall } from '../../test/support/invoke.ts'
 import { chat } from '../../test/support/payloads.ts'
+import { endpointRecord, serviceRecord } from '../../test/support/registry-records.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { TollgateError } from '../errors.ts'
 import { newId } from '../ids.ts'
@@ -24,20 +25,14 @@ import { claimOf } from './idempotency.ts'
 
 const log = pino({ level: 'silent' })
 const organizationId = newId()
-const service: ServiceRecord = {
+const service = serviceRecord({
   id: newId(),
-  name: 'service',
-  version: '1.0.0',
-  description: '',
-  status: 'active',
-  endpoints: [{ id: newId(), url: 'http://127.0.0.1:9/', protocol: 'openai', credentialRef: '', timeoutMs: undefined }],
-  price: undefined,
+  endpoints: [endpointRecord({ id: newId() })],
   prices: [
     { version: 'v1', currency: 'USD', effectiveFromMs: 0, model: { kind: 'per_request', requestNanos: 1_000_000 } },
   ],
   defaultMaxOutputTokens: 100,
-  createdAtMs: 0,
-}
+})
 const consumer: ConsumerRecord = {
   id: newId(),
   organizationId,

@@ -7,8 +7,9 @@ import { UsageSource } from '../../gen/marketplace/v1/consumption_pb.ts'
 import { type CorrectUsageRecordRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
 import { unbalanced } from '../../test/support/audit.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
+import { serviceRecord } from '../../test/support/registry-records.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
-import type { PriceRecord, ServiceRecord } from '../registry/records.ts'
+import type { PriceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import { as, type Fixture, keys, startFixture, wires } from '../server/fixture.ts'
 import { register } from '../server/rpc.ts'
@@ -60,18 +61,7 @@ const prices: PriceRecord[] = [
   { version: '2', currency: 'USD', effectiveFromMs: now - 3_600_000, model: { kind: 'per_request', requestNanos: 3 } },
   { version: '1', currency: 'USD', effectiveFromMs: 0, model: { kind: 'per_request', requestNanos: 2 } },
 ]
-const service: ServiceRecord = {
-  id: 'service-a',
-  name: 'chat',
-  version: '1.0.0',
-  description: '',
-  status: 'retired',
-  endpoints: [],
-  price: undefined,
-  prices,
-  defaultMaxOutputTokens: 1,
-  createdAtMs: 0,
-}
+const service = serviceRecord({ id: 'service-a', name: 'chat', status: 'retired', prices })
 const snapshot = buildSnapshot({ version: 1, services: [service], consumers: [], nowMs: now })
 
 /** A record of a consumer of its own, in the ledger. */

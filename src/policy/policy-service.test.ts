@@ -1,23 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import { PolicyEngine } from '../../gen/marketplace/v1/policy_pb.ts'
 import { administrator, invoke, keyOf } from '../../test/support/invoke.ts'
-import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
+import { serviceRecord } from '../../test/support/registry-records.ts'
+import type { ConsumerRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import { createBuiltinPolicyEngine } from './policy-engine.ts'
 import { createPolicyService } from './policy-service.ts'
 
-const chat: ServiceRecord = {
-  id: 'chat-id',
-  name: 'chat',
-  version: '1.0.0',
-  description: '',
-  status: 'active',
-  endpoints: [],
-  price: undefined,
-  prices: [],
-  defaultMaxOutputTokens: 1024,
-  createdAtMs: 0,
-}
+const chat = serviceRecord({ id: 'chat-id', name: 'chat' })
 
 function consumer(id: string, grants: string[], status: ConsumerRecord['status'] = 'active'): ConsumerRecord {
   return { id, organizationId: 'o', name: id, tier: 'basic', status, grantedServices: new Set(grants), overrides: {} }

@@ -1,7 +1,7 @@
 /**
  * What the control plane knows, as plain immutable values for the hot path. All amounts are safe integers.
  *
- * - A **service** is one registered version; its **endpoints** are in order of preference.
+ * - A **service** is one registered version; its **endpoints** are where its calls go.
  * - A **price** is one version of what calls cost, in force from an instant until the next version's instant.
  */
 
@@ -24,8 +24,18 @@ export interface ServiceRecord {
   readonly prices: readonly PriceRecord[]
   /** Output tokens to reserve for a call that names no maximum; at least 1. */
   readonly defaultMaxOutputTokens: number
+  readonly routing: Routing
+  readonly onDisconnect: DisconnectPolicy
+  /** Longest that a drained call goes on without its caller; undefined means until the call's deadline. */
+  readonly drainLimitMs: number | undefined
   readonly createdAtMs: number
 }
+
+/** How an endpoint is chosen among those of one priority. */
+export type Routing = 'weighted' | 'least_latency'
+
+/** What becomes of a call whose caller went away: cancelled at the backend, or read to its end. */
+export type DisconnectPolicy = 'cancel' | 'drain'
 
 export interface EndpointRecord {
   readonly id: string
@@ -34,8 +44,20 @@ export interface EndpointRecord {
   readonly protocol: 'openai'
   /** "env:NAME", "file:/path", or empty for none. */
   readonly credentialRef: string
+  /** Share of the calls among endpoints of one priority; at least 1. */
+  readonly weight: number
+  /** Lower numbers go first. */
+  readonly priority: number
   /** Longest wait for the whole answer; undefined means the call's own deadline. */
   readonly timeoutMs: number | undefined
+  /** Longest wait for a connection, TLS included; undefined means the setting of the gate. */
+  readonly connectTimeoutMs: number | undefined
+  /** Longest wait from the request to the headers of the answer; undefined here and below means no limit of its own. */
+  readonly headersTimeoutMs: number | undefined
+  /** Longest wait from the request to the first output of a stream. */
+  readonly firstTokenTimeoutMs: number | undefined
+  /** Longest silence within an answer that has begun. */
+  readonly idleTimeoutMs: number | undefined
 }
 
 export interface PriceRecord {

@@ -5,8 +5,10 @@ import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-s
 import type {
   ConsumerRecord,
   ConsumerStatus,
+  DisconnectPolicy,
   EndpointRecord,
   LimitOverrides,
+  Routing,
   ServiceRecord,
   ServiceStatus,
   Tier,
@@ -57,9 +59,11 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
 export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'price' | 'createdAtMs'>): Promise<void> {
   await sql.begin(async (tx) => {
     await tx`
-      insert into services (id, name, version, description, status, default_max_output_tokens)
+      insert into services (id, name, version, description, status, default_max_output_tokens, routing,
+        on_disconnect, drain_limit_ms)
       values (${service.id}, ${service.name}, ${service.version}, ${service.description}, ${service.status},
-        ${service.defaultMaxOutputTokens})`
+        ${service.defaultMaxOutputTokens}, ${service.routing}, ${service.onDisconnect},
+        ${service.drainLimitMs ?? null})`
     const endpoints = service.endpoints.map((endpoint, position) => ({
       id: endpoint.id,
       service_id: service.id,
@@ -67,7 +71,13 @@ export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'pric
       url: endpoint.url,
       protocol: endpoint.protocol,
       credential_ref: endpoint.credentialRef,
+      weight: endpoint.weight,
+      priority: endpoint.priority,
       timeout_ms: endpoint.timeoutMs ?? null,
+      connect_timeout_ms: endpoint.connectTimeoutMs ?? null,
+      headers_timeout_ms: endpoint.headersTimeoutMs ?? null,
+      first_token_timeout_ms: endpoint.firstTokenTimeoutMs ?? null,
+      idle_timeout_ms: endpoint.idleTimeoutMs ?? null,
     }))
     await tx`insert into endpoints ${tx(endpoints)}`
     for (const price of service.prices) await insertPrice(tx, service.id, price)
@@ -81,6 +91,9 @@ interface ServiceRow {
   readonly description: string
   readonly status: ServiceStatus
   readonly default_max_output_tokens: number
+  readonly routing: Routing
+  readonly on_disconnect: DisconnectPolicy
+  readonly drain_limit_ms: number | null
   readonly created_at: Date
 }
 
@@ -90,7 +103,13 @@ interface EndpointRow {
   readonly url: string
   readonly protocol: 'openai'
   readonly credential_ref: string
+  readonly weight: number
+  readonly priority: number
   readonly timeout_ms: number | null
+  readonly connect_timeout_ms: number | null
+  readonly headers_timeout_ms: number | null
+  readonly first_token_timeout_ms: number | null
+  readonly idle_timeout_ms: number | null
 }
 
 interface ConsumerRow {
@@ -118,6 +137,9 @@ function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], price
     price: undefined,
     prices: prices.map(priceRecord),
     defaultMaxOutputTokens: row.default_max_output_tokens,
+    routing: row.routing,
+    onDisconnect: row.on_disconnect,
+    drainLimitMs: row.drain_limit_ms ?? undefined,
     createdAtMs: row.created_at.getTime(),
   }
 }
@@ -128,7 +150,13 @@ function endpointRecord(row: EndpointRow): EndpointRecord {
     url: row.url,
     protocol: row.protocol,
     credentialRef: row.credential_ref,
+    weight: row.weight,
+    priority: row.priority,
     timeoutMs: row.timeout_ms ?? undefined,
+    connectTimeoutMs: row.connect_timeout_ms ?? undefined,
+    headersTimeoutMs: row.headers_timeout_ms ?? undefined,
+    firstTokenTimeoutMs: row.first_token_timeout_ms ?? undefined,
+    idleTimeoutMs: row.idle_timeout_ms ?? undefined,
   }
 }
 

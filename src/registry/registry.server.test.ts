@@ -1,7 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
-import { Endpoint_Protocol, Registry, ServiceStatus } from '../../gen/marketplace/v1/registry_pb.ts'
+import {
+  DisconnectPolicy,
+  Endpoint_Protocol,
+  Registry,
+  Routing,
+  ServiceStatus,
+} from '../../gen/marketplace/v1/registry_pb.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { insertConsumer, insertOrganization, selectKeyRecords } from '../identity/identity-store.ts'
@@ -88,7 +94,7 @@ describe('RegisterService', () => {
       id: service.id,
       status: 'active',
       endpoints: [
-        { protocol: 'openai', credentialRef: 'env:TOKEN', timeoutMs: undefined },
+        { protocol: 'openai', credentialRef: 'env:TOKEN', timeoutMs: undefined, weight: 1, priority: 0 },
         { protocol: 'openai', credentialRef: '', timeoutMs: 2_500 },
       ],
       price: {
@@ -108,6 +114,47 @@ describe('RegisterService', () => {
     for (const id of [service.id, name]) {
       expect(await invoke(getService, registry.getService, { id }, administrator)).toEqual(service)
     }
+  })
+
+  it('keeps how calls are routed, each deadline by itself, and what becomes of calls without a caller', async () => {
+    const ms = (value: number) => ({ seconds: 0n, nanos: value * 1_000_000 })
+    const endpoint = {
+      url: 'http://127.0.0.1:9/v1/chat',
+      weight: 7,
+      priority: 2,
+      connectTimeout: ms(10),
+      headersTimeout: ms(20),
+      firstTokenTimeout: ms(30),
+      idleTimeout: ms(40),
+      timeout: ms(50),
+    }
+    const wanted = { routing: Routing.LEAST_LATENCY, onDisconnect: DisconnectPolicy.DRAIN, drainLimit: ms(60) }
+    const service = await register({ service: { ...aService(), ...wanted, endpoints: [endpoint] } })
+    expect(service).toMatchObject({ ...wanted, endpoints: [endpoint] })
+    expect(snapshots.current().servicesById.get(service.id)).toMatchObject({
+      routing: 'least_latency',
+      onDisconnect: 'drain',
+      drainLimitMs: 60,
+      endpoints: [
+        {
+          weight: 7,
+          priority: 2,
+          connectTimeoutMs: 10,
+          headersTimeoutMs: 20,
+          firstTokenTimeoutMs: 30,
+          idleTimeoutMs: 40,
+          timeoutMs: 50,
+        },
+      ],
+    })
+    expect(await invoke(getService, registry.getService, { id: service.id }, administrator)).toEqual(service)
+
+    const plain = await register({ service: aService() })
+    expect(plain).toMatchObject({ routing: Routing.WEIGHTED, onDisconnect: DisconnectPolicy.CANCEL })
+    expect(plain.endpoints.map(({ weight, priority }) => [weight, priority])).toEqual([
+      [1, 0],
+      [1, 0],
+    ])
   })
 
   it('keeps a price per request, and a service without a price', async () => {

@@ -1,9 +1,11 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt'
+import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt'
 import {
+  DisconnectPolicy,
   Endpoint_Protocol,
   type EndpointSchema,
   type Pricing,
+  Routing,
   type Service,
   type ServiceSchema,
   ServiceStatus,
@@ -37,12 +39,20 @@ export function newServiceRecord(service: Service | undefined, newId: () => stri
       url: endpoint.url,
       protocol: 'openai',
       credentialRef: endpoint.credentialRef,
-      // A rule keeps it above 0; what is below a millisecond counts as one.
-      timeoutMs: endpoint.timeout === undefined ? undefined : Math.max(1, Math.round(durationMs(endpoint.timeout))),
+      weight: endpoint.weight || 1,
+      priority: endpoint.priority,
+      timeoutMs: wholeMs(endpoint.timeout),
+      connectTimeoutMs: wholeMs(endpoint.connectTimeout),
+      headersTimeoutMs: wholeMs(endpoint.headersTimeout),
+      firstTokenTimeoutMs: wholeMs(endpoint.firstTokenTimeout),
+      idleTimeoutMs: wholeMs(endpoint.idleTimeout),
     })),
     price,
     prices: price === undefined ? [] : [price],
     defaultMaxOutputTokens: Number(service.defaultMaxOutputTokens) || fallbackMaxOutputTokens,
+    routing: service.routing === Routing.LEAST_LATENCY ? 'least_latency' : 'weighted',
+    onDisconnect: service.onDisconnect === DisconnectPolicy.DRAIN ? 'drain' : 'cancel',
+    drainLimitMs: wholeMs(service.drainLimit),
     createdAtMs: nowMs,
   }
 }
@@ -60,6 +70,9 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): MessageIn
     status: statusValues[service.status],
     defaultMaxOutputTokens: BigInt(service.defaultMaxOutputTokens),
     createTime: timestampFromMs(service.createdAtMs),
+    routing: service.routing === 'least_latency' ? Routing.LEAST_LATENCY : Routing.WEIGHTED,
+    onDisconnect: service.onDisconnect === 'drain' ? DisconnectPolicy.DRAIN : DisconnectPolicy.CANCEL,
+    drainLimit: durationOf(service.drainLimitMs),
   }
 }
 
@@ -90,6 +103,21 @@ function endpointMessage(endpoint: EndpointRecord): MessageInitShape<typeof Endp
     url: endpoint.url,
     protocol: Endpoint_Protocol.OPENAI,
     credentialRef: endpoint.credentialRef,
-    ...(endpoint.timeoutMs !== undefined && { timeout: durationFromMs(endpoint.timeoutMs) }),
+    weight: endpoint.weight,
+    priority: endpoint.priority,
+    timeout: durationOf(endpoint.timeoutMs),
+    connectTimeout: durationOf(endpoint.connectTimeoutMs),
+    headersTimeout: durationOf(endpoint.headersTimeoutMs),
+    firstTokenTimeout: durationOf(endpoint.firstTokenTimeoutMs),
+    idleTimeout: durationOf(endpoint.idleTimeoutMs),
   }
+}
+
+/** A rule keeps durations above 0; what is below a millisecond counts as one. */
+function wholeMs(duration: Duration | undefined): number | undefined {
+  return duration === undefined ? undefined : Math.max(1, Math.round(durationMs(duration)))
+}
+
+function durationOf(ms: number | undefined): Duration | undefined {
+  return ms === undefined ? undefined : durationFromMs(ms)
 }

@@ -6,6 +6,21 @@ import { EndpointSchema } from '../../gen/marketplace/v1/registry_pb.ts'
 const validator = createValidator()
 
 test.each([
+  [{ weight: 1000, priority: 100 }, true],
+  [{ weight: 1001 }, false],
+  [{ weight: -1 }, false],
+  [{ priority: 101 }, false],
+  [{ priority: -1 }, false],
+  [{ connectTimeout: { seconds: 61n, nanos: 0 } }, false],
+  [{ headersTimeout: { seconds: 0n, nanos: 0 } }, false],
+  [{ firstTokenTimeout: { seconds: 3601n, nanos: 0 } }, false],
+  [{ idleTimeout: { seconds: -1n, nanos: 0 } }, false],
+])('an endpoint with %o is accepted: %s', (fields, accepted) => {
+  const endpoint = create(EndpointSchema, { url: 'http://127.0.0.1:4000/', ...fields })
+  expect(validator.validate(EndpointSchema, endpoint).kind).toBe(accepted ? 'valid' : 'invalid')
+})
+
+test.each([
   ['http://127.0.0.1:4000/v1/chat/completions', true],
   ['https://models.example', true],
   ['https://models.example?tenant=a@b', true],

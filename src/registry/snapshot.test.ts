@@ -1,22 +1,11 @@
 import { describe, expect, it } from 'vitest'
+import { serviceRecord } from '../../test/support/registry-records.ts'
 import { type PriceRecord, priceAt, type ServiceRecord, type ServiceStatus, takesCalls } from './records.ts'
 import { compareVersions } from './semver.ts'
 import { buildSnapshot, emptySnapshot, findService } from './snapshot.ts'
 
 function service(id: string, version: string, status: ServiceStatus = 'active', prices: PriceRecord[] = []) {
-  const record: ServiceRecord = {
-    id,
-    name: 'chat',
-    version,
-    description: '',
-    status,
-    endpoints: [],
-    price: undefined,
-    prices,
-    defaultMaxOutputTokens: 1024,
-    createdAtMs: 0,
-  }
-  return record
+  return serviceRecord({ id, name: 'chat', version, status, prices })
 }
 
 function price(version: string, effectiveFromMs: number): PriceRecord {

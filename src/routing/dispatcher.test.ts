@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { testCall } from '../../test/support/invoke.ts'
+import { endpointRecord } from '../../test/support/registry-records.ts'
 import { TollgateError } from '../errors.ts'
 import type { EndpointRecord } from '../registry/records.ts'
 import { createCredentials } from './credentials.ts'
@@ -36,7 +37,7 @@ afterEach(async () => {
 
 function endpoint(changes: Partial<EndpointRecord> = {}): EndpointRecord {
   const url = `http://127.0.0.1:${(backend.address() as AddressInfo).port}/v1/chat?x=1`
-  return { id: 'endpoint-1', url, protocol: 'openai', credentialRef: '', timeoutMs: undefined, ...changes }
+  return endpointRecord({ url, ...changes })
 }
 
 async function failureOf(changes: Partial<EndpointRecord> = {}, signal?: AbortSignal): Promise<TollgateError> {

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/registry.proto.
  */
 export const file_marketplace_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEi4QMKB1NlcnZpY2USCgoCaWQYASABKAkSOQoEbmFtZRgCIAEoCUIrukgociYYgAEyIV5bYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/JBJyCgd2ZXJzaW9uGAMgASgJQmG6SF5yXBgyMlheKDB8WzEtOV1bMC05XSopXC4oMHxbMS05XVswLTldKilcLigwfFsxLTldWzAtOV0qKSgtWzAtOUEtWmEtei4tXSspPyhcK1swLTlBLVphLXouLV0rKT8kEh0KC2Rlc2NyaXB0aW9uGAQgASgJQgi6SAVyAxiAIBI3CgllbmRwb2ludHMYBSADKAsyGC5tYXJrZXRwbGFjZS52MS5FbmRwb2ludEIKukgHkgEECAEQIBIoCgdwcmljaW5nGAYgASgLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxI3CgZzdGF0dXMYByABKA4yHS5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlU3RhdHVzQgi6SAWCAQIQARIvChlkZWZhdWx0X21heF9vdXRwdXRfdG9rZW5zGAggASgDQgy6SAkiBxiAreIEKAASLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItICCghFbmRwb2ludBIKCgJpZBgBIAEoCRI3CgN1cmwYAiABKAlCKrpIJ3IlGIAQMh1eaHR0cHM/Oi8vW14vPyNAXSsoWy8/I10uKik/JIgBARI9Cghwcm90b2NvbBgDIAEoDjIhLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50LlByb3RvY29sQgi6SAWCAQIQARJMCg5jcmVkZW50aWFsX3JlZhgEIAEoCUI0ukgxci8YgAQyKl4kfF5lbnY6W0EtWmEtel9dW0EtWmEtejAtOV9dKiR8XmZpbGU6Ly4rJBI5Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAIjkKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEwoPUFJPVE9DT0xfT1BFTkFJEAEiqwoKB1ByaWNpbmcSIwoIY3VycmVuY3kYASABKAlCEbpIDnIMMgpeW0EtWl17M30kEjUKCXBlcl90b2tlbhgCIAEoCzIgLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyVG9rZW5IABI5CgtwZXJfcmVxdWVzdBgDIAEoCzIiLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyUmVxdWVzdEgAEjwKDHN1YnNjcmlwdGlvbhgGIAEoCzIkLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuU3Vic2NyaXB0aW9uSAASDwoHdmVyc2lvbhgEIAEoCRJCCg5lZmZlY3RpdmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDrpIC7IBCBoGCICY+4p5GtsDCghQZXJUb2tlbhIwChdpbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgBIAEoA0IPukgMIgoYgMDK84SjAigAEjEKGG91dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgCIAEoA0IPukgMIgoYgMDK84SjAigAEjwKHmNhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgDIAEoA0IPukgMIgoYgMDK84SjAigASACIAQESQQojY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgBiAEBEkAKInJlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24YBSABKANCD7pIDCIKGIDAyvOEowIoAEgCiAEBEjUKBXRpZXJzGAYgAygLMhwubWFya2V0cGxhY2UudjEuUHJpY2luZy5UaWVyQgi6SAWSAQIQEEIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhrIAwoEVGllchImChBtaW5faW5wdXRfdG9rZW5zGAEgASgDQgy6SAkiBxiAwtcvKAESMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAYgASgDQg+6SAwiChiAwMrzhKMCKABIAogBAUIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbho0CgpQZXJSZXF1ZXN0EiYKDXJlcXVlc3RfbmFub3MYASABKANCD7pIDCIKGIDAyvOEowIoABoOCgxTdWJzY3JpcHRpb25CBwoFbW9kZWwiSgoWUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBIwCgdzZXJ2aWNlGAEgASgLMhcubWFya2V0cGxhY2UudjEuU2VydmljZUIGukgDyAEBIisKEUdldFNlcnZpY2VSZXF1ZXN0EhYKAmlkGAEgASgJQgq6SAdyBRABGIABIlIKE0xpc3RTZXJ2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIloKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEikKCHNlcnZpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoSQ3JlYXRlUHJpY2VSZXF1ZXN0Eh0KCnNlcnZpY2VfaWQYASABKAlCCbpIBnIEEAEYQBIuCgVwcmljZRgCIAEoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmdCBrpIA8gBASJwChFMaXN0UHJpY2VzUmVxdWVzdBIeCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAAiJWChJMaXN0UHJpY2VzUmVzcG9uc2USJwoGcHJpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqyAEKDVNlcnZpY2VTdGF0dXMSHgoaU0VSVklDRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIjCh9TRVJWSUNFX1NUQVRVU19QRU5ESU5HX0FQUFJPVkFMEAESGQoVU0VSVklDRV9TVEFUVVNfQUNUSVZFEAISHQoZU0VSVklDRV9TVEFUVVNfREVQUkVDQVRFRBADEhwKGFNFUlZJQ0VfU1RBVFVTX1NVU1BFTkRFRBAEEhoKFlNFUlZJQ0VfU1RBVFVTX1JFVElSRUQQBTK7BQoIUmVnaXN0cnkShQEKD1JlZ2lzdGVyU2VydmljZRImLm1hcmtldHBsYWNlLnYxLlJlZ2lzdGVyU2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIjHS5xgQCg5zZXJ2aWNlcy53cml0ZYLT5JMCFzoHc2VydmljZSIML3YxL3NlcnZpY2VzEnkKCkdldFNlcnZpY2USIS5tYXJrZXRwbGFjZS52MS5HZXRTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiL5ACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAhMSES92MS9zZXJ2aWNlcy97aWR9EoUBCgxMaXN0U2VydmljZXMSIy5tYXJrZXRwbGFjZS52MS5MaXN0U2VydmljZXNSZXF1ZXN0GiQubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VzUmVzcG9uc2UiKpACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAg4SDC92MS9zZXJ2aWNlcxKNAQoLQ3JlYXRlUHJpY2USIi5tYXJrZXRwbGFjZS52MS5DcmVhdGVQcmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5QcmljaW5nIkHS5xgOCgxwcmljZXMud3JpdGWC0+STAik6BXByaWNlIiAvdjEvc2VydmljZXMve3NlcnZpY2VfaWR9L3ByaWNlcxKTAQoKTGlzdFByaWNlcxIhLm1hcmtldHBsYWNlLnYxLkxpc3RQcmljZXNSZXF1ZXN0GiIubWFya2V0cGxhY2UudjEuTGlzdFByaWNlc1Jlc3BvbnNlIj6QAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwIiEiAvdjEvc2VydmljZXMve3NlcnZpY2VfaWR9L3ByaWNlc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEilwUKB1NlcnZpY2USCgoCaWQYASABKAkSOQoEbmFtZRgCIAEoCUIrukgociYYgAEyIV5bYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/JBJyCgd2ZXJzaW9uGAMgASgJQmG6SF5yXBgyMlheKDB8WzEtOV1bMC05XSopXC4oMHxbMS05XVswLTldKilcLigwfFsxLTldWzAtOV0qKSgtWzAtOUEtWmEtei4tXSspPyhcK1swLTlBLVphLXouLV0rKT8kEh0KC2Rlc2NyaXB0aW9uGAQgASgJQgi6SAVyAxiAIBI3CgllbmRwb2ludHMYBSADKAsyGC5tYXJrZXRwbGFjZS52MS5FbmRwb2ludEIKukgHkgEECAEQIBIoCgdwcmljaW5nGAYgASgLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxI3CgZzdGF0dXMYByABKA4yHS5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlU3RhdHVzQgi6SAWCAQIQARIvChlkZWZhdWx0X21heF9vdXRwdXRfdG9rZW5zGAggASgDQgy6SAkiBxiAreIEKAASLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKB3JvdXRpbmcYCiABKA4yFy5tYXJrZXRwbGFjZS52MS5Sb3V0aW5nQgi6SAWCAQIQARJBCg1vbl9kaXNjb25uZWN0GAsgASgOMiAubWFya2V0cGxhY2UudjEuRGlzY29ubmVjdFBvbGljeUIIukgFggECEAESPQoLZHJhaW5fbGltaXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgAilwUKCEVuZHBvaW50EgoKAmlkGAEgASgJEjcKA3VybBgCIAEoCUIqukgnciUYgBAyHV5odHRwcz86Ly9bXi8/I0BdKyhbLz8jXS4qKT8kiAEBEj0KCHByb3RvY29sGAMgASgOMiEubWFya2V0cGxhY2UudjEuRW5kcG9pbnQuUHJvdG9jb2xCCLpIBYIBAhABEkwKDmNyZWRlbnRpYWxfcmVmGAQgASgJQjS6SDFyLxiABDIqXiR8XmVudjpbQS1aYS16X11bQS1aYS16MC05X10qJHxeZmlsZTovLiskEjkKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgASGgoGd2VpZ2h0GAYgASgFQgq6SAcaBRjoBygAEhsKCHByaW9yaXR5GAcgASgFQgm6SAYaBBhkKAASQAoPY29ubmVjdF90aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgy6SAmqAQYiAgg8KgASQQoPaGVhZGVyc190aW1lb3V0GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEkUKE2ZpcnN0X3Rva2VuX3RpbWVvdXQYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgASPgoMaWRsZV90aW1lb3V0GAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAIjkKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEwoPUFJPVE9DT0xfT1BFTkFJEAEiqwoKB1ByaWNpbmcSIwoIY3VycmVuY3kYASABKAlCEbpIDnIMMgpeW0EtWl17M30kEjUKCXBlcl90b2tlbhgCIAEoCzIgLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyVG9rZW5IABI5CgtwZXJfcmVxdWVzdBgDIAEoCzIiLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyUmVxdWVzdEgAEjwKDHN1YnNjcmlwdGlvbhgGIAEoCzIkLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuU3Vic2NyaXB0aW9uSAASDwoHdmVyc2lvbhgEIAEoCRJCCg5lZmZlY3RpdmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDrpIC7IBCBoGCICY+4p5GtsDCghQZXJUb2tlbhIwChdpbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgBIAEoA0IPukgMIgoYgMDK84SjAigAEjEKGG91dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgCIAEoA0IPukgMIgoYgMDK84SjAigAEjwKHmNhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgDIAEoA0IPukgMIgoYgMDK84SjAigASACIAQESQQojY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgBiAEBEkAKInJlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24YBSABKANCD7pIDCIKGIDAyvOEowIoAEgCiAEBEjUKBXRpZXJzGAYgAygLMhwubWFya2V0cGxhY2UudjEuUHJpY2luZy5UaWVyQgi6SAWSAQIQEEIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhrIAwoEVGllchImChBtaW5faW5wdXRfdG9rZW5zGAEgASgDQgy6SAkiBxiAwtcvKAESMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAYgASgDQg+6SAwiChiAwMrzhKMCKABIAogBAUIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbho0CgpQZXJSZXF1ZXN0EiYKDXJlcXVlc3RfbmFub3MYASABKANCD7pIDCIKGIDAyvOEowIoABoOCgxTdWJzY3JpcHRpb25CBwoFbW9kZWwiSgoWUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBIwCgdzZXJ2aWNlGAEgASgLMhcubWFya2V0cGxhY2UudjEuU2VydmljZUIGukgDyAEBIisKEUdldFNlcnZpY2VSZXF1ZXN0EhYKAmlkGAEgASgJQgq6SAdyBRABGIABIlIKE0xpc3RTZXJ2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIloKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEikKCHNlcnZpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoSQ3JlYXRlUHJpY2VSZXF1ZXN0Eh0KCnNlcnZpY2VfaWQYASABKAlCCbpIBnIEEAEYQBIuCgVwcmljZRgCIAEoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmdCBrpIA8gBASJwChFMaXN0UHJpY2VzUmVxdWVzdBIeCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAAiJWChJMaXN0UHJpY2VzUmVzcG9uc2USJwoGcHJpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqUwoHUm91dGluZxIXChNST1VUSU5HX1VOU1BFQ0lGSUVEEAASFAoQUk9VVElOR19XRUlHSFRFRBABEhkKFVJPVVRJTkdfTEVBU1RfTEFURU5DWRACKnAKEERpc2Nvbm5lY3RQb2xpY3kSIQodRElTQ09OTkVDVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIcChhESVNDT05ORUNUX1BPTElDWV9DQU5DRUwQARIbChdESVNDT05ORUNUX1BPTElDWV9EUkFJThACKsgBCg1TZXJ2aWNlU3RhdHVzEh4KGlNFUlZJQ0VfU1RBVFVTX1VOU1BFQ0lGSUVEEAASIwofU0VSVklDRV9TVEFUVVNfUEVORElOR19BUFBST1ZBTBABEhkKFVNFUlZJQ0VfU1RBVFVTX0FDVElWRRACEh0KGVNFUlZJQ0VfU1RBVFVTX0RFUFJFQ0FURUQQAxIcChhTRVJWSUNFX1NUQVRVU19TVVNQRU5ERUQQBBIaChZTRVJWSUNFX1NUQVRVU19SRVRJUkVEEAUyuwUKCFJlZ2lzdHJ5EoUBCg9SZWdpc3RlclNlcnZpY2USJi5tYXJrZXRwbGFjZS52MS5SZWdpc3RlclNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSIx0ucYEAoOc2VydmljZXMud3JpdGWC0+STAhc6B3NlcnZpY2UiDC92MS9zZXJ2aWNlcxJ5CgpHZXRTZXJ2aWNlEiEubWFya2V0cGxhY2UudjEuR2V0U2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIi+QAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwITEhEvdjEvc2VydmljZXMve2lkfRKFAQoMTGlzdFNlcnZpY2VzEiMubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VzUmVxdWVzdBokLm1hcmtldHBsYWNlLnYxLkxpc3RTZXJ2aWNlc1Jlc3BvbnNlIiqQAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwIOEgwvdjEvc2VydmljZXMSjQEKC0NyZWF0ZVByaWNlEiIubWFya2V0cGxhY2UudjEuQ3JlYXRlUHJpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuUHJpY2luZyJB0ucYDgoMcHJpY2VzLndyaXRlgtPkkwIpOgVwcmljZSIgL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfS9wcmljZXMSkwEKCkxpc3RQcmljZXMSIS5tYXJrZXRwbGFjZS52MS5MaXN0UHJpY2VzUmVxdWVzdBoiLm1hcmtldHBsYWNlLnYxLkxpc3RQcmljZXNSZXNwb25zZSI+kAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCIhIgL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfS9wcmljZXNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
 
 /**
  * Service is one version of a published LLM service.
@@ -85,6 +85,27 @@ export type Service = Message<"marketplace.v1.Service"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 9;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * How a call's endpoint is chosen among those of the best priority.
+   *
+   * @generated from field: marketplace.v1.Routing routing = 10;
+   */
+  routing: Routing;
+
+  /**
+   * What becomes of a call whose caller went away.
+   *
+   * @generated from field: marketplace.v1.DisconnectPolicy on_disconnect = 11;
+   */
+  onDisconnect: DisconnectPolicy;
+
+  /**
+   * Longest that a drained call goes on without its caller; unset means until the call's deadline.
+   *
+   * @generated from field: google.protobuf.Duration drain_limit = 12;
+   */
+  drainLimit?: Duration | undefined;
 };
 
 /**
@@ -136,6 +157,48 @@ export type Endpoint = Message<"marketplace.v1.Endpoint"> & {
    * @generated from field: google.protobuf.Duration timeout = 5;
    */
   timeout?: Duration | undefined;
+
+  /**
+   * Share of the calls among endpoints of one priority; 0 means 1.
+   *
+   * @generated from field: int32 weight = 6;
+   */
+  weight: number;
+
+  /**
+   * Endpoints of a lower number go first; those of a higher one get calls when all below fail.
+   *
+   * @generated from field: int32 priority = 7;
+   */
+  priority: number;
+
+  /**
+   * Longest wait for a connection, TLS included; unset means the gate's setting (BACKEND_CONNECT_TIMEOUT_MS).
+   *
+   * @generated from field: google.protobuf.Duration connect_timeout = 8;
+   */
+  connectTimeout?: Duration | undefined;
+
+  /**
+   * Longest wait from the request to the headers of the answer; unset means no limit but those above the endpoint.
+   *
+   * @generated from field: google.protobuf.Duration headers_timeout = 9;
+   */
+  headersTimeout?: Duration | undefined;
+
+  /**
+   * Longest wait from the request to the first output of a stream; unset as above.
+   *
+   * @generated from field: google.protobuf.Duration first_token_timeout = 10;
+   */
+  firstTokenTimeout?: Duration | undefined;
+
+  /**
+   * Longest silence within an answer that has begun; unset as above.
+   *
+   * @generated from field: google.protobuf.Duration idle_timeout = 11;
+   */
+  idleTimeout?: Duration | undefined;
 };
 
 /**
@@ -586,6 +649,88 @@ export const ListPricesResponseSchema: GenMessage<ListPricesResponse> = /*@__PUR
   messageDesc(file_marketplace_v1_registry, 9);
 
 /**
+ * Routing is a way to choose among endpoints of one priority.
+ *
+ * @generated from enum marketplace.v1.Routing
+ */
+export const Routing = {
+  /**
+   * Stored as weighted.
+   *
+   * @generated from enum value: ROUTING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * At random, in proportion to their weights.
+   *
+   * @generated from enum value: ROUTING_WEIGHTED = 1;
+   */
+  WEIGHTED: 1,
+
+  /**
+   * Of two drawn by weight, the one with less latency and fewer calls in flight.
+   *
+   * @generated from enum value: ROUTING_LEAST_LATENCY = 2;
+   */
+  LEAST_LATENCY: 2,
+} as const;
+
+/**
+ * Routing is a way to choose among endpoints of one priority.
+ *
+ * @generated from enum marketplace.v1.Routing
+ */
+export type Routing = (typeof Routing)[keyof typeof Routing] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.Routing.
+ */
+export const RoutingSchema: GenEnum<Routing> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_registry, 0);
+
+/**
+ * DisconnectPolicy says what becomes of a call whose caller went away before its end. It is recorded in each case.
+ *
+ * @generated from enum marketplace.v1.DisconnectPolicy
+ */
+export const DisconnectPolicy = {
+  /**
+   * Stored as cancel.
+   *
+   * @generated from enum value: DISCONNECT_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The backend's call is cancelled at once.
+   *
+   * @generated from enum value: DISCONNECT_POLICY_CANCEL = 1;
+   */
+  CANCEL: 1,
+
+  /**
+   * The backend's answer is read on, so that its own count of what was used is known.
+   *
+   * @generated from enum value: DISCONNECT_POLICY_DRAIN = 2;
+   */
+  DRAIN: 2,
+} as const;
+
+/**
+ * DisconnectPolicy says what becomes of a call whose caller went away before its end. It is recorded in each case.
+ *
+ * @generated from enum marketplace.v1.DisconnectPolicy
+ */
+export type DisconnectPolicy = (typeof DisconnectPolicy)[keyof typeof DisconnectPolicy] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.DisconnectPolicy.
+ */
+export const DisconnectPolicySchema: GenEnum<DisconnectPolicy> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_registry, 1);
+
+/**
  * ServiceStatus is the lifecycle state of a service version.
  *
  * @generated from enum marketplace.v1.ServiceStatus
@@ -645,7 +790,7 @@ export type ServiceStatus = (typeof ServiceStatus)[keyof typeof ServiceStatus] |
  * Describes the enum marketplace.v1.ServiceStatus.
  */
 export const ServiceStatusSchema: GenEnum<ServiceStatus> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_registry, 0);
+  enumDesc(file_marketplace_v1_registry, 2);
 
 /**
  * Registry holds the published LLM services: their versions, endpoints and prices.

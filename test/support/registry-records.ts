@@ -1,0 +1,39 @@
+import type { EndpointRecord, ServiceRecord } from '../../src/registry/records.ts'
+
+/** An active service without endpoints and prices, and what `changes` say. */
+export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceRecord {
+  return {
+    id: 'service-1',
+    name: 'service',
+    version: '1.0.0',
+    description: '',
+    status: 'active',
+    endpoints: [],
+    price: undefined,
+    prices: [],
+    defaultMaxOutputTokens: 1024,
+    routing: 'weighted',
+    onDisconnect: 'cancel',
+    drainLimitMs: undefined,
+    createdAtMs: 0,
+    ...changes,
+  }
+}
+
+/** An endpoint of weight 1 where nobody listens, without a credential and deadlines, and what `changes` say. */
+export function endpointRecord(changes: Partial<EndpointRecord> = {}): EndpointRecord {
+  return {
+    id: 'endpoint-1',
+    url: 'http://127.0.0.1:9/',
+    protocol: 'openai',
+    credentialRef: '',
+    weight: 1,
+    priority: 0,
+    timeoutMs: undefined,
+    connectTimeoutMs: undefined,
+    headersTimeoutMs: undefined,
+    firstTokenTimeoutMs: undefined,
+    idleTimeoutMs: undefined,
+    ...changes,
+  }
+}
