@@ -44,6 +44,7 @@ export const reasons = {
   BREAKER_OPEN: { grpc: 14, http: 503, retryable: true },
   BACKEND_UNREACHABLE: { grpc: 14, http: 502, retryable: true },
   BACKEND_FAILED: { grpc: 14, http: 502, retryable: true },
+  BACKEND_TIMEOUT: { grpc: 14, http: 504, retryable: true },
   BACKEND_REJECTED: { grpc: 9, http: 502, retryable: false },
   BACKEND_CREDENTIAL_REFUSED: { grpc: 13, http: 502, retryable: false },
   BACKEND_ANSWER_INVALID: { grpc: 14, http: 502, retryable: true },

@@ -77,6 +77,43 @@ test('lets one probe pass when half-open, and closes on its good answer', async 
   expect(changes).toEqual(['open', 'half_open', 'closed'])
 })
 
+test('lets exactly one of a hundred callers pass when half-open, and again one after a failed probe', async () => {
+  await reasons(failing, 5)
+  expect(breakers.mayPass('e')).toBe(false)
+  for (const outcome of [failing, healthy]) {
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(breakers.mayPass('e')).toBe(true)
+    const gate = Promise.withResolvers<void>()
+    let passed = 0
+    const callers = Array.from({ length: 100 }, () =>
+      breakers.run('e', async () => {
+        passed += 1
+        await gate.promise
+        return outcome()
+      }),
+    )
+    expect(breakers.mayPass('e')).toBe(false)
+    gate.resolve()
+    const refused = (await Promise.allSettled(callers)).filter(
+      (end) => end.status === 'rejected' && end.reason instanceof TollgateError && end.reason.reason === 'BREAKER_OPEN',
+    )
+    expect([passed, refused.length]).toEqual([1, 99])
+  }
+  expect(breakers.states().get('e')).toBe('closed')
+})
+
+test('counts streams that broke after their attempt was good, and leaves a half-open breaker to its probe', async () => {
+  await reasons(healthy, 1)
+  for (let i = 0; i < 5; i += 1) breakers.fail('e', new TollgateError('BACKEND_FAILED', 'cut'))
+  await vi.advanceTimersByTimeAsync(0)
+  expect(breakers.states().get('e')).toBe('open')
+  await vi.advanceTimersByTimeAsync(1_000)
+  breakers.fail('e', new TollgateError('BACKEND_FAILED', 'cut'))
+  await vi.advanceTimersByTimeAsync(0)
+  expect(breakers.states().get('e')).toBe('half_open')
+  expect(await reasons(healthy, 1)).toEqual(['ok'])
+})
+
 test.each([
   ['fails', failing],
   ['is given up by its caller', leaving],

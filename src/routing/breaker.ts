@@ -33,6 +33,10 @@ export interface BreakerOptions {
 export interface Breakers {
   /** Runs `attempt` unless the endpoint's breaker refuses. Throws BREAKER_OPEN, or the attempt's own error. */
   run<T>(endpointId: string, attempt: () => Promise<T>): Promise<T>
+  /** Whether `run` would let an attempt pass now: closed, or half-open and the probe has not begun. */
+  mayPass(endpointId: string): boolean
+  /** Counts a failure that came after its attempt had counted as good: a stream that broke. */
+  fail(endpointId: string, error: unknown): void
   /** Every endpoint that was called at least once. */
   states(): ReadonlyMap<string, BreakerState>
   close(): void
@@ -117,6 +121,15 @@ export function createBreakers(options: BreakerOptions): Breakers {
         if (error instanceof Error && CircuitBreaker.isOurError(error)) throw refusal(breaker, endpointId)
         throw error
       }
+    },
+    mayPass(endpointId) {
+      const breaker = breakers.get(endpointId)
+      return breaker === undefined || breaker.closed || breaker.pendingClose
+    },
+    fail(endpointId, error) {
+      const breaker = breakerOf(endpointId)
+      // An open breaker knows already, and a half-open one asks its probe.
+      if (breaker.closed) breaker.fire(() => Promise.reject(error)).catch(() => {})
     },
     states: () => new Map([...breakers].map(([id, breaker]) => [id, stateOf(breaker)])),
     close() {
