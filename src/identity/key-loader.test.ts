@@ -52,15 +52,15 @@ it('has one query in flight, and reads again for who asks after it began', async
   expect(batches).toEqual([['a'], ['a', 'b']])
 })
 
-it('hands a failure to who waited for it, and goes on', async () => {
+it('tells who waited for a store that is away to try again, and goes on', async () => {
   let fails = true
   const load = createKeyLoader({
     loadKeys: async (ids) => {
-      if (fails) throw new Error('away')
+      if (fails) throw Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' })
       return ids.map(record)
     },
   })
-  await expect(load('a')).rejects.toThrow('away')
+  await expect(load('a')).rejects.toMatchObject({ reason: 'STORAGE_UNAVAILABLE' })
   fails = false
   await expect(load('a')).resolves.toMatchObject({ id: 'a' })
 })

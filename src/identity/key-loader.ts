@@ -1,4 +1,5 @@
 import { TollgateError } from '../errors.ts'
+import { asStorageError } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import type { KeyRecord } from './key-verifier.ts'
 
@@ -16,6 +17,7 @@ export interface KeyLoaderOptions {
 /**
  * Reads single key records in batches: one query is in flight, and whoever asks meanwhile shares the next one. A change
  * of the control plane makes every gateway re-read all keys in use; this turns thousands of queries into a few.
+ * A failed read is STORAGE_UNAVAILABLE, or INTERNAL where a repetition cannot help.
  */
 export function createKeyLoader(options: KeyLoaderOptions): (keyId: string) => Promise<KeyRecord | undefined> {
   const { loadKeys, maxBatch = 500, maxWaiting = 20_000, timeoutMs = 2_000 } = options
@@ -32,7 +34,8 @@ export function createKeyLoader(options: KeyLoaderOptions): (keyId: string) => P
         const records = new Map((await within(timeoutMs, loadKeys([...batch.keys()]), away)).map((r) => [r.id, r]))
         for (const [keyId, waiter] of batch) waiter.resolve(records.get(keyId))
       } catch (error) {
-        for (const waiter of batch.values()) waiter.reject(error)
+        const reason = asStorageError(error)
+        for (const waiter of batch.values()) waiter.reject(reason)
       }
     }
     draining = false
