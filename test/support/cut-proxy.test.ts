@@ -94,6 +94,7 @@ test('refuses new connections and keeps those that are open, until it is healed'
   expect(await say(before, 'b')).toBe('b')
   proxy.heal()
   expect(await say(await call(), 'c')).toBe('c')
+  expect([await say(before, 'd'), await say(before, 'e')]).toEqual(['d', 'e'])
 })
 
 test('a stall lets nothing pass, of old connections or new ones, and loses nothing', async () => {

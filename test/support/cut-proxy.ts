@@ -42,7 +42,7 @@ export async function startCutProxy({ upstream, maxConnections = 1_000 }: CutPro
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (near) => {
     if (mode === 'refuse') {
       near.on('error', ignore)
-      near.resetAndDestroy()
+      reset(near)
       return
     }
     const link = new Link(near, upstream, () => links.delete(link))
@@ -90,6 +90,7 @@ class Link {
   readonly #upstream: () => Upstream
   readonly #onEnd: () => void
   #far: Socket | undefined
+  #isHeld = true
   #isOver = false
 
   constructor(near: Socket, upstream: () => Upstream, onEnd: () => void) {
@@ -100,7 +101,9 @@ class Link {
   }
 
   pass(): void {
-    if (this.#isOver) return
+    // A second pipe would pass everything twice.
+    if (this.#isOver || !this.#isHeld) return
+    this.#isHeld = false
     if (this.#far === undefined) {
       this.#far = connect({ ...this.#upstream(), allowHalfOpen: true, noDelay: true })
       this.#watch(this.#far)
@@ -111,6 +114,7 @@ class Link {
   }
 
   hold(): void {
+    this.#isHeld = true
     // Without a destination a socket is paused.
     this.#near.unpipe()
     this.#far?.unpipe()
@@ -119,10 +123,8 @@ class Link {
   reset(): void {
     if (this.#isOver) return
     this.#isOver = true
-    this.#near.resetAndDestroy()
-    // A connection that is still being made has nobody to reset.
-    if (this.#far?.connecting === true) this.#far.destroy()
-    else this.#far?.resetAndDestroy()
+    reset(this.#near)
+    if (this.#far !== undefined) reset(this.#far)
     this.#onEnd()
   }
 
@@ -135,6 +137,16 @@ class Link {
       }
     })
   }
+}
+
+/**
+ * A connection that is still being made has nobody to reset, and a Unix socket knows no reset. One whose end is on its way
+ * cannot be reset, and Node would keep its handle for ever (uv_tcp_close_reset refuses it).
+ */
+function reset(socket: Socket): void {
+  const isEnding = socket.writableEnded && !socket.writableFinished
+  if (socket.remoteAddress === undefined || isEnding) socket.destroy()
+  else socket.resetAndDestroy()
 }
 
 function ignore(): void {}
