@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/storage/embedded-postgres.ts'
 import { migrate } from '../../src/storage/migrate.ts'
 import { connectPostgres, type PostgresTarget, type Sql, type StorageLog } from '../../src/storage/postgres.ts'
+import { onExit } from './on-exit.ts'
 import { noteServer } from './used-servers.ts'
 
 export interface PostgresServerOptions {
@@ -14,6 +15,8 @@ export interface PostgresServerOptions {
   readonly owned?: boolean
   /** Connections of `sql`; default 10. */
   readonly maxConnections?: number
+  /** Folder of an owned server that outlives it; default a temporary one that `stop` removes. */
+  readonly dataDir?: string
 }
 
 /** A fresh database for one test file; call stop() at its end. */
@@ -24,6 +27,8 @@ export interface PostgresServer {
   readonly url: string
   /** A pool on it, which survives kill9() and restart(). */
   readonly sql: Sql
+  /** The postmaster of an owned server, else 0. */
+  readonly pid: number
   /** Ends the pool, the server, and removes the data. */
   stop(): Promise<void>
   /** Shuts the server down in order; only an owned one. */
@@ -54,10 +59,20 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
 }
 
 async function ownServer(options: PostgresServerOptions): Promise<PostgresServer> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'tollgate-pg-'))
+  const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'tollgate-pg-')))
+  await mkdir(dataDir, { recursive: true })
   await chmod(dataDir, 0o755)
   const start = (): Promise<EmbeddedPostgres> => startEmbeddedPostgres({ dataDir: join(dataDir, 'pg'), log: silentLog })
   let running = await start()
+  let isUp = true
+  // It has a session of its own: what ends the test process in order must end it too.
+  const forget = onExit(() => {
+    if (isUp) process.kill(running.pid, 'SIGKILL')
+  })
+  const end = async (): Promise<void> => {
+    await running.stop()
+    isUp = false
+  }
   const { socketPath, user, database } = running
   const target = { socketPath, user, database }
   const sql = connectPostgres({ ...target, ...poolOptions(options) })
@@ -66,18 +81,23 @@ async function ownServer(options: PostgresServerOptions): Promise<PostgresServer
     target,
     url: `postgres://${user}@localhost/${database}?host=${encodeURIComponent(folder)}`,
     sql,
+    get pid() {
+      return running.pid
+    },
     stop: async () => {
       await sql.end({ timeout: 1 })
-      await running.stop()
-      await rm(dataDir, { recursive: true, force: true })
+      await end()
+      forget()
+      if (options.dataDir === undefined) await rm(dataDir, { recursive: true, force: true })
     },
-    shutDown: () => running.stop(),
+    shutDown: end,
     kill9: async () => {
       process.kill(running.pid, 'SIGKILL')
-      await running.stop()
+      await end()
     },
     restart: async () => {
       running = await start()
+      isUp = true
     },
   }
 }
@@ -97,6 +117,7 @@ async function foreignServer(url: string, options: PostgresServerOptions): Promi
     target,
     url: own.href,
     sql,
+    pid: 0,
     stop: async () => {
       await sql.end({ timeout: 1 })
       await admin`drop database ${admin(name)} with (force)`

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { onExit } from './on-exit.ts'
 import { noteServerBinary } from './used-servers.ts'
 
 export interface RedisServerOptions {
@@ -29,7 +30,9 @@ export interface RedisServer {
   stop(): Promise<void>
   /** SIGKILL; resolves when the process is gone. */
   kill9(): Promise<void>
-  /** Starts again on the same port and data, after `kill9` or in place of a running server (SIGTERM first). */
+  /** SIGTERM, after which it can be started again; resolves when the process is gone. */
+  terminate(): Promise<void>
+  /** Starts again on the same port and data, after `kill9`, `terminate` or in place of a running server (SIGTERM first). */
   restart(): Promise<void>
 }
 
@@ -50,9 +53,7 @@ export async function startRedisServer(options: RedisServerOptions = {}): Promis
   args.push(...(options.args ?? []))
 
   let child: ChildProcess | undefined
-  // Only what ends the test process in order gets here; after a SIGKILL of it the server stays, as any child would.
-  const killOnExit = () => child?.kill('SIGKILL')
-  process.once('exit', killOnExit)
+  const forget = onExit(() => child?.kill('SIGKILL'))
 
   async function start(): Promise<void> {
     child = await spawnReady(binary, args, port)
@@ -78,10 +79,11 @@ export async function startRedisServer(options: RedisServerOptions = {}): Promis
     },
     async stop() {
       await end('SIGTERM')
-      process.removeListener('exit', killOnExit)
+      forget()
       if (options.dataDir === undefined) await rm(dataDir, { recursive: true, force: true })
     },
     kill9: () => end('SIGKILL'),
+    terminate: () => end('SIGTERM'),
     async restart() {
       await end('SIGTERM')
       await start()

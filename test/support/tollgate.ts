@@ -9,6 +9,7 @@ import type { DescService } from '@bufbuild/protobuf'
 import { type Client, createClient, type Transport } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
 import { eventually } from './eventually.ts'
+import { onExit } from './on-exit.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
@@ -54,7 +55,10 @@ export async function startTollgate(options: TollgateOptions): Promise<Tollgate>
       return /(?:Tollgate listens on |"address":")(https?:\/\/[^"\s]+)/.exec(output())?.[1]
     },
     { giveUpOnError: true, timeoutMs: 90_000, what: () => `an address in the output:\n${output()}` },
-  )
+  ).catch((error: unknown) => {
+    child.kill('SIGKILL')
+    throw error
+  })
   const transports = new Map<string, Transport>()
 
   async function end(signal: NodeJS.Signals): Promise<number | null> {
@@ -115,6 +119,8 @@ export function spawnTollgate(
     env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
+  const forget = onExit(() => child.kill('SIGKILL'))
+  child.once('exit', forget)
   let text = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (chunk: string) => {

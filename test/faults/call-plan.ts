@@ -1,0 +1,73 @@
+/** What is asked in a run: a pure function of seed and number of the call, whatever became of the calls before it. */
+import { random } from './random.ts'
+
+export type Wire = 'grpc' | 'connect-json'
+
+export interface CallPlan {
+  /** From 0. */
+  readonly index: number
+  /** Unique in the run; sent as `idempotency-key` and as metadata, so that the ledger names it, too. */
+  readonly key: string
+  readonly tenant: number
+  /** Who is called first; each further try goes to the next one. */
+  readonly gateway: number
+  readonly wire: Wire
+  readonly content: string
+  /** Carries what the practice backend is to do wrong. */
+  readonly model: string
+  /** Deadline of the first try, when the plan is that it is missed. */
+  readonly firstTimeoutMs: number | undefined
+  /** Reason of the error that the call must end with; undefined when it must be answered. */
+  readonly endsWith: string | undefined
+  /** Reasons that a try may fail with because the plan asks for it. */
+  readonly mayFailWith: readonly string[]
+  /** Asked again after its answer, as a caller does that lost it. */
+  readonly isRepeated: boolean
+  /** Of this call's own; for the pauses between its tries. */
+  readonly next: () => number
+}
+
+export interface CallPlanner {
+  readonly seed: number
+  readonly tenants: number
+  readonly gateways: number
+  /** False leaves the backend alone: every failure of a try is then the gate's. */
+  readonly backendFaults: boolean
+}
+
+/** The plan of one call. */
+export function planCall({ seed, tenants, gateways, backendFaults }: CallPlanner, index: number): CallPlan {
+  const next = random(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b))
+  const pick = (count: number): number => Math.floor(next() * count)
+  const key = `${seed}-${index}`
+  const plain = {
+    index,
+    key,
+    tenant: pick(tenants),
+    gateway: pick(gateways),
+    wire: next() < 0.5 ? 'grpc' : 'connect-json',
+    content: 'x '.repeat(1 + pick(60)),
+    firstTimeoutMs: undefined,
+    endsWith: undefined,
+    mayFailWith: [],
+    isRepeated: next() < 0.06,
+    next,
+  } as const
+  const wait = `delay=${pick(20)}`
+  const of = (fault: string): string => `practice:${fault}`
+  const dice = next()
+  if (dice < 0.1) {
+    const usage = `in=${90 + pick(400)},out=${pick(900)},cached=${pick(90)},reasoning=${pick(200)}`
+    return { ...plain, model: of(`${wait},${usage}`) }
+  }
+  if (!backendFaults || dice > 0.26) return { ...plain, model: of(wait) }
+  if (dice < 0.13) return { ...plain, model: of(`${wait},missing-usage`) }
+  if (dice < 0.16) return { ...plain, model: of(`${wait},status=400`), endsWith: 'BACKEND_REJECTED', isRepeated: false }
+  if (dice < 0.18) {
+    const mayFailWith = ['DEADLINE_EXCEEDED', 'CANCELLED', '']
+    return { ...plain, model: of('delay=200'), firstTimeoutMs: 50, mayFailWith }
+  }
+  const kind = ['status=503', 'reset', 'cut', 'malformed', 'empty'][pick(5)] ?? 'reset'
+  const mayFailWith = ['BACKEND_FAILED', 'BACKEND_ANSWER_INVALID', 'BREAKER_OPEN']
+  return { ...plain, model: of(`${wait},fail-first=1,id=${key},${kind}`), mayFailWith }
+}

@@ -1,0 +1,43 @@
+import { describe, expect, test } from 'vitest'
+import { planCall } from './call-plan.ts'
+import { planSchedule, targets } from './schedule.ts'
+
+const everything = targets.flatMap((target) =>
+  ['kill', 'freeze', 'restart', 'cut', 'stall'].map((action) => `${action} ${target}`),
+)
+
+describe('a schedule', () => {
+  test('depends on its seed alone', () => {
+    expect(planSchedule(7, 1_500)).toEqual(planSchedule(7, 1_500))
+    expect(planSchedule(8, 1_500)).not.toEqual(planSchedule(7, 1_500))
+  })
+
+  test.each([1, 2, 3])('breaks everything in every way before it repeats anything, seed %i', (seed) => {
+    const names = planSchedule(seed, 20_000).map(({ action, target }) => `${action} ${target}`)
+    expect(names.slice(0, 25).sort()).toEqual(everything.toSorted())
+    expect(names.slice(25, 50).sort()).toEqual(everything.toSorted())
+  })
+
+  test.each([1_500, 100_000])('begins and ends while there are %i calls, and every fault heals', (calls) => {
+    const schedule = planSchedule(1, calls)
+    const places = schedule.map(({ atCall }) => atCall)
+    expect(places).toEqual(places.toSorted((a, b) => a - b))
+    expect(Math.min(...places)).toBeGreaterThanOrEqual(calls * 0.02)
+    expect(Math.max(...places)).toBeLessThan(calls * 0.96)
+    expect(Math.max(...schedule.map(({ forMs }) => forMs))).toBeLessThan(2_500)
+  })
+})
+
+test('a call is planned by seed and number alone, in any order, with a key of its own', () => {
+  const planner = { seed: 5, tenants: 4, gateways: 2, backendFaults: true }
+  const plan = (index: number) => {
+    const { next, ...rest } = planCall(planner, index)
+    return { ...rest, first: next() }
+  }
+  const plans = Array.from({ length: 1_000 }, (_, index) => plan(index))
+  expect(plan(500)).toEqual(plans[500])
+  expect(new Set(plans.map(({ key }) => key)).size).toBe(plans.length)
+  for (const name of ['tenant', 'gateway', 'wire', 'endsWith', 'firstTimeoutMs', 'isRepeated'] as const) {
+    expect(new Set(plans.map((found) => found[name])).size, name).toBeGreaterThan(1)
+  }
+})

@@ -1,0 +1,67 @@
+/**
+ * What is broken, and when. A schedule is a pure function of its seed and the number of calls; its entries wait for a
+ * number of finished calls instead of a time, so that a seed means the same on a fast machine and on a slow one.
+ */
+import { random, shuffled } from './random.ts'
+
+export const targets = ['gateway-a', 'gateway-b', 'redis', 'postgres', 'backend'] as const
+export type TargetName = (typeof targets)[number]
+
+export type Action =
+  /** SIGKILL, and a new start after the fault's time. */
+  | 'kill'
+  /** SIGSTOP, and SIGCONT after the fault's time. */
+  | 'freeze'
+  /** SIGTERM, and a new start when it has ended and the fault's time is over. */
+  | 'restart'
+  /** Resets every connection to it, and refuses new ones for the fault's time. */
+  | 'cut'
+  /** Passes nothing on for the fault's time. */
+  | 'stall'
+  /** Deletes everything that Redis holds. */
+  | 'flush'
+
+export interface Fault {
+  /** Begins when so many calls have finished. */
+  readonly atCall: number
+  readonly target: TargetName
+  readonly action: Action
+  readonly forMs: number
+}
+
+/** By `atCall`. */
+export type Schedule = readonly Fault[]
+
+const fewest = 25
+const most = 500
+const callsPerFault = 250
+/** Every so often two faults begin at the same call. */
+const pairEvery = 5
+
+/**
+ * Plays every action on every target before any is repeated, in an order that the seed decides, between the first 2 % and
+ * the last 5 % of the calls. Faults are mostly short; some outlast every timeout of the gate but the leases.
+ */
+export function planSchedule(seed: number, calls: number): Schedule {
+  const next = random(seed)
+  const actions = ['kill', 'freeze', 'restart', 'cut', 'stall'] as const
+  const deck = targets.flatMap((target) => actions.map((action) => ({ target, action })))
+  const count = Math.min(most, Math.max(fewest, Math.round(calls / callsPerFault)))
+  const cards = Array.from({ length: Math.ceil(count / deck.length) }, () => shuffled(deck, next)).flat()
+  const [first, last] = [calls * 0.02, calls * 0.95]
+  let atCall = 0
+  return cards.slice(0, count).map(({ target, action }, index) => {
+    const place = first + ((last - first) * (index + next() * 0.8)) / count
+    if (index % pairEvery !== pairEvery - 1) atCall = Math.floor(place)
+    return { atCall, target, action, forMs: 100 + Math.floor(next() ** 3 * 2_200) }
+  })
+}
+
+/** One line a fault. */
+export function describeSchedule(schedule: Schedule): string[] {
+  return schedule.map((fault) => `  at call ${fault.atCall}: ${describeFault(fault)}`)
+}
+
+export function describeFault({ target, action, forMs }: Fault): string {
+  return action === 'flush' ? `${action} ${target}` : `${action} ${target} for ${forMs} ms`
+}
