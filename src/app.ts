@@ -34,6 +34,7 @@ import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
 import { newId } from './ids.ts'
+import { createFailoverLimits, type FailoverLimits } from './limits/failover-limits.ts'
 import { monthOf, periodKeysOf } from './limits/limit-keys.ts'
 import { createLimitService } from './limits/limit-service.ts'
 import type { Limits, PeriodSeed } from './limits/limits.ts'
@@ -41,6 +42,7 @@ import { readLocalLimits } from './limits/local-audit.ts'
 import { createLocalLimits } from './limits/local-limits.ts'
 import { readRedisLimits } from './limits/redis-audit.ts'
 import { createRedisLimits } from './limits/redis-limits.ts'
+import { startReplicas } from './limits/replicas.ts'
 import { createDrain } from './metering/drain.ts'
 import { readLedger } from './metering/ledger-audit.ts'
 import { startPartitions } from './metering/partitions.ts'
@@ -58,7 +60,7 @@ import { startServer } from './server/server.ts'
 import { startEmbeddedPostgres } from './storage/embedded-postgres.ts'
 import { lockFolder } from './storage/folder-lock.ts'
 import { migrate } from './storage/migrate.ts'
-import { connectPostgres, countConnections, type Sql } from './storage/postgres.ts'
+import { connectPostgres, countConnections, describeError, type Sql } from './storage/postgres.ts'
 import { connectRedis, type RedisClient } from './storage/redis.ts'
 import { createCallMetrics } from './telemetry/call-metrics.ts'
 import { createLogger } from './telemetry/log.ts'
@@ -117,9 +119,8 @@ async function construct(
   const metrics = createMetrics()
   const callMetrics = createCallMetrics(metrics, (reason) => (isReason(reason) ? reasons[reason].http : 500))
 
-  if (config.database.url === undefined || config.redis.url === undefined) {
-    await mkdir(config.dataDir, { recursive: true })
-    closers.push(await lockFolder(config.dataDir))
+  if (config.database.url === undefined || config.redis.url === undefined || config.redis.whenAway !== 'closed') {
+    closers.push(await takeDataDir(config))
   }
   const instanceId = `${hostname().slice(0, 40)}-${process.pid}`
   const sql = await openPostgres(config, log, instanceId, closers)
@@ -127,10 +128,19 @@ async function construct(
   const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
   closers.push(() => partitions.stop())
 
-  const { limits, redis } = await openLimits(config, log, instanceId, ledgerSeed(sql), closers)
+  const { limits, redis, failover } = await openLimits(config, log, instanceId, ledgerSeed(sql), closers)
   const drain = createDrain({ usageLog: limits.usageLog, sql, log })
   drain.start()
   closers.push(() => drain.stop())
+  const localDrain = failover && createDrain({ usageLog: failover.localUsageLog, sql, log })
+  localDrain?.start()
+  closers.push(async () => localDrain?.stop())
+  // What an earlier process used while Redis was away must be in the counters before they admit anything.
+  if (localDrain !== undefined && !(await localDrain.drained(replayTimeoutMs))) {
+    throw new Error(
+      `The usage in ${awayFolder(config)} could not be written to the ledger: ${localDrain.state().failing}`,
+    )
+  }
   const books = watchBooks({
     sql,
     read: (month) =>
@@ -226,11 +236,17 @@ async function construct(
     breakers: dispatcher.breakers,
     databaseConnections: () => countConnections(sql, instanceId),
     ...(redis === undefined ? {} : { redisConnections: () => Number(redis.status === 'ready') }),
-    usageBacklog: () => limits.usageLog.backlog(),
+    usageBacklog: async () => (await limits.usageLog.backlog()) + ((await failover?.localUsageLog.backlog()) ?? 0),
     drain: () => {
       const { lastWriteMs, written, duplicates } = drain.state()
-      return { lastWriteAtMs: lastWriteMs, written, duplicates }
+      const local = localDrain?.state()
+      return {
+        lastWriteAtMs: latest(lastWriteMs, local?.lastWriteMs),
+        written: written + (local?.written ?? 0),
+        duplicates: duplicates + (local?.duplicates ?? 0),
+      }
     },
+    ...(failover === undefined ? {} : { limits: failover.state }),
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,
     books: books.state,
@@ -257,8 +273,30 @@ function followCorrections(limits: Limits): (entries: readonly UsageEvent[]) => 
   return (entries) => limits.correct({ events: [], counters: [...new Set(entries.flatMap(periodKeysOf))] })
 }
 
+/** A log that takes longer than this to replay is a fault that somebody must look at. */
+const replayTimeoutMs = 600_000
+
+/** Makes this process the only user of the data folder; returns what gives it back. */
+async function takeDataDir({ dataDir, redis }: Config): Promise<() => Promise<void>> {
+  try {
+    await mkdir(dataDir, { recursive: true })
+    return await lockFolder(dataDir)
+  } catch (error) {
+    const user = redis.whenAway === 'closed' ? 'embedded stores' : `LIMITS_WHEN_REDIS_IS_AWAY=${redis.whenAway}`
+    throw new Error(`TOLLGATE_DATA_DIR is needed for ${user} and cannot be used: ${describeError(error)}`)
+  }
+}
+
 function usageFolder(config: Config): string {
   return join(config.dataDir, 'usage')
+}
+
+function awayFolder(config: Config): string {
+  return join(config.dataDir, 'away')
+}
+
+function latest(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? (one ?? other) : Math.max(one, other)
 }
 
 async function openPostgres(config: Config, log: Logger, applicationName: string, closers: Closers): Promise<Sql> {
@@ -278,19 +316,35 @@ async function openLimits(
   instance: string,
   seed: PeriodSeed,
   closers: Closers,
-): Promise<{ limits: Limits; redis: RedisClient | undefined }> {
-  const { url, commandTimeoutMs } = config.redis
+): Promise<{ limits: Limits; redis: RedisClient | undefined; failover: FailoverLimits | undefined }> {
+  const { url, commandTimeoutMs, whenAway } = config.redis
   if (url === undefined) {
     const limits = await createLocalLimits({ folder: usageFolder(config), seed, log })
     closers.push(() => limits.close())
-    return { limits, redis: undefined }
+    return { limits, redis: undefined, failover: undefined }
   }
   const redis = await connectRedis({ url, log, commandTimeoutMs })
   closers.push(async () => redis.disconnect())
   // Processes in containers often share host name and number: the id makes each start a reader of its own.
-  const limits = await createRedisLimits({ redis, instanceId: `${instance}-${newId()}`, seed, log })
+  const instanceId = `${instance}-${newId()}`
+  const limits = await createRedisLimits({ redis, instanceId, seed, log })
   closers.push(() => limits.close())
-  return { limits, redis }
+  if (whenAway === 'closed') return { limits, redis, failover: undefined }
+  // A silent replica must have had the time for two announcements, whatever the timeout.
+  const replicas = await startReplicas({ redis, instanceId, leaseMs: Math.max(5_000, 3 * commandTimeoutMs) })
+  closers.push(() => replicas.stop())
+  const folder = awayFolder(config)
+  const failover = await createFailoverLimits({
+    primary: limits,
+    openLocal: (ownSeed) => createLocalLimits({ folder: join(folder, 'usage'), seed: ownSeed, log }),
+    folder,
+    mode: whenAway,
+    replicas: replicas.count,
+    seed,
+    log,
+  })
+  closers.push(() => failover.close())
+  return { limits: failover, redis, failover }
 }
 
 async function openEvents(config: Config, log: Logger, metrics: Metrics, instance: string): Promise<EventPublisher> {

@@ -124,7 +124,7 @@ export const variables = {
     group: 'Storage',
     default: '.tollgate',
     description:
-      'Folder of everything that is kept on this machine: embedded Postgres, embedded usage log, demo facts.',
+      'Folder of everything that is kept on this machine: embedded Postgres, embedded usage log, usage while Redis is away, demo facts.',
   }),
   databaseUrl: optional(is.url('postgres', 'postgresql'), {
     name: 'DATABASE_URL',
@@ -151,7 +151,14 @@ export const variables = {
     group: 'Storage',
     default: 1000,
     unit: 'milliseconds',
-    description: 'Longest wait for an answer of Redis; after it a call fails with LIMITS_UNAVAILABLE.',
+    description: 'Longest wait for an answer of Redis; after it Redis counts as away.',
+  }),
+  limitsWhenRedisIsAway: setting(is.oneOf('closed', 'open', 'local'), {
+    name: 'LIMITS_WHEN_REDIS_IS_AWAY',
+    group: 'Storage',
+    default: 'closed',
+    description:
+      'Calls while Redis cannot be reached: `closed` refuses them with LIMITS_UNAVAILABLE, `open` admits them without limits, `local` within a share of each limit for each replica. `open` and `local` keep usage in TOLLGATE_DATA_DIR meanwhile. See [operations](operations.md#when-redis-is-away).',
   }),
   usageRetentionMonths: setting(is.zeroOr(2, 1200), {
     name: 'USAGE_RETENTION_MONTHS',

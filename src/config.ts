@@ -29,7 +29,11 @@ export interface Config {
   /** 0: every usage record is kept. */
   readonly usageRetentionMonths: number
   /** `url` undefined: embedded limits and usage log. */
-  readonly redis: { readonly url: string | undefined; readonly commandTimeoutMs: number }
+  readonly redis: {
+    readonly url: string | undefined
+    readonly commandTimeoutMs: number
+    readonly whenAway: WhenRedisIsAway
+  }
   readonly backends: {
     readonly connectionsPerHost: number
     readonly connectTimeoutMs: number
@@ -65,6 +69,7 @@ export interface Config {
   readonly warnings: readonly string[]
 }
 
+export type WhenRedisIsAway = (typeof variables.limitsWhenRedisIsAway.defaults)[Mode]
 export type LogLevel = (typeof variables.logLevel.defaults)[Mode]
 export type Sampler = (typeof variables.tracesSampler.defaults)[Mode]
 
@@ -147,7 +152,11 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     dataDir: read(variables.dataDir),
     database: { url: read(variables.databaseUrl), maxConnections: read(variables.databaseMaxConnections) },
     usageRetentionMonths: read(variables.usageRetentionMonths),
-    redis: { url: read(variables.redisUrl), commandTimeoutMs: read(variables.redisCommandTimeoutMs) },
+    redis: {
+      url: read(variables.redisUrl),
+      commandTimeoutMs: read(variables.redisCommandTimeoutMs),
+      whenAway: read(variables.limitsWhenRedisIsAway),
+    },
     backends: {
       connectionsPerHost: read(variables.backendConnectionsPerHost),
       connectTimeoutMs: read(variables.backendConnectTimeoutMs),

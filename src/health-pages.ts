@@ -40,7 +40,7 @@ export function createHealthPages(parts: HealthParts): Pages {
     return {
       // Calls go on without Postgres: the snapshot is in memory, and usage waits in its log.
       postgres: { status: postgres.ok ? 'ok' : 'degraded', detail: postgres.detail },
-      limits: { status: limits.ok ? 'ok' : 'down', detail: limits.detail },
+      limits: { status: !limits.ok ? 'down' : limits.isDegraded ? 'degraded' : 'ok', detail: limits.detail },
       snapshot: {
         status: stale === undefined ? 'ok' : 'degraded',
         detail: stale === undefined ? `version ${parts.snapshots.current().version}` : `stale since ${iso(stale)}`,

@@ -11,9 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import type { LimitRules } from '../limits/call-limits.ts'
 import { tightestHeaders } from '../limits/limit-headers.ts'
-import { periodKeysOf } from '../limits/limit-keys.ts'
 import type { Admission, AdmissionResult, Limits, Settled } from '../limits/limits.ts'
 import {
   type CallStatus,
@@ -154,7 +152,7 @@ export function createGate(options: GateOptions): Gate {
       if (result.outcome === 'mismatch') throw keyReused()
       if (result.outcome === 'refused') throw refusal(plan.costs, result)
       for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) call.setResponseHeader(name, value)
-      return { plan, rules, admission }
+      return { plan, admission }
     } catch (error) {
       if (error instanceof TollgateError) {
         const { organizationId, id: consumerId, tier } = consumer
@@ -184,7 +182,7 @@ export function createGate(options: GateOptions): Gate {
     }
   }
 
-  async function serve({ plan, rules, admission }: Entered, call: Call): Promise<GateAnswer> {
+  async function serve({ plan, admission }: Entered, call: Call): Promise<GateAnswer> {
     const outcome = await attempt(plan, call)
     const { body, charge, error: failure } = outcome
     const event = eventOf(plan, call, { ...outcome, durationMs: now() - plan.startMs })
@@ -205,18 +203,8 @@ export function createGate(options: GateOptions): Gate {
       })
       throw failure ?? error
     }
-    if (options.snapshots.current().limitRules !== rules) await followNewLimits(plan, event)
     if (failure !== undefined) throw failure
     return { ...answer, isReplayed: false }
-  }
-
-  /** A period limit that was made during the call has a counter that this call did not move: it must ask the ledger. */
-  async function followNewLimits(plan: Plan, event: UsageEvent): Promise<void> {
-    const moved = new Set(plan.costs.map(({ limit }) => limit.key))
-    const counters = periodKeysOf(event).filter((key) => !moved.has(key))
-    await limits.correct({ events: [], counters }).catch((error: unknown) => {
-      log.warn({ err: error, requestId: event.requestId }, 'counters of new limits could not be read anew')
-    })
   }
 
   function replay(kept: KeptAnswer, call: Call): GateAnswer {
@@ -276,8 +264,6 @@ const noBody = new Uint8Array()
 
 interface Entered {
   readonly plan: Plan
-  /** That the plan was made by. */
-  readonly rules: LimitRules
   readonly admission: Admission
 }
 

@@ -15,6 +15,7 @@ import {
   period,
   settlement,
   unknownCall,
+  usageEvent,
 } from './conformance-support.ts'
 import { createFailoverLimits, type FailoverLimits, type FailoverOptions } from './failover-limits.ts'
 import { Reachable, startDrain } from './failover-support.ts'
@@ -121,7 +122,14 @@ limitsConformance('failover, while the shared store is here', async (seed) => {
     seed,
     log,
   })
-  return { limits, other: limits, close: () => limits.close() }
+  return {
+    limits,
+    other: limits,
+    async close() {
+      await limits.close()
+      await shared.close()
+    },
+  }
 })
 
 describe.each(['open', 'local'] as const)('mode %s: while the shared store is away', (mode) => {
@@ -214,6 +222,19 @@ describe.each(['open', 'local'] as const)('mode %s: while the shared store is aw
     expect(replica.limits.state().mode).toBe(mode)
     await back(replica)
     expect(await replica.limits.health()).not.toHaveProperty('isDegraded')
+  })
+
+  it('a counter that is doubted follows the ledger when it is back', async () => {
+    const replica = await start({ mode })
+    const month = period({ capacity: 1_000 })
+    expect(await remaining(replica.limits, month)).toEqual([1_000])
+    replica.link.state = 'away'
+    ledger.usedBefore.set(month.key, 300)
+    await replica.limits.correct({ events: [], counters: [month.key] })
+    const event = { events: [usageEvent()], counters: [] }
+    await expect(replica.limits.correct(event)).rejects.toMatchObject({ reason: 'LIMITS_UNAVAILABLE' })
+    await back(replica)
+    expect(await remaining(store, month)).toEqual([700])
   })
 
   it('a ledger that cannot answer is no outage', async () => {

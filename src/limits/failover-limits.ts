@@ -1,10 +1,8 @@
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
-import { LateSettlements } from './late-settlements.ts'
-import { periodKeysOf } from './limit-keys.ts'
+import type { AdmissionMode, LimitsSample } from '../telemetry/metric-sources.ts'
 import type {
   Admission,
   AdmissionResult,
@@ -19,14 +17,14 @@ import type {
   UsageLog,
 } from './limits.ts'
 import { Outage } from './outage.ts'
+import { OwedUsage } from './owed-usage.ts'
 import { RecentEvents } from './recent-events.ts'
 import { isUnreachable, wasNotSent } from './redis-scripts.ts'
 import { askSeed } from './seeds.ts'
 import { ShareBases } from './share-bases.ts'
-import { UncorrectedKeys } from './uncorrected-keys.ts'
 
 export interface FailoverOptions {
-  /** The limits that all replicas share. */
+  /** The limits that all replicas share; they stay the caller's to close. */
   readonly primary: Limits
   /** Opens the limits of this process, whose usage log somebody drains: see {@link FailoverLimits.localUsageLog}. */
   readonly openLocal: (seed: PeriodSeed) => Promise<Limits>
@@ -49,16 +47,8 @@ export interface FailoverOptions {
 export interface FailoverLimits extends Limits {
   /** The local usage log. Like the other one it needs a drain: what leaves it corrects the shared counters. */
   readonly localUsageLog: UsageLog
-  state(): FailoverState
+  readonly state: () => LimitsSample
 }
-
-export interface FailoverState {
-  readonly mode: AdmissionMode
-  /** Calls admitted since start, by who admitted them. */
-  readonly admitted: Readonly<Record<AdmissionMode, number>>
-}
-
-export type AdmissionMode = 'redis' | 'open' | 'local'
 
 /**
  * {@link Limits} that go on when the shared store cannot be reached: an **outage**. It begins with the first command that
@@ -85,11 +75,9 @@ export async function createFailoverLimits(options: FailoverOptions): Promise<Fa
   try {
     const local = await options.openLocal(bases.seed)
     closers.unshift(() => local.close())
-    const late = await LateSettlements.open({ folder: join(options.folder, 'settlements'), log: options.log })
-    closers.unshift(() => late.close())
-    const uncorrected = await UncorrectedKeys.open(options.folder)
-    closers.unshift(() => uncorrected.close())
-    const limits = new Failover(options, { local, late, uncorrected, recent, bases, closers })
+    const owed = await OwedUsage.open(options.primary, options.folder, options.log)
+    closers.unshift(() => owed.close())
+    const limits = new Failover(options, { local, owed, recent, bases, closers })
     await limits.tidy()
     return limits
   } catch (error) {
@@ -100,8 +88,7 @@ export async function createFailoverLimits(options: FailoverOptions): Promise<Fa
 
 interface Parts {
   readonly local: Limits
-  readonly late: LateSettlements
-  readonly uncorrected: UncorrectedKeys
+  readonly owed: OwedUsage
   readonly recent: RecentEvents
   readonly bases: ShareBases
   /** In the order of closing. */
@@ -114,7 +101,6 @@ interface TrackedCall {
 }
 
 const nothingCrossed: Settled = { crossed: [] }
-const countersAtOnce = 500
 const backlogEveryMs = 20
 const forgetEveryMs = 60_000
 /** As long as an abandoned call can be settled. */
@@ -161,6 +147,11 @@ class Failover implements FailoverLimits {
     }
   }
 
+  readonly state = (): LimitsSample => ({
+    mode: this.#outage === undefined ? 'redis' : this.#options.mode,
+    admitted: { ...this.#admitted },
+  })
+
   async admit(admission: Admission): Promise<AdmissionResult> {
     if (this.#outage === undefined) {
       try {
@@ -188,13 +179,23 @@ class Failover implements FailoverLimits {
         if (!this.#isAway(error)) throw error
       }
     }
-    await this.#parts.late.add(settlement)
+    await this.#parts.owed.settleLater(settlement)
     this.#closed(settlement)
     return nothingCrossed
   }
 
+  /** While the shared store is away, counters are corrected when it is back, and events cannot be appended. */
   async correct(correction: Correction): Promise<void> {
-    await this.#orAway(this.#primary.correct(correction))
+    if (this.#outage === undefined) {
+      try {
+        await this.#primary.correct(correction)
+        return
+      } catch (error) {
+        if (!this.#isAway(error) || correction.events.length > 0) throw error
+      }
+    }
+    if (correction.events.length > 0) throw unavailable('nothing can be corrected while redis is away')
+    await this.#parts.owed.correctLater(correction.counters)
   }
 
   async read(limits: readonly Limit[]): Promise<LimitState[]> {
@@ -221,15 +222,10 @@ class Failover implements FailoverLimits {
     return { ok: local.ok, isDegraded: true, detail }
   }
 
-  state(): FailoverState {
-    return { mode: this.#outage === undefined ? 'redis' : this.#options.mode, admitted: { ...this.#admitted } }
-  }
-
   async close(): Promise<void> {
     this.#closing.abort()
     await this.#comingBack
     for (const close of this.#parts.closers) await close()
-    await this.#primary.close()
   }
 
   /** The outage that is going on, or begins now. */
@@ -258,22 +254,20 @@ class Failover implements FailoverLimits {
 
   /** True when admissions go to the shared store again; false when it went away before they could. */
   async #end(outage: Outage): Promise<boolean> {
-    const { late, uncorrected } = this.#parts
-    const settleThere = (settlement: Settlement) => this.#primary.settle(settlement)
+    const { owed } = this.#parts
     outage.isEnding = true
     try {
-      let settled = await this.#orLater(late.settleAll(settleThere))
+      let settled = await owed.settle()
       await this.#booked()
-      const counters = await this.#orLater(this.#correctAll())
-      settled += await this.#orLater(late.settleAll(settleThere))
+      const counters = await owed.correct()
+      settled += await owed.settle()
       // It went away for a call meanwhile.
       if (!outage.isEnding || this.#closing.signal.aborted) return false
       this.#outage = undefined
       const seconds = Math.round((this.#clock() - outage.startedAtMs) / 100) / 10
-      const left = { unsettled: late.size, uncorrected: uncorrected.size }
       const { mode, log } = this.#options
       const { admitted, booked } = outage
-      log.info({ mode, seconds, admitted, booked, settled, counters, ...left }, 'redis is back')
+      log.info({ mode, seconds, admitted, booked, settled, counters, ...owed.left }, 'redis is back')
       return true
     } catch {
       outage.isEnding = false
@@ -287,17 +281,6 @@ class Failover implements FailoverLimits {
     const { signal } = this.#closing
     while (!signal.aborted && performance.now() < untilMs && (await this.localUsageLog.backlog()) > 0) {
       await delay(backlogEveryMs, undefined, { ref: false, signal }).catch(() => undefined)
-    }
-  }
-
-  /** The result of work that may be left for later; throws only when the shared store is away. */
-  async #orLater(work: Promise<number>): Promise<number> {
-    try {
-      return await work
-    } catch (error) {
-      if (isUnreachable(error)) throw error
-      this.#options.log.error({ err: error }, 'usage of an outage cannot be booked in redis yet')
-      return 0
     }
   }
 
@@ -345,29 +328,22 @@ class Failover implements FailoverLimits {
 
   /** These events are in the ledger: the shared store must ask it for their counters, now or when it is back. */
   async #book(events: readonly UsageEvent[]): Promise<void> {
-    const { uncorrected } = this.#parts
-    const counters = [...new Set(events.flatMap(periodKeysOf))]
+    const { owed } = this.#parts
     // On the disk first: they must not be forgotten by a process that dies before the shared store took them.
-    await uncorrected.add(counters)
+    await owed.bookLater(events)
     if (this.#outage !== undefined) this.#outage.booked += events.length
     if (this.#outage === undefined || this.#outage.isEnding) {
-      await this.#correctAll().catch((error: unknown) => this.#isAway(error))
+      await owed.correct().catch((error: unknown) => this.#isAway(error))
     }
-  }
-
-  #correctAll(): Promise<number> {
-    return this.#parts.uncorrected.correctAll(countersAtOnce, (counters) =>
-      this.#primary.correct({ events: [], counters }),
-    )
   }
 
   /** Does what an earlier process or the end of an outage left to do, and forgets calls that nobody settled. */
   async tidy(): Promise<void> {
-    const { late, uncorrected } = this.#parts
     if (this.#outage === undefined) {
+      const { owed } = this.#parts
       try {
-        if (late.size > 0) await late.settleAll((settlement) => this.#primary.settle(settlement))
-        if (uncorrected.size > 0) await this.#correctAll()
+        if (owed.left.unsettled > 0) await owed.settle()
+        if (owed.left.uncorrected > 0) await owed.correct()
       } catch (error) {
         this.#isAway(error)
       }
@@ -390,15 +366,6 @@ class Failover implements FailoverLimits {
   /** A call is over that the shared store admitted. */
   #closed(settlement: Settlement): void {
     if (this.#shared.delete(settlement.admission.id)) this.#outage?.settled(settlement)
-  }
-
-  async #orAway(work: Promise<void>): Promise<void> {
-    try {
-      await work
-    } catch (error) {
-      this.#isAway(error)
-      throw error
-    }
   }
 
   /** True when the error says that the shared store is away; then an outage begins, unless it goes on already. */

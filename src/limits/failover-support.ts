@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { TollgateError } from '../errors.ts'
 import type { FakeLedger } from './conformance-support.ts'
 import type { Admission, Correction, Limit, Limits, Settlement, UsageLog } from './limits.ts'
@@ -38,7 +39,6 @@ export class Reachable implements Limits {
     return this.state === 'here' ? this.#store.health() : { ok: false, detail: 'away' }
   }
 
-  /** The store belongs to all who reach it. */
   async close(): Promise<void> {}
 
   async #reach<T>(command: () => Promise<T>): Promise<T> {
@@ -57,14 +57,19 @@ export class Reachable implements Limits {
   }
 }
 
-/** Carries a usage log to the ledger until it is stopped. */
+/** Carries a usage log to the ledger, and sweeps it, until it is stopped. */
 export function startDrain(log: UsageLog, ledger: Pick<FakeLedger, 'take'>): { stop(): Promise<void> } {
   const stopping = new AbortController()
   async function loop(): Promise<void> {
     while (!stopping.signal.aborted) {
-      const entries = await log.read(100, 200, stopping.signal).catch(() => [])
-      ledger.take(entries)
-      if (entries.length > 0) await log.acknowledge(entries).catch(() => undefined)
+      try {
+        await log.sweep()
+        const entries = await log.read(100, 200, stopping.signal)
+        ledger.take(entries)
+        if (entries.length > 0) await log.acknowledge(entries)
+      } catch {
+        await delay(20)
+      }
     }
   }
   const looping = loop()

@@ -9,11 +9,22 @@ export interface MetricSources {
   readonly usageBacklog?: () => number | Promise<number>
   readonly drain?: () => DrainSample
   readonly limitsAvailable?: () => boolean | Promise<boolean>
+  /** Absent where calls are refused while Redis is away. */
+  readonly limits?: () => LimitsSample
   /** Undefined while events go to no place that could be away. */
   readonly events?: () => EventsSample | undefined
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
+
+export interface LimitsSample {
+  /** Who admits calls at the moment. */
+  readonly mode: AdmissionMode
+  /** Calls admitted since start. */
+  readonly admitted: Readonly<Record<AdmissionMode, number>>
+}
+
+export type AdmissionMode = (typeof admissionModes)[number]
 
 export interface BooksSample {
   /** Unix milliseconds. */
@@ -45,6 +56,7 @@ export interface EventsSample {
 }
 
 const breakerLevels = { closed: 0, half_open: 1, open: 2 } as const
+const admissionModes = ['redis', 'open', 'local'] as const
 const sourceTimeoutMs = 1000
 
 /** Registers the gauges and counters that are read from `sources()` at each scrape. */
@@ -94,6 +106,30 @@ export function registerSources(registry: Registry, now: () => number, sources: 
       breakers.reset()
       for (const { serviceId, endpointId, state } of samples ?? [])
         breakers.set({ service_id: serviceId, endpoint_id: endpointId }, breakerLevels[state])
+    },
+  })
+
+  const mode = new Gauge({
+    name: 'tollgate_limits_mode',
+    help: '1 for what admits calls: redis, or while it is away open (no limits) or local (a share of each limit)',
+    labelNames: ['mode'],
+    registers: [registry],
+    async collect() {
+      const sample = await answerOf(async () => sources().limits?.())
+      mode.reset()
+      if (sample !== undefined)
+        for (const each of admissionModes) mode.set({ mode: each }, Number(each === sample.mode))
+    },
+  })
+  const admissions = new Counter({
+    name: 'tollgate_limits_admissions_total',
+    help: 'Calls admitted, by what admitted them',
+    labelNames: ['mode'],
+    registers: [registry],
+    async collect() {
+      const sample = await answerOf(async () => sources().limits?.())
+      admissions.reset()
+      if (sample !== undefined) for (const each of admissionModes) admissions.inc({ mode: each }, sample.admitted[each])
     },
   })
 

@@ -28,7 +28,7 @@ export interface Seen {
 export type AwayMode = 'closed' | 'open' | 'local'
 
 /** The setting that says so. */
-export const awayModeVariable = 'LIMITS_MODE_WHEN_REDIS_IS_AWAY'
+export const awayModeVariable = 'LIMITS_WHEN_REDIS_IS_AWAY'
 
 /** Short, because a call whose gateway died is recorded 15 s after its deadline. */
 const shortMs = 3_000
@@ -66,7 +66,7 @@ export function postgresAway(forMs: number): Scenario {
   }
 }
 
-/** Redis is killed, and comes back with what its append-only file holds. */
+/** Redis is killed, and comes back with what its append-only file holds. Claims are not shared while it is away. */
 export function redisRestart(calls: number, mode: AwayMode): Scenario {
   const awayMs = 2_000
   return {
@@ -74,7 +74,7 @@ export function redisRestart(calls: number, mode: AwayMode): Scenario {
     schedule: [{ atCall: Math.floor(calls / 3), target: 'redis', action: 'kill', forMs: awayMs }],
     backendFaults: true,
     callTimeoutMs: longMs,
-    keysAreKept: true,
+    keysAreKept: mode === 'closed',
     missed: ({ answeredDuring, failedTries, samples }) => {
       const refused = failedTries.get('LIMITS_UNAVAILABLE') ?? 0
       const others = [...failedTries].filter(([reason]) => reason !== 'LIMITS_UNAVAILABLE')
@@ -88,7 +88,10 @@ export function redisRestart(calls: number, mode: AwayMode): Scenario {
                 'health did not say that the gate was down',
               ),
             ]
-          : missing((answeredDuring.get('redis') ?? 0) > 0, 'no call was answered while Redis was away')),
+          : [
+              ...missing((answeredDuring.get('redis') ?? 0) > 0, 'no call was answered while Redis was away'),
+              ...missing(samples.some(isDegraded), 'health did not say that the gate was degraded'),
+            ]),
       ]
     },
   }
