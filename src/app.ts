@@ -18,7 +18,6 @@ import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
-import { isReason, reasons } from './errors.ts'
 import { createEventPublisher, type EventPublisher } from './events/event-publisher.ts'
 import { createKafkaSink } from './events/kafka-sink.ts'
 import { createLogPublisher } from './events/log-publisher.ts'
@@ -117,7 +116,7 @@ async function construct(
     closers.push(() => tracing.shutdown())
   }
   const metrics = createMetrics()
-  const callMetrics = createCallMetrics(metrics, (reason) => (isReason(reason) ? reasons[reason].http : 500))
+  const callMetrics = createCallMetrics(metrics)
 
   if (config.database.url === undefined || config.redis.url === undefined || config.redis.whenAway !== 'closed') {
     closers.push(await takeDataDir(config))
@@ -178,10 +177,11 @@ async function construct(
   closers.push(() => events.close())
 
   const policy = createBuiltinPolicyEngine()
+  const enforcedPolicy = config.access.policyValidation ? policy : undefined
   const { rateLimiting } = config.access
   const gate = createGate({
     snapshots,
-    policy: config.access.policyValidation ? policy : undefined,
+    policy: enforcedPolicy,
     limits,
     dispatcher,
     rateLimiting,
@@ -211,6 +211,7 @@ async function construct(
       register(LimitService, createLimitService({ sql, snapshots })),
       register(PolicyEngine, createPolicyService({ engine: policy, snapshots })),
     ],
+    openai: { gate, snapshots, policy: enforcedPolicy },
     pages: createHealthPages({
       sql,
       limits,

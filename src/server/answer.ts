@@ -7,6 +7,11 @@ import { bodyIsUnread, endAnswer } from './early-answer.ts'
 export type Request = IncomingMessage | Http2ServerRequest
 export type Response = ServerResponse | Http2ServerResponse
 
+/** Of a request, without its query. */
+export function pathOf(request: Request): string {
+  return request.url?.split('?', 1)[0] ?? '/'
+}
+
 /**
  * Writes an answer of the router and returns when it left or its caller is gone. Once `signal` is aborted it has
  * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it. `written` is told when the

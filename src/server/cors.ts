@@ -35,11 +35,30 @@ export interface Cors {
   apply(request: Request, response: Response): 'pass' | 'preflight' | 'refused'
 }
 
+/** What the official SDK of the OpenAI API sends from a browser, `dangerouslyAllowBrowser` set. */
+const openAiHeaders = [
+  'openai-organization',
+  'openai-project',
+  ...[
+    'lang',
+    'package-version',
+    'os',
+    'arch',
+    'runtime',
+    'runtime-version',
+    'retry-count',
+    'timeout',
+    'helper-method',
+  ].map((name) => `x-stainless-${name}`),
+]
+
 const allowedHeaders = [
   ...cors.allowedHeaders,
+  ...openAiHeaders,
   'authorization',
   'x-api-key',
   'idempotency-key',
+  'x-request-timeout-ms',
   'traceparent',
   'tracestate',
 ].join(', ')
@@ -51,10 +70,19 @@ const exposedHeaders = [
   'x-ratelimit-limit',
   'x-ratelimit-remaining',
   'x-ratelimit-reset',
+  'retry-after-ms',
+  'x-should-retry',
+  'x-ratelimit-limit-requests',
+  'x-ratelimit-remaining-requests',
+  'x-ratelimit-reset-requests',
   'x-ratelimit-limit-tokens',
   'x-ratelimit-remaining-tokens',
   'x-ratelimit-reset-tokens',
   'idempotent-replayed',
+  'openai-processing-ms',
+  'x-tollgate-cost-nanos',
+  'x-tollgate-currency',
+  'x-tollgate-price-version',
 ].join(', ')
 
 /** Two hours: the longest that Chromium honours. */

@@ -44,10 +44,13 @@ function askedTimeoutMs(call: ServerCall): number | undefined {
     if (digits === undefined) throw malformed('grpc-timeout', 'up to 8 digits and one of H, M, S, m, u, n')
     return Number(digits) * (unitMs[unit ?? ''] ?? 1)
   }
-  const connect = call.header('connect-timeout-ms')
-  if (connect === undefined) return undefined
-  if (!/^\d{1,10}$/.test(connect)) throw malformed('connect-timeout-ms', 'up to 10 digits')
-  return Number(connect)
+  for (const name of ['connect-timeout-ms', 'x-request-timeout-ms']) {
+    const value = call.header(name)
+    if (value === undefined) continue
+    if (!/^\d{1,10}$/.test(value)) throw malformed(name, 'up to 10 digits')
+    return Number(value)
+  }
+  return undefined
 }
 
 function malformed(header: string, expected: string): TollgateError {

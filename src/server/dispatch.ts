@@ -3,7 +3,7 @@ import { createContextValues } from '@connectrpc/connect'
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { answerWhole, type Request, type Response, writeAnswer } from './answer.ts'
+import { answerWhole, pathOf, type Request, type Response, writeAnswer } from './answer.ts'
 import { reasonOfCode } from './connect-error.ts'
 import type { Cors } from './cors.ts'
 import type { Chain, Outcome } from './middleware.ts'
@@ -17,12 +17,21 @@ export interface DispatchOptions {
   readonly rpcs: ReadonlyMap<string, Rpc>
   readonly chain: Chain
   readonly cors: Cors
-  /** Answers what is no RPC. */
+  /** Operations that are no RPCs. */
+  readonly operations: (request: Request) => Target | undefined
+  /** Answers what is neither. */
   readonly pages: (request: Request, response: Response) => Promise<void>
   readonly maxMessageBytes: number
   readonly bodyTimeoutMs: number
   readonly newId: () => string
   readonly log: Logger
+}
+
+/** What a request is for. */
+export interface Target {
+  readonly rpc: Rpc
+  /** Makes the answer of a call; what fails is in the answer, and noted in `call.error`. */
+  answer(request: Request, call: ServerCall): Promise<UniversalServerResponse>
 }
 
 export interface Dispatcher {
@@ -34,7 +43,8 @@ export interface Dispatcher {
 }
 
 /**
- * Takes each request of either HTTP version to its end: RPCs through the router of Connect, the rest to the pages.
+ * Takes each request of either HTTP version to its end: RPCs through the router of Connect, other operations by their own
+ * answer, the rest to the pages.
  *
  * It stands in for `connectNodeAdapter`, over the same router, because that one leaves a stream half-open when it answers
  * before the body was read, hands over no end of the answer to wait for, and destroys bodies that it stops reading.
@@ -50,31 +60,41 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     if (cors === 'refused') {
       return await answerJson(request, response, 403, 'permission_denied', 'calls from this origin are not allowed')
     }
-    const path = request.url?.split('?', 1)[0] ?? '/'
-    const handler = handlers.get(path)
-    const rpc = options.rpcs.get(path)
-    if (handler === undefined || rpc === undefined) return await answerUnknown(request, response, options)
-    const call = new ServerCall(options.newId(), rpc, request.headers, peerAddressOf(request))
+    const target = rpcOf(request) ?? options.operations(request)
+    if (target === undefined) return await answerUnknown(request, response, options)
+    const call = new ServerCall(options.newId(), target.rpc, request.headers, peerAddressOf(request))
     calls.add(call)
     response.once('close', () => {
       if (!response.writableEnded) call.callerLeft()
     })
     let answer: UniversalServerResponse | undefined
     try {
-      answer = await handler({
-        httpVersion: request.httpVersion,
-        method: request.method ?? '',
-        url: `http://tollgate${request.url}`,
-        header: headersOf(request),
-        body: readBody(request, call, bodyLimits(rpc, request, options)),
-        signal: call.signal,
-        contextValues: createContextValues().set(callKey, call),
-      })
+      answer = await target.answer(request, call)
       await writeAnswer(answer, request, response, call.signal, () => {
         call.answeredMs = performance.now()
       })
     } finally {
       end(call, answer)
+    }
+  }
+
+  function rpcOf(request: Request): Target | undefined {
+    const path = pathOf(request)
+    const handler = handlers.get(path)
+    const rpc = options.rpcs.get(path)
+    if (handler === undefined || rpc === undefined) return undefined
+    return {
+      rpc,
+      answer: (_request, call) =>
+        handler({
+          httpVersion: request.httpVersion,
+          method: request.method ?? '',
+          url: `http://tollgate${request.url}`,
+          header: headersOf(request),
+          body: readBody(request, call, bodyLimits(rpc, request, options)),
+          signal: call.signal,
+          contextValues: createContextValues().set(callKey, call),
+        }),
     }
   }
 
@@ -114,22 +134,30 @@ async function answerUnknown(request: Request, response: Response, { pages }: Di
   await pages(request, response)
 }
 
-/** What the observers are told. Answers that failed before any implementation ran carry their code in the status only. */
+/** What the observers are told. */
 function outcomeOf(call: ServerCall, answer: UniversalServerResponse | undefined): Outcome {
   const ms = (call.answeredMs ?? performance.now()) - call.startedMs
-  if (call.error !== undefined) return { ms, error: call.error }
-  if (call.signal.reason instanceof TollgateError) return { ms, error: call.signal.reason }
-  if (answer === undefined) return { ms, error: new TollgateError('INTERNAL', 'internal error') }
+  const error = errorOf(call, answer)
+  return error === undefined ? { ms, httpStatus: 200 } : { ms, httpStatus: call.rpc.httpStatusOf(error), error }
+}
+
+/** Answers of RPCs that failed before any implementation ran carry their code in the status only. */
+function errorOf(call: ServerCall, answer: UniversalServerResponse | undefined): TollgateError | undefined {
+  if (call.error !== undefined) return call.error
+  if (call.signal.reason instanceof TollgateError) return call.signal.reason
+  if (answer === undefined) return new TollgateError('INTERNAL', 'internal error')
+  if (call.rpc.method === undefined) return undefined
   const code = Number(answer.trailer?.get('grpc-status') ?? 0)
-  if (code > 0) return { ms, error: new TollgateError(reasonOfCode(code), 'the request cannot be decoded') }
+  if (code > 0) return new TollgateError(reasonOfCode(code), 'the request cannot be decoded')
   if (answer.status >= 400 || call.request === undefined) {
-    return { ms, error: new TollgateError('INVALID_ARGUMENT', 'the request cannot be decoded') }
+    return new TollgateError('INVALID_ARGUMENT', 'the request cannot be decoded')
   }
-  return { ms }
+  return undefined
 }
 
 function bodyLimits(rpc: Rpc, request: Request, { maxMessageBytes, bodyTimeoutMs }: DispatchOptions): BodyLimits {
-  const streams = rpc.method.methodKind === 'bidi_streaming' || rpc.method.methodKind === 'client_streaming'
+  const kind = rpc.method?.methodKind
+  const streams = kind === 'bidi_streaming' || kind === 'client_streaming'
   return {
     maxMessageBytes,
     bodyTimeoutMs: streams ? undefined : bodyTimeoutMs,

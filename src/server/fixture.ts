@@ -9,29 +9,34 @@ import {
 import { pino } from 'pino'
 import { ConsumptionService, QuotaStatusSchema } from '../../gen/marketplace/v1/consumption_pb.ts'
 import type { Call } from '../call.ts'
+import type { GateRequest } from '../consumption/gate.ts'
 import { TollgateError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { CallObserver } from './observe.ts'
+import { fixtureApi } from './openai/fixture-gate.ts'
 import { register, type ServiceRegistration } from './rpc.ts'
 import { type RunningServer, type ServerOptions, startServer } from './server.ts'
 
 /**
  * A server for tests of this folder: the real one, on a free port, with an implementation of ConsumptionService that
- * does what `service_id` says.
+ * does what `service_id` says; behind the OpenAI API the gate of openai/fixture-gate.ts.
  */
 export async function startFixture(overrides: Partial<ServerOptions> = {}): Promise<Fixture> {
   const ended: Fixture['ended'] = []
   const lines: string[] = []
   const calls: Call[] = []
+  const asked: GateRequest[] = []
   let held = Promise.withResolvers<void>()
   const observer: CallObserver = {
     start: () => {},
-    end: (_call, method, { error }) => ended.push({ rpc: method.name, reason: error?.reason ?? 'OK' }),
+    end: (_call, { method, name }, { error }) =>
+      ended.push({ rpc: method?.name ?? name, reason: error?.reason ?? 'OK' }),
   }
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
     services: [consumption(calls, () => held.promise)],
+    openai: fixtureApi(ownConsumer, asked, () => held.promise),
     pages: { '/health': async () => ({ status: 200, contentType: 'application/json', body: '{"status":"ok"}' }) },
     authenticate,
     rbac: true,
@@ -54,13 +59,15 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
     held.resolve()
     held = Promise.withResolvers()
   }
-  return { server, calls, ended, lines, release, close: () => server.close() }
+  return { server, calls, asked, ended, lines, release, close: () => server.close() }
 }
 
 export interface Fixture {
   readonly server: RunningServer
   /** What the implementation was called with, in order. */
   readonly calls: readonly Call[]
+  /** What the gate behind the OpenAI API was asked, in order. */
+  readonly asked: readonly GateRequest[]
   /** What the observer was told, in order. */
   readonly ended: { readonly rpc: string; readonly reason: string }[]
   /** Log lines. */

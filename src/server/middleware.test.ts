@@ -10,6 +10,9 @@ const call = () =>
     {
       method: ConsumptionService.method.checkQuota,
       name: 'x/y',
+      verb: 'POST',
+      path: '/x/y',
+      httpStatusOf: () => 500,
       access: 'undeclared',
       consumerPath: [],
       longLived: false,
@@ -45,7 +48,7 @@ test('a refusal stops the chain, and exactly those that were entered are left, i
   const chain = createChain(recording(seen, 'deadline'))
   const refused = call()
   await expect(chain.headers(refused)).rejects.toThrow('no')
-  chain.exit(refused, { ms: 1 })
+  chain.exit(refused, { ms: 1, httpStatus: 401 })
   expect(seen).toEqual(['+trace', '+observe', '+deadline', '-deadline', '-observe', '-trace'])
 })
 
@@ -55,6 +58,6 @@ test('a call that passes both phases leaves everything', async () => {
   const passed = call()
   await chain.headers(passed)
   await chain.message(passed)
-  chain.exit(passed, { ms: 1 })
+  chain.exit(passed, { ms: 1, httpStatus: 200 })
   expect(seen.filter((step) => step.startsWith('-'))).toEqual([...middlewareOrder].reverse().map((name) => `-${name}`))
 })

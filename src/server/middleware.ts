@@ -23,6 +23,7 @@ export interface Middleware {
 export interface Outcome {
   /** From the arrival of the headers until the answer was handed over, in milliseconds. */
   readonly ms: number
+  readonly httpStatus: number
   /** What the caller was told; absent when the call succeeded. */
   readonly error?: TollgateError
 }

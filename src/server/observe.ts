@@ -1,14 +1,14 @@
-import type { DescMethod } from '@bufbuild/protobuf'
 import { isSpanContextValid } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
 import { reasons } from '../errors.ts'
 import type { Middleware, Outcome } from './middleware.ts'
+import type { Rpc } from './server-call.ts'
 
 /** Told of every call once at its start and once at its end, refused ones included. Must not throw. */
 export interface CallObserver {
-  start(call: Call, method: DescMethod): void
-  end(call: Call, method: DescMethod, outcome: Outcome): void
+  start(call: Call, rpc: Rpc): void
+  end(call: Call, rpc: Rpc, outcome: Outcome): void
 }
 
 /**
@@ -21,10 +21,10 @@ export function observeCalls(observer: CallObserver, log: Logger): Middleware {
     why: 'before everything that can refuse, so that refused calls are counted and logged too',
     phase: 'headers',
     enter(call) {
-      observer.start(call, call.rpc.method)
+      observer.start(call, call.rpc)
     },
     exit(call, outcome) {
-      observer.end(call, call.rpc.method, outcome)
+      observer.end(call, call.rpc, outcome)
       const { error, ms } = outcome
       const level = error === undefined ? 'debug' : levelOf(reasons[error.reason].grpc)
       if (!log.isLevelEnabled(level)) return

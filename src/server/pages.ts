@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { within } from '../within.ts'
-import { answerWhole, type Request, type Response } from './answer.ts'
+import { answerWhole, pathOf, type Request, type Response } from './answer.ts'
 
 /** One plain HTTP answer, such as that of `/metrics`. */
 export interface Page {
@@ -16,7 +16,7 @@ export type Pages = Readonly<Record<string, () => Promise<Page>>>
 export function createPages(pages: Pages, log: Logger): (request: Request, response: Response) => Promise<void> {
   const known = new Map(Object.entries(pages))
   return async (request, response) => {
-    const path = request.url?.split('?', 1)[0] ?? '/'
+    const path = pathOf(request)
     const page = known.get(path)
     if (page === undefined) return await answerJson(request, response, 404, 'not_found', 'there is nothing here')
     if (request.method !== 'GET' && request.method !== 'HEAD') {

@@ -13,7 +13,7 @@ import { type ConnectRouter, createContextKey, type HandlerContext } from '@conn
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call, UnaryHandler } from '../call.ts'
-import { TollgateError } from '../errors.ts'
+import { reasons, TollgateError } from '../errors.ts'
 import { declaredAccess, declaredConsumerPath } from './authorize.ts'
 import { failCall, messageTooLarge } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
@@ -80,6 +80,9 @@ export function describeRpcs(registrations: readonly ServiceRegistration[]): Map
       rpcs.set(`/${name}`, {
         method,
         name,
+        verb: 'POST',
+        path: `/${name}`,
+        httpStatusOf: ({ reason }) => reasons[reason].http,
         access: options.public === true ? 'public' : declaredAccess(method),
         consumerPath: declaredConsumerPath(method),
         longLived: options.longLived === true,

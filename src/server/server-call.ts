@@ -108,11 +108,18 @@ export class ServerCall implements Call {
   }
 }
 
-/** One RPC as registered, with everything that its descriptor says, read once at start. */
+/** One RPC as registered, with everything that its descriptor says, read once at start; or an operation of the OpenAI API. */
 export interface Rpc {
-  readonly method: DescMethod
-  /** "<service>/<method>", as in logs, spans and metrics. */
+  /** Undefined for the OpenAI API, whose bodies are no messages. */
+  readonly method: DescMethod | undefined
+  /** "<service>/<method>", or "POST /v1/chat/completions"; as in logs and spans. */
   readonly name: string
+  /** HTTP method; "other" for whatever is sent where nothing is. */
+  readonly verb: 'GET' | 'POST' | 'other'
+  /** As in metrics, with the names of variable parts in braces. */
+  readonly path: string
+  /** What metrics and spans count a failure as; the HTTP status of its answer where the wire has one. */
+  readonly httpStatusOf: (error: TollgateError) => number
   /** Who may call: anyone, holders of a permission, or nobody because the contract does not say. */
   readonly access: 'public' | 'undeclared' | { readonly permission: string }
   /** Fields from the request down to the one that names the consumer acted for; empty without one. */

@@ -11,6 +11,7 @@ import { createHealth } from './health.ts'
 import { type ListenerOptions, listen } from './listener.ts'
 import { createChain } from './middleware.ts'
 import { type CallObserver, observeCalls } from './observe.ts'
+import { createOpenAiApi, type OpenAiOptions } from './openai/openai-api.ts'
 import { createPages, type Pages } from './pages.ts'
 import { createReflection } from './reflection.ts'
 import { bind, describeRpcs, gate, type ServiceRegistration } from './rpc.ts'
@@ -21,6 +22,8 @@ import { validateMessages } from './validate.ts'
 export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'> {
   /** Made by `register` of rpc.ts. Health and reflection come on top. */
   readonly services: readonly ServiceRegistration[]
+  /** What the OpenAI API calls. */
+  readonly openai: OpenAiOptions
   /** Plain GET pages by path, such as "/metrics". */
   readonly pages: Pages
   readonly authenticate: Authenticator
@@ -59,7 +62,7 @@ export interface RunningServer {
 
 /**
  * Serves gRPC, gRPC-Web and Connect (JSON and binary) over HTTP/2 and HTTP/1.1 on one port, in clear or over TLS, with
- * health and reflection. Resolves when it listens; rejects when the port is taken, a certificate cannot be read, or a
+ * health and reflection, and the OpenAI API. Resolves when it listens; rejects when the port is taken, a certificate cannot be read, or a
  * contract is wrong.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
@@ -76,7 +79,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     authenticateCalls(options.authenticate),
     authorizeCalls(options.rbac),
     confineToConsumer(options.rbac),
-    validateMessages(new Set([...rpcs.values()].map((rpc) => rpc.method.input))),
+    validateMessages(new Set(registrations.flatMap(({ service }) => service.methods.map(({ input }) => input)))),
   ])
   const router = createConnectRouter({
     acceptCompression: [compressionGzip],
@@ -90,6 +93,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     router,
     rpcs,
     chain,
+    operations: createOpenAiApi({ ...options, ...options.openai, chain }),
     cors: createCors(options.corsOrigins),
     pages: createPages(options.pages, log),
   })

@@ -53,3 +53,16 @@ test('a refused call is a span too; only failures of ours count as errors', asyn
     { attributes: { 'error.type': 'INTERNAL' }, status: { code: SpanStatusCode.ERROR } },
   ])
 })
+
+test('a call of the OpenAI API is a span too, with the attributes of HTTP', async () => {
+  spans.length = 0
+  const { address } = fixture.server
+  await (await fetch(`${address}/v1/models/alpha`, as(keys.own))).text()
+  await (await fetch(`${address}/v1/models/nothing`, as(keys.own))).text()
+  await until(() => spans.length === 2)
+  const attributes = { 'http.request.method': 'GET', 'http.route': '/v1/models/{model}' }
+  expect(spans).toMatchObject([
+    { name: 'GET /v1/models/{model}', attributes: { ...attributes, 'http.response.status_code': 200 } },
+    { attributes: { ...attributes, 'http.response.status_code': 404, 'error.type': 'SERVICE_NOT_FOUND' } },
+  ])
+})

@@ -19,7 +19,7 @@ export function validateMessages(schemas: Iterable<DescMessage>): Middleware {
     why: 'last: only callers who may make the call at all are told how to make it well',
     phase: 'message',
     enter({ rpc, request }) {
-      if (request === undefined) return
+      if (request === undefined || rpc.method === undefined) return
       const result = validator.validate(rpc.method.input, request)
       if (result.kind === 'valid') return
       if (result.kind === 'error') throw result.error

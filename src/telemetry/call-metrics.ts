@@ -1,15 +1,16 @@
 import type { Metrics } from './metrics.ts'
 
-/** What the metrics need of an RPC's descriptor. */
-interface Method {
-  readonly name: string
-  readonly parent: { readonly typeName: string }
+/** What was called: an RPC, which is an HTTP POST to "/<service>/<method>" on every wire, or a path of the OpenAI API. */
+interface Operation {
+  readonly verb: string
+  readonly path: string
 }
 
-/** How an RPC ended; `error` absent means well. */
+/** How a call ended; `error` absent means well. */
 interface CallOutcome {
   readonly ms: number
-  readonly error?: { readonly reason: string }
+  readonly httpStatus: number
+  readonly error?: unknown
 }
 
 /** How the gate refused a call. */
@@ -28,10 +29,10 @@ interface Recorded {
 }
 
 export interface CallMetrics {
-  /** Told of every RPC once at its start and once at its end, refused ones included. */
+  /** Told of every call once at its start and once at its end, refused ones included. */
   readonly rpcs: {
-    start(call: unknown, method: Method): void
-    end(call: unknown, method: Method, outcome: CallOutcome): void
+    start(call: unknown, operation: Operation): void
+    end(call: unknown, operation: Operation, outcome: CallOutcome): void
   }
   /** Told of every call to a service, refused or recorded. */
   readonly gate: {
@@ -40,36 +41,19 @@ export interface CallMetrics {
   }
 }
 
-/**
- * Counts calls. It knows calls by their shape only, so that telemetry depends on no domain folder.
- *
- * An RPC is an HTTP POST to "/<service>/<method>" on every wire, with the HTTP status of its outcome.
- *
- * @param httpStatusOf HTTP status of an error's reason.
- */
-export function createCallMetrics(metrics: Metrics, httpStatusOf: (reason: string) => number): CallMetrics {
-  const paths = new WeakMap<Method, string>()
-
-  function pathOf(method: Method): string {
-    let path = paths.get(method)
-    if (path === undefined) {
-      path = `/${method.parent.typeName}/${method.name}`
-      paths.set(method, path)
-    }
-    return path
-  }
-
+/** Counts calls. It knows calls by their shape only, so that telemetry depends on no domain folder. */
+export function createCallMetrics(metrics: Metrics): CallMetrics {
   return {
     rpcs: {
       start() {
         metrics.httpRequestsInFlight.inc()
       },
-      end(_call, method, { ms, error }) {
-        const status = error === undefined ? '200' : String(httpStatusOf(error.reason))
+      end(_call, { verb, path }, { ms, httpStatus, error }) {
+        const status = String(httpStatus)
         metrics.httpRequestsInFlight.dec()
-        metrics.httpRequests.of('POST', pathOf(method), status).inc()
-        if (error !== undefined) metrics.httpRequestsFailed.of('POST', pathOf(method), status).inc()
-        metrics.httpRequestDuration.of('POST', pathOf(method), status).observe(ms / 1000)
+        metrics.httpRequests.of(verb, path, status).inc()
+        if (error !== undefined) metrics.httpRequestsFailed.of(verb, path, status).inc()
+        metrics.httpRequestDuration.of(verb, path, status).observe(ms / 1000)
       },
     },
     gate: {

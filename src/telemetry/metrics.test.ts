@@ -1,6 +1,5 @@
 import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
-import { reasons } from '../errors.ts'
 import { createCallMetrics } from './call-metrics.ts'
 import { counterFamily } from './metric-families.ts'
 import { createMetrics } from './metrics.ts'
@@ -13,11 +12,11 @@ const quiet = { processMetrics: false } as const
 
 test('counts RPCs under the names of the reference, with the HTTP status of their outcome', async () => {
   const metrics = createMetrics(quiet)
-  const { rpcs } = createCallMetrics(metrics, (reason) => (reason === 'RATE_LIMITED' ? reasons.RATE_LIMITED.http : 500))
-  const method = { name: 'RouteRequest', parent: { typeName: 'marketplace.v1.ConsumptionService' } }
+  const { rpcs } = createCallMetrics(metrics)
+  const rpc = { verb: 'POST', path: '/marketplace.v1.ConsumptionService/RouteRequest' }
   for (const error of [undefined, undefined, { reason: 'RATE_LIMITED' }]) {
-    rpcs.start(undefined, method)
-    rpcs.end(undefined, method, error === undefined ? { ms: 20 } : { ms: 20, error })
+    rpcs.start(undefined, rpc)
+    rpcs.end(undefined, rpc, error === undefined ? { ms: 20, httpStatus: 200 } : { ms: 20, httpStatus: 429, error })
   }
   const lines = await linesOf(metrics)
   const labels = 'method="POST",path="/marketplace.v1.ConsumptionService/RouteRequest"'
@@ -32,7 +31,7 @@ test('counts RPCs under the names of the reference, with the HTTP status of thei
 
 test('counts what the gate refuses and records', async () => {
   const metrics = createMetrics(quiet)
-  const { gate } = createCallMetrics(metrics, () => 500)
+  const { gate } = createCallMetrics(metrics)
   const tokens = { input: 3, output: 4 }
   gate.recorded({ serviceId: 's', status: 'succeeded', tokens, durationMs: 20 }, 'basic')
   gate.recorded({ serviceId: 's', status: 'failed', tokens, durationMs: 20 }, 'basic')

@@ -1,0 +1,83 @@
+import { endpointRecord, serviceRecord } from '../../../test/support/registry-records.ts'
+import { usageEvent } from '../../../test/support/usage-events.ts'
+import type { GateAnswer, GateRequest } from '../../consumption/gate.ts'
+import { isReason, type Reason, TollgateError, type TollgateErrorInit } from '../../errors.ts'
+import { createBuiltinPolicyEngine } from '../../policy/policy-engine.ts'
+import { buildSnapshot } from '../../registry/snapshot.ts'
+import type { OpenAiOptions } from './openai-api.ts'
+
+/** Facts of the errors that {@link fixtureApi} throws. */
+export const errorFacts: Partial<Record<Reason, TollgateErrorInit>> = {
+  INVALID_ARGUMENT: { fields: [{ field: 'payload.messages[0]', description: 'must be an object' }] },
+  RATE_LIMITED: {
+    retryAfterMs: 1250,
+    limits: [
+      {
+        subject: 'consumer:c1',
+        limit: 'tokens_per_minute',
+        capacity: 1000,
+        remaining: 7,
+        unit: 'tokens',
+        resetAtMs: Date.now() + 3_600_000,
+      },
+    ],
+  },
+  QUOTA_EXCEEDED: { retryAfterMs: 86_400_000 },
+  BACKEND_FAILED: { retryAfterMs: 90_000 },
+}
+
+/** What a consumer with grants for "alpha" and "beta" has, beside what it has not. */
+const services = [
+  serviceRecord({ id: 'id-alpha-1', name: 'alpha', version: '1.0.0', endpoints: [endpointRecord()] }),
+  serviceRecord({ id: 'id-alpha-2', name: 'alpha', version: '2.0.0', createdAtMs: 1_700_000_000_500 }),
+  serviceRecord({ id: 'id-beta', name: 'beta', status: 'deprecated' }),
+  serviceRecord({ id: 'id-gamma', name: 'gamma' }),
+  serviceRecord({ id: 'id-delta', name: 'delta', status: 'retired' }),
+]
+
+/**
+ * A gate for tests of the wire: a model that is the name of a reason is refused so, "crash" fails inside, "held" waits for
+ * `held`; all others echo their body. `asked` gets what arrives.
+ */
+export function fixtureApi(consumerId: string, asked: GateRequest[], held: () => Promise<void>): OpenAiOptions {
+  const consumer = {
+    id: consumerId,
+    organizationId: 'o1',
+    name: 'consumer',
+    tier: 'premium',
+    status: 'active',
+    grantedServices: new Set(['id-alpha-1', 'id-alpha-2', 'id-beta', 'id-delta']),
+    overrides: {},
+  } as const
+  const snapshot = buildSnapshot({ version: 1, services, consumers: [consumer], nowMs: 0 })
+  return {
+    snapshots: { current: () => snapshot },
+    policy: createBuiltinPolicyEngine(),
+    gate: {
+      async route(request, call): Promise<GateAnswer> {
+        asked.push(request)
+        const { serviceId } = request
+        if (isReason(serviceId)) throw new TollgateError(serviceId, `refused: ${serviceId}`, errorFacts[serviceId])
+        if (serviceId === 'crash') throw new Error('password of the database is hunter2')
+        if (serviceId === 'held') await held()
+        for (const [name, value] of announced) call.setResponseHeader(name, value)
+        return {
+          body: request.payload,
+          event: usageEvent({ requestId: `recorded-${call.id}` }),
+          charge: { nanos: 1500, currency: 'USD', priceVersion: 'v1', components: [] },
+          serviceVersion: '1.0.0',
+          isReplayed: false,
+        }
+      },
+    },
+  }
+}
+
+const announced = [
+  ['x-ratelimit-limit', '20'],
+  ['x-ratelimit-remaining', '19'],
+  ['x-ratelimit-reset', '1'],
+  ['x-ratelimit-limit-tokens', '1000000'],
+  ['x-ratelimit-remaining-tokens', '999000'],
+  ['x-ratelimit-reset-tokens', '2592061'],
+] as const

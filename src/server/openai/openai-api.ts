@@ -1,0 +1,183 @@
+/**
+ * The OpenAI API: the same calls, limits and records as over gRPC, in OpenAI's words, so that its SDKs work with nothing
+ * changed but base URL and key.
+ *
+ * An **operation** is one method and path. It runs through the same middleware chain as an RPC, and its calls through the
+ * same gate: what is here is translation. Bodies pass as bytes, `model` names the service.
+ */
+import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
+import { context } from '@opentelemetry/api'
+import type { Logger } from 'pino'
+import type { Gate } from '../../consumption/gate.ts'
+import { idempotencyKeyOf } from '../../consumption/idempotency.ts'
+import { TollgateError } from '../../errors.ts'
+import type { PolicyEngine } from '../../policy/policy-engine.ts'
+import { toJsonBytes } from '../../providers/json.ts'
+import type { SnapshotSource } from '../../registry/snapshot.ts'
+import { pathOf, type Request } from '../answer.ts'
+import { failCall, toTollgateError } from '../connect-error.ts'
+import type { Target } from '../dispatch.ts'
+import type { Chain } from '../middleware.ts'
+import type { Rpc, ServerCall } from '../server-call.ts'
+import { rowOf, toOpenAiError } from './error-table.ts'
+import { type BodyOptions, readJsonBody } from './json-body.ts'
+import { getModel, listModels } from './models.ts'
+import { renameRateLimits } from './rate-limit-headers.ts'
+
+export interface OpenAiOptions {
+  readonly gate: Gate
+  readonly snapshots: Pick<SnapshotSource, 'current'>
+  /** Undefined lists every service (ENABLE_POLICY_VALIDATION). */
+  readonly policy: PolicyEngine | undefined
+}
+
+interface ServedOptions extends OpenAiOptions, BodyOptions {
+  readonly chain: Chain
+  readonly log: Logger
+}
+
+interface Operation {
+  readonly rpc: Rpc
+  /** Makes the answer; what it throws is answered as an error. `headers` are the answer's. */
+  run(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse>
+}
+
+/** Finds the operation of a request; every path below /v1/ is one, if only to be told that it does not exist. */
+export function createOpenAiApi(options: ServedOptions): (request: Request) => Target | undefined {
+  const { gate, snapshots, policy, chain, log } = options
+
+  async function answer({ run }: Operation, request: Request, call: ServerCall): Promise<UniversalServerResponse> {
+    const headers = new Headers({ 'content-type': 'application/json', 'x-request-id': call.id })
+    call.answerWith(headers)
+    try {
+      await call.race(chain.headers(call), ignore)
+      return await run(request, call, headers)
+    } catch (thrown) {
+      failCall(call, thrown)
+      return errorAnswer(call.error ?? toTollgateError(thrown), headers)
+    }
+  }
+
+  async function consume(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
+    const { payload, model, stream } = await readJsonBody(request, call, options)
+    await chain.message(call)
+    if (stream) throw unsupportedStream()
+    const asked = {
+      consumerId: consumerOf(call),
+      serviceId: model,
+      payload,
+      metadata: {},
+      idempotencyKey: idempotencyKeyOf('', call),
+    }
+    const { body, event, charge } = await work(call, () => gate.route(asked, call))
+    headers.set('x-request-id', event.requestId)
+    headers.set('openai-processing-ms', String(Math.round(performance.now() - call.startedMs)))
+    if (charge.currency !== '') {
+      headers.set('x-tollgate-cost-nanos', String(charge.nanos))
+      headers.set('x-tollgate-currency', charge.currency)
+      headers.set('x-tollgate-price-version', charge.priceVersion)
+    }
+    renameRateLimits(headers)
+    return whole(200, headers, body)
+  }
+
+  async function models(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
+    await chain.message(call)
+    const id = pathOf(request).slice('/v1/models/'.length)
+    const found = await work<object>(call, () => {
+      const asked = [snapshots.current(), policy, consumerOf(call)] as const
+      return id === '' ? listModels(...asked) : getModel(...asked, decoded(id))
+    })
+    return whole(200, headers, toJsonBytes(found))
+  }
+
+  /** As the implementation of an RPC: inside the call's trace, and no longer than its signal allows. */
+  function work<T>(call: ServerCall, run: () => Promise<T>): Promise<T> {
+    return call.race(context.with(call.traceContext, run), (err) =>
+      log.debug({ requestId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered'),
+    )
+  }
+
+  const consumption = 'consumption.route'
+  const operations = new Map<string, Operation>(
+    [
+      { rpc: operation('POST', '/v1/chat/completions', consumption), run: consume },
+      { rpc: operation('POST', '/v1/completions', consumption), run: consume },
+      { rpc: operation('POST', '/v1/embeddings', consumption), run: consume },
+      { rpc: operation('GET', '/v1/models', 'services.read'), run: models },
+      { rpc: operation('GET', '/v1/models/{model}', 'services.read'), run: models },
+    ].map((each) => [each.rpc.name, each]),
+  )
+  const unknown: Operation = { rpc: unknownRpc, run: refuseUnknown }
+
+  return (request) => {
+    const path = pathOf(request)
+    if (!path.startsWith('/v1/')) return undefined
+    const template = /^\/v1\/models\/[^/]+$/.test(path) ? '/v1/models/{model}' : path
+    const found = operations.get(`${request.method} ${template}`) ?? unknown
+    return { rpc: found.rpc, answer: (_request, call) => answer(found, request, call) }
+  }
+}
+
+function operation(verb: 'GET' | 'POST', path: string, permission: string): Rpc {
+  return { ...unknownRpc, name: `${verb} ${path}`, verb, path, access: { permission } }
+}
+
+function unsupportedStream(): TollgateError {
+  return new TollgateError('INVALID_ARGUMENT', 'stream must be absent or false: answers come as a whole', {
+    metadata: { param: 'stream' },
+  })
+}
+
+/** Asks for no credential: there is nothing to protect. */
+const unknownRpc: Rpc = {
+  method: undefined,
+  name: 'other /v1/*',
+  verb: 'other',
+  path: '/v1/*',
+  access: 'public',
+  consumerPath: [],
+  longLived: false,
+  httpStatusOf: (error) => rowOf(error).status,
+}
+
+async function refuseUnknown(request: Request): Promise<UniversalServerResponse> {
+  const path = pathOf(request).slice(0, 200)
+  throw new TollgateError('RPC_NOT_FOUND', `There is no ${request.method} ${path} here.`)
+}
+
+/** The consumer that pays: always the key's own. */
+function consumerOf({ principal }: ServerCall): string {
+  if (principal.kind === 'key') return principal.consumerId
+  throw new TollgateError(
+    'CONSUMER_MISMATCH',
+    'An administrator has no consumer of its own: use the key of a consumer.',
+  )
+}
+
+function errorAnswer(error: TollgateError, headers: Headers): UniversalServerResponse {
+  const { status, body, shouldRetry } = toOpenAiError(error)
+  headers.set('x-should-retry', String(shouldRetry))
+  if (error.retryAfterMs !== undefined) headers.set('retry-after-ms', String(Math.ceil(error.retryAfterMs)))
+  renameRateLimits(headers, error.limits[0]?.unit)
+  return whole(status, headers, toJsonBytes(body))
+}
+
+function whole(status: number, headers: Headers, body: Uint8Array): UniversalServerResponse {
+  headers.set('content-length', String(body.length))
+  return { status, header: headers, body: once(body) }
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
+}
+
+function ignore(): void {}
