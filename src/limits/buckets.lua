@@ -159,7 +159,7 @@ end
 -- Makes the periods of KEYS[first...last] unknown, those that exist: a seed is asked for a period that exists, so a period
 -- without a key has nothing to forget. By the clock, so that no version comes twice, whatever the counter was meanwhile.
 local function forget(first, last, now)
-  if first > last or redis.call('EXISTS', unpack(KEYS, first, last)) == 0 then
+  if first > last or (last - first < 1000 and redis.call('EXISTS', unpack(KEYS, first, last)) == 0) then
     return
   end
   for i = first, last do
@@ -250,12 +250,15 @@ local function read_plan(plan)
   return limits
 end
 
--- Settles what a reservation took except its buckets: nothing was used, or all that was reserved.
-local function release_plan(plan, used_reserved, now)
+-- Settles what a reservation took except its buckets: nothing was used, or all that was reserved. A threshold that a
+-- period passes by it is left to the next settlement to tell.
+local function release_plan(plan, is_used, now)
   for _, limit in ipairs(read_plan(plan)) do
     if limit.kind ~= 'b' then
-      local slot = load_slot(limit, now)
-      store_slot(limit, settled(limit, slot, limit.amount, used_reserved and limit.amount or 0), now)
+      local before = load_slot(limit, now)
+      local after = settled(limit, before, limit.amount, is_used and limit.amount or 0)
+      after.warned = before.warned
+      store_slot(limit, after, now)
     end
   end
 end

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
+  abandon,
   admit,
   concurrencyRetryMs,
   declare,
@@ -194,7 +195,8 @@ describe('at any interleaving of calls, abandoned and lost ones among them, and 
             if (cost === undefined) continue
             const reserved = cost.map((entry) => entry.amount)
             const actual = step.kind === 'settle' ? step.actual : reserved
-            settle(slots, cost, actual, now)
+            if (step.kind === 'settle') settle(slots, cost, actual, now)
+            else abandon(slots, cost, now)
             for (const index of [0, 1]) {
               const [units = 0, most = 0] = [actual[2 + index], reserved[2 + index]]
               used[index] = (used[index] ?? 0) + units
@@ -225,11 +227,12 @@ describe('at any interleaving of calls, abandoned and lost ones among them, and 
         forget(slots, limit.key, start)
         let used = 0
         let asked = { used: 0, version: -1 }
-        for (const step of program) {
+        for (const [index, step] of program.entries()) {
+          const now = start + 1 + index
           if (step === 'settle') {
-            settle(slots, [{ limit, amount: 0 }], [1], start)
+            settle(slots, [{ limit, amount: 0 }], [1], now)
             used += 1
-          } else if (step === 'forget') forget(slots, limit.key, start)
+          } else if (step === 'forget') forget(slots, limit.key, now)
           else if (step === 'ask') asked = { used, version: seedVersion(slots, limit.key) }
           else seed(slots, limit, asked.used, asked.version)
           const slot = slots.get(limit.key)
@@ -252,6 +255,16 @@ describe('a period', () => {
     const month = period({ capacity: 5, endsAtMs: start / 1_000 + 90_000 })
     const verdict = admit(known([month]), [{ limit: month, amount: 6 }], start)
     expect(verdict).toMatchObject({ kind: 'refused', retryAfterMs: 90_000 })
+  })
+
+  it('tells of a threshold that an abandoned call passed by the next settlement', () => {
+    const month = period({ capacity: 10 })
+    const slots = known([month])
+    const cost = [{ limit: month, amount: 9 }]
+    admit(slots, cost, start)
+    abandon(slots, cost, start)
+    const crossed = settle(slots, [{ limit: month, amount: 0 }], [0], start)
+    expect(crossed).toEqual([{ index: 0, used: 9, threshold: 80 }])
   })
 
   it('stays exact at the largest amounts', () => {

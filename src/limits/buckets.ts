@@ -121,6 +121,18 @@ export function settle(
 }
 
 /**
+ * Settles what was taken at that amount, because nobody says what was used. A threshold that a period passes by it is left
+ * to the next settlement to tell.
+ */
+export function abandon(slots: Slots, taken: readonly LimitCost[], nowMicros: number): void {
+  for (const { limit, amount } of taken) {
+    const slot = current(slots, limit, nowMicros)
+    const after = settled(slot, limit, amount, amount)
+    slots.set(limit.key, after.kind === 'period' && slot.kind === 'period' ? { ...after, warned: slot.warned } : after)
+  }
+}
+
+/**
  * Holds what a reservation held before the store lost its data: its calls run, whatever the limits say. A bucket is full
  * then and pays nothing; the rest is held again.
  */

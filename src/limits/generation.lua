@@ -2,8 +2,9 @@
 -- (a failover, a crash without fsync) still has its name, but a usage stream that is behind what the caller has seen: it
 -- gets a new name too.
 --   KEYS  1 generation, 2 usage stream
---   ARGV  1 name to give, 2 generation that the caller knows, 3 newest entry of the usage stream that it saw there
--- Answers { generation, age in ms, oldest entry of the usage stream ('' without any), newest one ever }.
+--   ARGV  1 name to give, 2 generation that the caller knows, 3 newest entry of the usage stream that it saw there,
+--         4 ms by which a new one is born later: others may take so long to connect again
+-- Answers { generation, age in ms (negative before its birth), oldest entry of the usage stream ('' without any), newest one ever }.
 
 local function parse_id(id)
   local ms, number = string.match(id, '^(%d+)-(%d+)$')
@@ -35,8 +36,8 @@ if generation and generation == ARGV[2] and is_before(newest, ARGV[3]) then
   generation = false
 end
 if not generation then
-  generation = ARGV[1] .. ' ' .. int(now)
+  generation = ARGV[1] .. ' ' .. int(now + tonumber(ARGV[4]) * 1000)
   redis.call('SET', KEYS[1], generation)
 end
 local born = tonumber(string.match(generation, ' (%d+)$'))
-return { generation, int(math.max(0, math.floor((now - born) / 1000))), oldest, newest }
+return { generation, int(math.floor((now - born) / 1000)), oldest, newest }

@@ -22,6 +22,11 @@ export interface RedisGenerationOptions {
 
 /** Pause between two looks at the generation: a Redis that lost its data is noticed without a call, too. */
 const pollEveryMs = 100
+/**
+ * How much older a generation must be that was begun after Redis was away: longer than the longest pause between two
+ * attempts to connect (`storage/redis.ts`), because every process must be back before anything is admitted.
+ */
+const reconnectMs = 2_500
 /** A Redis that is lost again and again within one call. */
 const maxTries = 10
 /** Scripts on their way at once, and events in one of them, while data is given back. */
@@ -36,12 +41,14 @@ const batch = 100
  * leases, claims and holds are there again, and appends the events again that the ledger may not have; their period
  * counters become unknown and follow the ledger. Then it takes the generation for its own and goes on. Nothing is admitted
  * and no counter is read before a generation is `graceMs` old, so that the other processes, who look every 100 ms, have
- * restored too. A settlement does not wait.
+ * restored too; after an outage of Redis it takes longer, because they must find it again. A settlement does not wait.
  */
 export class RedisGeneration {
   readonly #options: RedisGenerationOptions
   readonly #stopping = new AbortController()
   #own = ''
+  /** Redis did not answer since it answered last. */
+  #wasAway = false
   /** By `performance.now()`. */
   #readyAt = 0
   #renewing: Promise<void> | undefined
@@ -107,6 +114,7 @@ export class RedisGeneration {
       const [calls, events] = [kept.open(), kept.events()]
       const isDone = (await this.#declare(generation, calls)) && (await this.#append(generation, events))
       if (!isDone) continue
+      kept.renewed()
       this.#adopt(generation, ageMs, seenAt)
       this.#options.restored(calls.length, events.length)
       return
@@ -156,10 +164,16 @@ export class RedisGeneration {
 
   async #look(): Promise<{ generation: string; ageMs: number; oldest: string; newest: string }> {
     const { scripts, keys, kept } = this.#options
-    const args = [newId(), this.#own, kept.newest]
-    const reply = asArray(await scripts.run('generation', [keys.generation(), keys.usage()], args))
-    const [generation = '', age = '', oldest = '', newest = ''] = reply.map(String)
-    return { generation, ageMs: Number(age), oldest, newest }
+    const args = [newId(), this.#own, kept.newest, String(this.#wasAway ? reconnectMs : 0)]
+    try {
+      const reply = asArray(await scripts.run('generation', [keys.generation(), keys.usage()], args))
+      const [generation = '', age = '', oldest = '', newest = ''] = reply.map(String)
+      this.#wasAway = false
+      return { generation, ageMs: Number(age), oldest, newest }
+    } catch (error) {
+      this.#wasAway = true
+      throw error
+    }
   }
 
   async #poll(): Promise<void> {

@@ -85,7 +85,12 @@ export class RedisKept {
   /** Redis is another one, and an event was appended there: its old entry means nothing any more. */
   moved(kept: KeptEvent, entry: string): void {
     this.#events.delete(kept.entry)
-    this.#newest = '0-0'
     this.append({ ...kept, entry })
+  }
+
+  /** All that is kept was appended to another Redis, whose clock may be another one, too. */
+  renewed(): void {
+    this.#newest = '0-0'
+    for (const entry of this.#events.keys()) if (isAfter(entry, this.#newest)) this.#newest = entry
   }
 }
