@@ -54,12 +54,18 @@ export function run(file: string, args: readonly string[], options: RunOptions =
   })
 }
 
-/**
- * Path of a Python that has grpcio, grpcio-tools and grpcio-status. Throws with one line that says how to get it.
- */
-export async function pythonWithGrpc(): Promise<string> {
-  const folder = `python-grpcio-${grpcioVersion}`
+/** Path of a Python that has grpcio, grpcio-tools and grpcio-status. Throws with one line that says how to get it. */
+export function pythonWithGrpc(): Promise<string> {
   const packages = ['grpcio', 'grpcio-tools', 'grpcio-status'].map((name) => `${name}==${grpcioVersion}`)
+  return pythonWith(`python-grpcio-${grpcioVersion}`, packages)
+}
+
+/** Path of a Python that has OpenAI's SDK. Throws with one line that says how to get it. */
+export function pythonWithOpenAi(): Promise<string> {
+  return pythonWith(`python-openai-${openAiVersion}`, [`openai==${openAiVersion}`])
+}
+
+function pythonWith(folder: string, packages: readonly string[]): Promise<string> {
   return tool(folder, 'bin/python', async (staging) => {
     const remedy = `install Python 3.10 or newer with venv (Debian: apt-get install python3-venv) and let pip reach a package index for ${packages.join(' ')}`
     await must('python3', ['-m', 'venv', staging], remedy)
@@ -80,6 +86,7 @@ export async function grpcurl(): Promise<string> {
 }
 
 const grpcioVersion = '1.85.1'
+const openAiVersion = '3.52.0'
 const grpcurlVersion = '1.9.4'
 const cacheDir = resolve(import.meta.dirname, '../../.cache/tools')
 

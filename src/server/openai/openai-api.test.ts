@@ -195,9 +195,9 @@ describe('a body', () => {
   })
 
   test.each([
-    ['of announced', () => new Uint8Array(8 * 1024 * 1024)],
-    ['of unknown', () => new Blob([new Uint8Array(8 * 1024 * 1024)]).stream()],
-  ])('%s length beyond the limit sees 413 with the limit and its setting', async (_what, body) => {
+    ['of announced', 'the message of 8388608 bytes', () => new Uint8Array(8 * 1024 * 1024)],
+    ['of unknown', 'the message is larger', () => new Blob([new Uint8Array(8 * 1024 * 1024)]).stream()],
+  ])('%s length beyond the limit sees 413 with the limit and its setting', async (_what, size, body) => {
     const response = await fetch(`${fixture.server.address}/v1/embeddings`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', ...as(keys.own).headers },
@@ -206,6 +206,7 @@ describe('a body', () => {
     })
     expect(response.status).toBe(413)
     const text = await response.text()
+    expect(text).toContain(size)
     expect(text).toContain('4194304 bytes')
     expect(text).toContain('MAX_MESSAGE_BYTES')
   })
