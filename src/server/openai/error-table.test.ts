@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { type Reason, reasons, TollgateError } from '../../errors.ts'
 import { errorTable, toOpenAiError } from './error-table.ts'
@@ -33,6 +34,16 @@ describe.each(allReasons)('%s', (reason) => {
   test("is the caller's 401 only when the caller's own key is at fault", () => {
     expect(told.status === 401).toBe(reason.startsWith('CREDENTIAL_') && !reasons[reason].retryable)
   })
+})
+
+test('the table is printed in docs/openai-api.md, row by row', () => {
+  const docs = readFileSync(new URL('../../../docs/openai-api.md', import.meta.url), 'utf8')
+  const printed = docs.split('\n').filter((line) => /^\| `[A-Z_]+` \|/.test(line))
+  const rows = allReasons.map((reason) => {
+    const { status, type, code } = errorTable[reason]
+    return `| \`${reason}\` | ${status} | \`${type}\` | \`${code}\` | ${reasons[reason].retryable ? 'yes' : 'no'} |`
+  })
+  expect(printed.sort()).toEqual(rows.sort())
 })
 
 describe('a retry', () => {
