@@ -95,7 +95,10 @@ describe('tollgate books, on a real Postgres and a real Redis', () => {
       await Promise.allSettled(Array.from({ length: 4 }, (_, i) => call(`${model} ${i}`, model)))
     }
     const usage = tollgate.client(UsageService, tenant.key)
-    await eventually(async () => (await usage.listUsageRecords({ pageSize: 1000 })).usageRecords.length >= 16)
+    await eventually(async () => {
+      const { usageRecords } = await usage.listUsageRecords({ pageSize: 1000 })
+      return usageRecords.filter(({ requests }) => requests === 1).length >= 16
+    })
     expect(await differences('--backend-log', logPath)).toEqual([])
     const { code, text } = await books('--month', month)
     expect(text).toContain('The books balance.')

@@ -1,3 +1,4 @@
+import { attemptIdOf, callOfAttempt } from '../metering/attempt-id.ts'
 import type { RecordedAttempt } from '../metering/ledger-audit.ts'
 import { type TokenParts, totalTokens } from '../metering/usage-event.ts'
 import type { PracticeRecord } from '../practice/log.ts'
@@ -43,7 +44,7 @@ export function backendCalls(logs: readonly (readonly PracticeRecord[])[]): Back
 }
 
 /**
- * Every call that reached a backend must be known; a record that claims what the backend reported must name the same
+ * Every call that reached a backend must be known, by any of its attempts; a record that claims what the backend reported must name the same
  * tokens, part by part; a call that succeeded must have taken over what was reported. A call whose caller did not wait
  * for its answer has a record that claims nothing, which is no difference.
  */
@@ -53,12 +54,13 @@ export function compareBackends(
   month: string | undefined,
 ): Finding[] {
   const findings: Finding[] = []
+  // Whoever died in a call's second attempt left what it knew of the first one.
+  const knownCalls = new Set([...known.keys()].map(callOfAttempt))
   for (const call of calls.values()) {
     const scope = { consumerId: '', serviceId: '', month: call.month, id: call.attemptId }
-    const attempt = known.get(call.attemptId)
     const expected = call.tokens === undefined ? 0 : totalTokens(call.tokens)
     const isAsked = month === undefined || call.month === month
-    if (attempt === undefined && isAsked) {
+    if (!knownCalls.has(callOfAttempt(call.attemptId)) && isAsked) {
       const detail = 'the backend was called; no record, event or open reservation'
       findings.push({ ...scope, kind: 'lost', expected, found: 0, detail })
     }
@@ -70,8 +72,10 @@ export function compareBackends(
   for (const attempt of known.values()) {
     if (typeof attempt === 'string' || (month !== undefined && attempt.month !== month)) continue
     const { id, consumerId, serviceId, usageSource, succeeded } = attempt
+    // The record of a call's last attempt has the id of the first one.
+    const sentId = attemptIdOf(id, attempt.attempt)
     const scope = { consumerId, serviceId, month: attempt.month, id }
-    const reported = calls.get(id)?.tokens
+    const reported = calls.get(sentId)?.tokens
     const found = totalTokens(attempt.tokens)
     if (usageSource === 'provider' && reported === undefined) {
       const detail = 'the record claims reported usage; the log has none for it'

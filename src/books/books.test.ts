@@ -1,10 +1,13 @@
 import { expect, test } from 'vitest'
 import { usageEvent } from '../../test/support/usage-events.ts'
+import { newId } from '../ids.ts'
 import { counterKeysOf } from '../limits/limit-keys.ts'
 import type { CounterReading } from '../limits/limits-reading.ts'
+import { attemptIdOf } from '../metering/attempt-id.ts'
 import type { LedgerReading } from '../metering/ledger-audit.ts'
 import { totalTokens } from '../metering/usage-event.ts'
 import { auditBooks } from './audit.ts'
+import { type BackendCalls, compareBackends } from './backend-calls.ts'
 import { type Books, compareBooks } from './books.ts'
 
 const event = usageEvent({ startMs: Date.UTC(2026, 10, 30, 23, 59, 59, 999) })
@@ -20,6 +23,11 @@ const emptyLedger: LedgerReading = {
   quarantinedUnreadable: 0,
   recorded: new Set(),
   attempts: new Map(),
+}
+
+/** A log that has one line for an attempt. */
+function backendOf(attemptId: string): BackendCalls {
+  return new Map([[attemptId, { attemptId, month: '2026-11', times: 1, tokens: event.tokens }]])
 }
 
 function books(limits: Partial<Books['limits']>, ledger: Partial<LedgerReading> = {}, month?: string): Books {
@@ -103,4 +111,21 @@ test('a difference counts when a second reading shows the same figures', async (
 test('what changes with every reading is moving, not wrong', async () => {
   const readings = [1, 2, 3, 4, 5].map(off)
   expect(await audit(readings)).toMatchObject({ readings: 5, differences: [], moving: [{ found: 5 }] })
+})
+
+test.each([1, 2, 3])('the record of attempt %i has what the backend said to that attempt', (attempt) => {
+  const recorded = { ...usageEvent({ attempt }), corrects: '' }
+  const { id, usageSource } = recorded
+  const known = new Map([
+    [id, { id, consumerId, serviceId, month: '2026-11', attempt, tokens: event.tokens, usageSource, succeeded: true }],
+  ])
+  const find = (sent: string) => compareBackends(backendOf(sent), known, undefined).map(({ kind }) => kind)
+  expect(find(attemptIdOf(id, attempt))).toEqual([])
+  expect(find(attemptIdOf(id, attempt === 1 ? 2 : 1))).toEqual(['phantom'])
+})
+
+test('a call is not lost when its gate died in a later attempt, and is when nobody knows of any', () => {
+  const backend = backendOf(attemptIdOf(event.id, 2))
+  expect(compareBackends(backend, new Map([[event.id, 'open']]), undefined)).toEqual([])
+  expect(compareBackends(backend, new Map([[newId(), 'open']]), undefined)).toMatchObject([{ kind: 'lost' }])
 })

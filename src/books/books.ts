@@ -252,8 +252,8 @@ function droppedFinding(event: UsageEvent, tokens: number): Finding {
 }
 
 function attemptOf(event: UsageEvent): KnownAttempt {
-  const { id, tokens, usageSource } = event
-  return { id, ...scopeOf(event), tokens, usageSource, succeeded: event.status === 'succeeded' }
+  const { id, attempt, tokens, usageSource } = event
+  return { id, ...scopeOf(event), attempt, tokens, usageSource, succeeded: event.status === 'succeeded' }
 }
 
 function scopeOf(event: UsageEvent): { consumerId: string; serviceId: string; month: string } {

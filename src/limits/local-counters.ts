@@ -65,9 +65,11 @@ export class LocalCounters implements Slots {
 
   /**
    * An event was recorded. The counters that `counted` names are moved by it; every other one that it should move, because
-   * its limit is newer than the call's admission, for example, becomes unknown.
+   * its limit is newer than the call's admission, for example, becomes unknown. An attempt that another one followed moves
+   * none.
    */
   follow(event: UsageEvent, counted: readonly LimitCost[], nowMicros: number): void {
+    if (event.requests === 0) return
     const others = periodKeysOf(event).filter((key) => !counted.some(({ limit }) => limit.key === key))
     this.forget(others, nowMicros)
   }

@@ -16,7 +16,7 @@ import { register } from '../server/rpc.ts'
 import { correctionIds, correctionOf } from './correction.ts'
 import { writeBatch } from './ledger.ts'
 import { ensurePartitions } from './month-partitions.ts'
-import type { UsageEvent } from './usage-event.ts'
+import { noTokens, type UsageEvent } from './usage-event.ts'
 import { createUsageService } from './usage-service.ts'
 
 type Fields = Omit<MessageInitShape<typeof CorrectUsageRecordRequestSchema>, '$typeName' | '$unknown'>
@@ -214,6 +214,11 @@ describe('is refused', () => {
     await writeBatch(server.sql, correctionOf(record, record, randomUUID))
     expect(await refusal(correct(record))).toMatchObject({ reason: 'USAGE_RECORD_REVERSED' })
     expect(await statistics(record)).toMatchObject({ requests: 1n, tokens: 42n })
+  })
+
+  it('an attempt that another one followed: its call has another record', async () => {
+    const record = await recorded({ requests: 0, tokens: noTokens, costNanos: 0, currency: '', status: 'failed' })
+    await expect(correct(record)).rejects.toThrow(/another one followed/)
   })
 
   it('a request id that stated something else', async () => {

@@ -50,6 +50,7 @@ export function correctRecord(sql: Sql, correction: RecordCorrection): Promise<C
       const entries = await selectEntries(tx, record.id)
       if (entries.length > 0) return otherTry(tx, record, entries, correction)
       if (record.requests < 0) throw await reversed(tx, record)
+      if (record.requests === 0) throw superseded(record)
       const { cost } = correction
       const { nanos, currency, priceVersion } =
         cost === undefined ? correction.priceOf(record) : { ...cost, priceVersion: '' }
@@ -110,6 +111,15 @@ async function otherTry(
 }
 
 const parts = ['input', 'cachedInput', 'cacheWriteInput', 'output', 'reasoningOutput'] as const
+
+/** It never counts, whatever is stated of it. */
+function superseded({ id, requestId }: UsageEvent): TollgateError {
+  const description = 'is of an attempt that another one followed; correct the record of the last attempt'
+  return new TollgateError('INVALID_ARGUMENT', `Usage record ${id} ${description}, of request ${requestId}.`, {
+    metadata: { recordId: id, requestId },
+    fields: [{ field: 'usage_record_id', description, rule: 'last_attempt' }],
+  })
+}
 
 /** Names the version of a record that can be corrected: the last one of its rebookings, or of a reversal's record. */
 async function reversed(tx: Transaction, { id, requests, corrects }: UsageEvent): Promise<TollgateError> {

@@ -57,6 +57,8 @@ export interface RecordedAttempt {
   readonly serviceId: string
   /** UTC, "YYYY-MM". */
   readonly month: string
+  /** From 1; 0 when no backend was called. */
+  readonly attempt: number
   readonly succeeded: boolean
   readonly usageSource: UsageSource
   readonly tokens: TokenParts
@@ -141,7 +143,7 @@ async function readAttempts(sql: Transaction, month: string | undefined): Promis
   const attempts = new Map<string, RecordedAttempt>()
   const pages = sql<AttemptRow[]>`
     select id, consumer_id as "consumerId", service_id as "serviceId",
-      to_char(start_time at time zone 'UTC', 'YYYY-MM') as month, status = 'succeeded' as succeeded,
+      to_char(start_time at time zone 'UTC', 'YYYY-MM') as month, attempt, status = 'succeeded' as succeeded,
       usage_source as "usageSource", input_tokens as "input", cached_input_tokens as "cachedInput",
       cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
       reasoning_output_tokens as "reasoningOutput"

@@ -10,7 +10,7 @@ import { ensurePartitions } from './month-partitions.ts'
 import { startPartitions } from './partitions.ts'
 import { releaseQuarantine } from './release.ts'
 import type { UsageEvent } from './usage-event.ts'
-import { totalTokens } from './usage-event.ts'
+import { noTokens, totalTokens } from './usage-event.ts'
 import { usedUnits } from './used-units.ts'
 
 const timeout = 120_000
@@ -53,6 +53,25 @@ test('holds an event once, repeated in its batch and in later batches', { timeou
   const { ledger, rollup } = await sums()
   expect(ledger).toMatchObject({ requests: 3, cost: 3 * 1_234_567 })
   expect(rollup).toEqual(ledger)
+})
+
+test('keeps the attempts before the last one, and counts none of them', { timeout }, async () => {
+  const last = usageEvent({ attempt: 3 })
+  const superseded = [1, 2].map((attempt) => ({
+    ...usageEvent({ requestId: last.requestId, attempt, status: 'failed', requests: 0, costNanos: 0, currency: '' }),
+    tokens: noTokens,
+  }))
+  const counted = superseded.map((event) => ({ ...event, id: randomUUID(), costNanos: 1 }))
+  expect(await writeBatch(server.sql, [...superseded, last, ...counted])).toMatchObject({ written: 3, quarantined: 2 })
+  const { ledger, rollup } = await sums()
+  expect(ledger).toMatchObject({ requests: 1, cost: 1_234_567, latencies: 1 })
+  expect(rollup).toEqual(ledger)
+  // Whoever writes past the checks of the ledger meets those of the table.
+  await expect(server.sql`update usage_records set requests = 0 where attempt = 3`).rejects.toThrow()
+  await expect(
+    server.sql`insert into usage_records (select (jsonb_populate_record(kept, jsonb_build_object('id', ${randomUUID()}::text,
+      'requests', 0))).* from usage_records kept where attempt = 3)`,
+  ).rejects.toThrow(/usage_records_superseded_check/)
 })
 
 test('sums follow corrections, whatever order they arrive in', { timeout }, async () => {

@@ -4,7 +4,7 @@
  * correction (`correction.ts`) are usage events too.
  */
 export interface UsageEvent {
-  /** UUIDv7 of the attempt: the ledger holds it once, however often it is delivered. */
+  /** UUIDv7 of the attempt, see `attempt-id.ts`: the ledger holds it once, however often it is delivered. */
   readonly id: string
   /** UUIDv7 of the call. */
   readonly requestId: string
@@ -17,7 +17,10 @@ export interface UsageEvent {
   readonly keyId: string
   /** Unix milliseconds of admission; decides partition, month and hour of the record. */
   readonly startMs: number
-  /** 1; -1 in a reversal, whose token parts and cost are negative or 0. */
+  /**
+   * 1; -1 in a reversal, whose token parts and cost are negative or 0; 0 for an attempt that another one followed, whose
+   * figures are 0: the record of the last attempt has what the call used.
+   */
   readonly requests: number
   /** Id of the record that this entry of a correction reverses or rebooks; empty in all others. */
   readonly corrects: string

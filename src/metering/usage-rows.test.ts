@@ -18,7 +18,9 @@ test.for<[string, Partial<UsageEvent>]>([
   ['tokens.input is not a count', { tokens: { ...noTokens, input: 0.5 } }],
   ['costNanos is not a count', { costNanos: 2 ** 53 }],
   ['attempt is out of range', { attempt: 1e12 }],
-  ['requests is neither 1 nor -1', { requests: 0 }],
+  ['requests is none of 1, 0 and -1', { requests: 2 }],
+  ['tokens.input is not a count', { requests: 0, tokens: { ...noTokens, input: 1 }, costNanos: 0 }],
+  ['costNanos is not a count', { requests: 0, tokens: noTokens, costNanos: 1 }],
   ['corrects is not a UUID', { corrects: 'x' }],
   ['corrects is not stated in a reversal', { requests: -1, tokens: noTokens, costNanos: 0 }],
   ['costNanos is not a count', { costNanos: -1, corrects: randomUUID() }],
@@ -37,6 +39,11 @@ test('takes negative figures in a reversal', () => {
     columns: { requests: [-1, 1], corrected: [reversal.corrects, reversal.corrects], costs: [-1_234_567, 1] },
     rejected: [],
   })
+})
+
+test('takes an attempt that another one followed', () => {
+  const superseded = usageEvent({ requests: 0, tokens: noTokens, costNanos: 0 })
+  expect(usageColumns([superseded])).toMatchObject({ columns: { requests: [0] }, rejected: [] })
 })
 
 test('rejects what is no event at all', () => {

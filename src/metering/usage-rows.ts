@@ -118,13 +118,13 @@ function defectOf(event: UsageEvent): string | undefined {
     }
     if (!isCount(event.startMs) || event.startMs > latestMs) return 'startMs is out of range'
     if (!Number.isFinite(event.durationMs) || event.durationMs > latestMs) return 'durationMs is out of range'
-    if (event.requests !== 1 && event.requests !== -1) return 'requests is neither 1 nor -1'
+    if (![1, 0, -1].includes(event.requests)) return 'requests is none of 1, 0 and -1'
     if (event.corrects !== '' && !uuid.test(event.corrects)) return 'corrects is not a UUID'
     if (event.requests === -1 && event.corrects === '') return 'corrects is not stated in a reversal'
     for (const part of parts) {
-      if (!isCount(event.tokens[part] * event.requests)) return `tokens.${part} is not a count`
+      if (!isCountOf(event.tokens[part], event)) return `tokens.${part} is not a count`
     }
-    if (!isCount(event.costNanos * event.requests)) return 'costNanos is not a count'
+    if (!isCountOf(event.costNanos, event)) return 'costNanos is not a count'
     if (!isCount(event.attempt) || event.attempt > 1_000_000) return 'attempt is out of range'
     metadataText(event.metadata)
     return undefined
@@ -151,21 +151,23 @@ const latestMs = 7_258_118_400_000
 
 /**
  * True when quotas can count an event, wherever it stays: its scopes can be stored, its start is a time, and its figures
- * are counts (negative ones in a reversal).
+ * are counts (negative ones in a reversal, 0 of an attempt that another one followed).
  */
 export function isCountable(event: UsageEvent): boolean {
   const { requests, tokens, costNanos } = event
-  const signed = [...parts.map((part) => tokens[part]), totalTokens(tokens), costNanos].map(
-    (figure) => figure * requests,
-  )
+  const figures = [...parts.map((part) => tokens[part]), totalTokens(tokens), costNanos]
   return (
     uuid.test(event.id) &&
     texts.every((field) => isIdentifier(event[field])) &&
     isCount(event.startMs) &&
     event.startMs <= latestMs &&
-    Math.abs(requests) === 1 &&
-    signed.every(isCount)
+    [1, 0, -1].includes(requests) &&
+    figures.every((figure) => isCountOf(figure, event))
   )
+}
+
+function isCountOf(figure: number, { requests }: UsageEvent): boolean {
+  return requests === 0 ? figure === 0 : isCount(figure * requests)
 }
 
 function isCount(value: number): boolean {

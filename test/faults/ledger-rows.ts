@@ -2,7 +2,7 @@ import type { Sql } from '../../src/storage/postgres.ts'
 
 /** What the ledger says of one attempt, corrections applied. */
 export interface LedgerRow {
-  /** Attempt id: what the backend was told. */
+  /** What the backend was told follows from it and from `attempt`: see `attempt-id.ts`. */
   readonly id: string
   readonly requestId: string
   /** Key of the call, by its metadata; empty for calls without one. */

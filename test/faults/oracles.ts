@@ -3,6 +3,7 @@
  * wrote down itself. Pure; each line of a finding is money lost, doubled or taken for nothing. `tollgate books` is asked
  * beside these: it compares the stores with each other.
  */
+import { attemptIdOf, callOfAttempt } from '../../src/metering/attempt-id.ts'
 import type { PracticeRecord } from '../../src/practice/log.ts'
 import type { LedgerRow } from './ledger-rows.ts'
 import type { FinishedCall } from './load.ts'
@@ -47,9 +48,12 @@ function unrecorded({ calls, rows }: Evidence): string[] {
 
 /** Attempts that the backend worked for and nobody recorded. */
 function unpaid({ rows, backend }: Evidence): string[] {
-  const recorded = new Set(rows.map(({ id }) => id))
+  // Of a call that a gate died in, the attempts before the last one have no record of their own.
+  const recorded = new Set(rows.map(({ id }) => callOfAttempt(id)))
   const served = new Set(backend.flatMap(({ attemptId }) => attemptId ?? []))
-  return [...served].filter((id) => !recorded.has(id)).map((id) => `attempt ${id} was served and has no record`)
+  return [...served]
+    .filter((id) => !recorded.has(callOfAttempt(id)))
+    .map((id) => `attempt ${id} was served and has no record`)
 }
 
 /** Attempts with a second record, and calls with a second success. */
@@ -96,15 +100,19 @@ function misrecorded({ calls, rows }: Evidence): string[] {
  */
 function overcharged({ rows, backend }: Evidence): string[] {
   const served = new Set(backend.map(({ attemptId }) => attemptId))
-  return rows.flatMap(({ id, status, costNanos }) =>
-    costNanos === 0 || status === 'abandoned' || served.has(id) ? [] : [`${id} (${status}) was not served and costs`],
+  return rows.flatMap(({ id, attempt, status, costNanos }) =>
+    costNanos === 0 || status === 'abandoned' || served.has(attemptIdOf(id, attempt))
+      ? []
+      : [`${id} (${status}) was not served and costs`],
   )
 }
 
 /** Tokens that records claim as reported, against what the backend says that it reported for these. */
 function unequalSums({ rows, backend }: Evidence): string[] {
   const claimed = new Map<string, number>()
-  for (const { id, source, tokens } of rows) if (source === 'provider') claimed.set(id, tokens)
+  for (const { id, attempt, source, tokens } of rows) {
+    if (source === 'provider') claimed.set(attemptIdOf(id, attempt), tokens)
+  }
   const reported = new Map<string, number>()
   for (const { attemptId, usage } of backend) {
     if (attemptId === null || usage === null || !claimed.has(attemptId)) continue

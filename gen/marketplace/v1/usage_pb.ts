@@ -147,7 +147,8 @@ export type UsageRecord = Message<"marketplace.v1.UsageRecord"> & {
   corrects: string;
 
   /**
-   * How many requests this entry adds to a sum: 1, or -1 in a reversal, where no figure of usage and cost is above 0.
+   * How many requests this entry adds to a sum: 1, or -1 in a reversal, where no figure of usage and cost is above 0. An
+   * attempt that another one followed adds 0, and has no usage and cost: the last attempt has those of the call.
    *
    * @generated from field: int32 requests = 18;
    */
