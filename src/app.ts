@@ -54,6 +54,7 @@ import { createRegistryService } from './registry/registry-service.ts'
 import { createSnapshots } from './registry/snapshots.ts'
 import { createCredentials } from './routing/credentials.ts'
 import { createDispatcher } from './routing/dispatcher.ts'
+import { failureOf } from './routing/retry-table.ts'
 import { register } from './server/rpc.ts'
 import { startServer } from './server/server.ts'
 import { startEmbeddedPostgres } from './storage/embedded-postgres.ts'
@@ -169,7 +170,18 @@ async function construct(
     ...config.backends,
     credentials: createCredentials(config.credentials, now),
     now,
-    onBreakerChange: (endpointId, state) => log.warn({ endpointId, state }, 'breaker changed'),
+    observer: {
+      breakerChanged: (endpointId, state) => log.warn({ endpointId, state }, 'breaker changed'),
+      attempted({ id }, { endpointId, error }) {
+        const outcome = error === undefined ? 'succeeded' : failureOf(error)
+        metrics.backendAttempts.of(id, endpointId, outcome).inc()
+      },
+      credentialRefused({ id: serviceId, name }, { id: endpointId, credentialRef }) {
+        metrics.backendCredentialsRefused.of(serviceId, endpointId).inc()
+        const facts = { serviceId, service: name, endpointId, credentialRef }
+        log.error(facts, 'ALERT: a backend refuses the credential of the gate, or the gate has none')
+      },
+    },
   })
   closers.push(() => dispatcher.close())
 

@@ -123,7 +123,8 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
     const consumption = tollgate.client(ConsumptionService, key)
     const call = (model: string) => consumption.routeRequest({ serviceId, payload: chat('x', model) })
     for (let i = 0; i < 5; i += 1) {
-      const error = await failure(call('practice:status=503'))
+      // A timeout behind the only endpoint is not tried again there.
+      const error = await failure(call('practice:status=504'))
       expect(error.findDetails(ErrorInfoSchema)[0]?.reason).toBe('BACKEND_FAILED')
     }
     const open = await failure(call('practice'))
@@ -183,10 +184,18 @@ describe('tollgate serve, from the bundle, on a real Postgres and a real Redis',
       expect(error.findDetails(ErrorInfoSchema)[0]?.reason).toBe(reason)
     }
     const usage = tollgate.client(UsageService, key)
-    const records = await eventually(async () => {
+    const all = await eventually(async () => {
       const { usageRecords } = await usage.listUsageRecords({})
-      return usageRecords.length === faults.length ? usageRecords : undefined
+      // The connection that was reset is tried again twice.
+      return usageRecords.length === faults.length + 2 ? usageRecords : undefined
     })
+    expect(
+      all
+        .filter(({ requests }) => requests === 0)
+        .map(({ attempt }) => attempt)
+        .sort(),
+    ).toEqual([1, 2])
+    const records = all.filter(({ requests }) => requests === 1)
     expect(records.map((record) => record.errorReason).sort()).toEqual(faults.map(([, reason]) => reason).sort())
     for (const record of records) expect(record.cost?.amountNanos).toBe(0n)
     expect((await consumption.checkQuota({ serviceId })).used).toBe(0n)

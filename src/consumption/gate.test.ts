@@ -19,7 +19,7 @@ import type { UsageEvent } from '../metering/usage-event.ts'
 import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
-import type { Dispatcher } from '../routing/dispatcher.ts'
+import type { Attempt } from '../routing/dispatcher.ts'
 import { createGate, type Gate, type GateOptions, type GateRefusal } from './gate.ts'
 import { claimOf } from './idempotency.ts'
 
@@ -64,13 +64,17 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-const dispatcher: Dispatcher = {
-  async dispatch(_endpoint, attempt) {
+const dispatcher: GateOptions['dispatcher'] = {
+  async dispatch(_service, task, { signal }) {
+    if (signal.aborted) return { attempts: [], error: signal.reason }
     dispatched += 1
-    return attempt.read(answer)
+    return { attempts: [attempt(1)], value: task.read(answer) }
   },
-  breakers: () => [],
-  close: async () => undefined,
+}
+
+function attempt(number: number, error?: TollgateError): Attempt {
+  const facts = { startMs: 0, headersMs: 1, firstTokenMs: undefined, status: 200, receivedBytes: 1 }
+  return { ...facts, id: String(number), number, endpointId: `endpoint-${number}`, durationMs: number, error }
 }
 
 function snapshotOf(changes: { services?: ServiceRecord[]; consumers?: ConsumerRecord[] } = {}) {
@@ -135,6 +139,56 @@ test('a call whose caller left during admission reaches no backend and takes not
   expect(dispatched).toBe(0)
   expect(await recorded()).toMatchObject([{ status: 'cancelled', attempt: 0, endpointId: '', costNanos: 0 }])
   expect(await used('tokens_per_month')).toEqual([0])
+})
+
+test('a call that needed three attempts is charged once, and each attempt has its record', async () => {
+  const down = new TollgateError('BACKEND_TIMEOUT', 'slow')
+  const attempts = [attempt(1, down), attempt(2, new TollgateError('BACKEND_FAILED', 'down')), attempt(3)]
+  const sent: string[] = []
+  const third: GateOptions['dispatcher'] = {
+    async dispatch(_service, task) {
+      sent.push(...attempts.map(({ number }) => task.attemptId(number)))
+      return { attempts, value: task.read(answer) }
+    },
+  }
+  const { event } = await route({ dispatcher: third })
+  expect(event).toMatchObject({ attempt: 3, endpointId: 'endpoint-3', requests: 1, costNanos: 1_000_000 })
+  const records = await recorded()
+  expect(records).toMatchObject([
+    event,
+    {
+      attempt: 1,
+      endpointId: 'endpoint-1',
+      status: 'failed',
+      errorReason: 'BACKEND_TIMEOUT',
+      requests: 0,
+      costNanos: 0,
+    },
+    {
+      attempt: 2,
+      endpointId: 'endpoint-2',
+      status: 'failed',
+      errorReason: 'BACKEND_FAILED',
+      requests: 0,
+      costNanos: 0,
+    },
+  ])
+  // The ledger has what the backends were told, each once.
+  expect(records.map(({ id }) => id).sort()).toEqual(sent.toSorted())
+  expect(event.id).toBe(sent[0])
+  expect(await used('tokens_per_month')).toEqual([7])
+})
+
+test('a call that failed three times is one failed request, and costs nothing', async () => {
+  const down = new TollgateError('BACKEND_FAILED', 'down')
+  const attempts = [attempt(1, down), attempt(2, down), attempt(3, down)]
+  const never = { dispatch: async () => ({ attempts, error: down }) }
+  await expect(route({ dispatcher: never })).rejects.toMatchObject({ reason: 'BACKEND_FAILED' })
+  expect((await recorded()).map(({ attempt, requests, costNanos }) => [attempt, requests, costNanos])).toEqual([
+    [3, 1, 0],
+    [1, 0, 0],
+    [2, 0, 0],
+  ])
 })
 
 test('a consumer without a grant is refused, unless policy validation is switched off', async () => {
@@ -224,12 +278,11 @@ describe('limits', () => {
       rules = [...others, rule(refusing.scope, refusing.id, refusing.name, refusing.amount)]
       const first = Promise.withResolvers<void>()
       const reached = Promise.withResolvers<void>()
-      const slow: Dispatcher = {
-        ...dispatcher,
-        async dispatch(endpoint, attempt, call) {
+      const slow: GateOptions['dispatcher'] = {
+        async dispatch(of, task, call) {
           reached.resolve()
           await first.promise
-          return dispatcher.dispatch(endpoint, attempt, call)
+          return dispatcher.dispatch(of, task, call)
         },
       }
       const running = route({ dispatcher: slow })
@@ -265,14 +318,13 @@ describe('limits', () => {
 
   test('a budget that is made during a call counts that call', async () => {
     const current = { value: snapshotOf().current() }
-    const slow: Dispatcher = {
-      ...dispatcher,
-      async dispatch(endpoint, attempt, call) {
+    const slow: GateOptions['dispatcher'] = {
+      async dispatch(of, task, call) {
         rules = [rule('consumer', consumer.id, 'cost_per_month', 5_000_000)]
         current.value = snapshotOf().current()
         // Somebody looks at the new counter while the call runs, so that it is known.
         expect(await used('cost_per_month')).toEqual([0])
-        return dispatcher.dispatch(endpoint, attempt, call)
+        return dispatcher.dispatch(of, task, call)
       },
     }
     await route({ dispatcher: slow, snapshots: { current: () => current.value } })
@@ -296,11 +348,10 @@ describe('limits', () => {
   test('a call that lasts into the next month is booked in the month that it was admitted in', async () => {
     const last = Date.UTC(2026, 10, 30, 23, 59, 59, 900)
     let nowMs = last
-    const slow: Dispatcher = {
-      ...dispatcher,
-      dispatch: (endpoint, attempt, call) => {
+    const slow: GateOptions['dispatcher'] = {
+      dispatch: (of, task, call) => {
         nowMs = last + 60_000
-        return dispatcher.dispatch(endpoint, attempt, call)
+        return dispatcher.dispatch(of, task, call)
       },
     }
     const { event } = await route({ dispatcher: slow, now: () => nowMs })
@@ -343,12 +394,8 @@ describe('an idempotency key', () => {
   })
 
   test('of a call that failed is free again', async () => {
-    const failing: Dispatcher = {
-      ...dispatcher,
-      dispatch: async () => {
-        throw new TollgateError('BACKEND_FAILED', 'down')
-      },
-    }
+    const down = new TollgateError('BACKEND_FAILED', 'down')
+    const failing = { dispatch: async () => ({ attempts: [attempt(1, down)], error: down }) }
     await expect(route({ dispatcher: failing }, anySignal(), asked)).rejects.toMatchObject({ reason: 'BACKEND_FAILED' })
     expect(await route({}, anySignal(), asked)).toMatchObject({ isReplayed: false })
     expect(await recorded()).toMatchObject([{ status: 'failed' }, { status: 'succeeded' }])
@@ -356,7 +403,9 @@ describe('an idempotency key', () => {
 
   test('of an answer too large to keep makes no second call either', async () => {
     const large = Buffer.concat([answer.subarray(0, -1), Buffer.from(`,"x":"${'x'.repeat(1_048_576)}"}`)])
-    const lavish: Dispatcher = { ...dispatcher, dispatch: async (_, attempt) => attempt.read(large) }
+    const lavish: GateOptions['dispatcher'] = {
+      dispatch: async (_, task) => ({ attempts: [attempt(1)], value: task.read(large) }),
+    }
     expect((await route({ dispatcher: lavish }, anySignal(), asked)).body).toHaveLength(large.length)
     await expect(route({}, anySignal(), asked)).rejects.toMatchObject({ reason: 'IDEMPOTENT_ANSWER_NOT_KEPT' })
     expect(dispatched).toBe(0)
@@ -364,7 +413,7 @@ describe('an idempotency key', () => {
 
   test('lets whoever waits go when the caller leaves', async () => {
     const caller = new AbortController()
-    const never: Dispatcher = { ...dispatcher, dispatch: (_endpoint, _attempt, call) => aborted(call.signal) }
+    const never: GateOptions['dispatcher'] = { dispatch: (_service, _task, call) => aborted(call.signal) }
     const holder = new AbortController()
     const holding = route({ dispatcher: never }, holder.signal, asked)
     await eventually(async () => (await limits.admit(probe())).outcome === 'running')
@@ -381,8 +430,10 @@ describe('an idempotency key', () => {
     return { id: newId(), costs: [], leaseMs: 1, ifAbandoned: usageEvent(), claim }
   }
 
-  function aborted(signal: AbortSignal): Promise<never> {
-    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+  function aborted(signal: AbortSignal): Promise<{ attempts: Attempt[]; error: TollgateError }> {
+    return new Promise((resolve) => {
+      signal.addEventListener('abort', () => resolve({ attempts: [attempt(1)], error: signal.reason }))
+    })
   }
 })
 

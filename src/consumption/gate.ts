@@ -3,9 +3,10 @@
  *
  * resolve → policy → plan → admit → dispatch → price → settle and record → answer
  *
- * From admission on, every way out goes through settlement: an admitted call leaves exactly one usage record, and the
- * caller hears of its end only after that record is durable. If this process dies in between, the reservation's lease
- * runs out and the record says "abandoned".
+ * From admission on, every way out goes through settlement: an admitted call leaves exactly one usage record with what it
+ * used, and the caller hears of its end only after that record is durable. If this process dies in between, the
+ * reservation's lease runs out and the record says "abandoned". Attempts before the last one leave records that count
+ * nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
@@ -13,6 +14,7 @@ import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { tightestHeaders } from '../limits/limit-headers.ts'
 import type { Admission, AdmissionResult, Limits, Settled } from '../limits/limits.ts'
+import { attemptIdOf } from '../metering/attempt-id.ts'
 import {
   type CallStatus,
   noTokens,
@@ -23,12 +25,22 @@ import {
 import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import { type Charge, chargeFor, unpriced } from '../pricing/price.ts'
 import { readUsage } from '../providers/openai.ts'
+import { acceptJson, requestHeaders } from '../providers/target.ts'
 import type { ConsumerRecord, ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
-import type { Dispatcher } from '../routing/dispatcher.ts'
+import type { Attempt, Dispatcher } from '../routing/dispatcher.ts'
 import { withSpan } from '../telemetry/tracing.ts'
 import { claimOf, decodeAnswer, encodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
-import { actualUse, admissionOf, eventOf, keyIdOf, leaseGraceMs, type Plan, planCall } from './plan.ts'
+import {
+  actualUse,
+  admissionOf,
+  eventOf,
+  keyIdOf,
+  leaseGraceMs,
+  type Plan,
+  planCall,
+  supersededEvents,
+} from './plan.ts'
 import { policyDenial, refusal } from './refusal.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
 import { createSettler } from './settlement.ts'
@@ -38,7 +50,7 @@ export interface GateOptions {
   /** Undefined allows every call (ENABLE_POLICY_VALIDATION). */
   readonly policy: PolicyEngine | undefined
   readonly limits: Limits
-  readonly dispatcher: Dispatcher
+  readonly dispatcher: Pick<Dispatcher, 'dispatch'>
   /** False takes nothing from any limit; calls are metered all the same (ENABLE_RATE_LIMITING). */
   readonly rateLimiting: boolean
   readonly observer: GateObserver
@@ -107,7 +119,9 @@ export interface Gate {
 export interface Ending {
   readonly status: CallStatus
   readonly errorReason: string
-  /** 0 when no backend was called. */
+  /** Empty when no backend was called. */
+  readonly endpointId: string
+  /** Number of the last attempt; 0 when no backend was called. */
   readonly attempt: number
   readonly tokens: TokenParts
   readonly usageSource: UsageSource
@@ -183,7 +197,7 @@ export function createGate(options: GateOptions): Gate {
   }
 
   async function serve({ plan, admission }: Entered, call: Call): Promise<GateAnswer> {
-    const outcome = await attempt(plan, call)
+    const outcome = await askBackend(plan, call)
     const { body, charge, error: failure } = outcome
     const event = eventOf(plan, call, { ...outcome, durationMs: now() - plan.startMs })
     const answer = { event, charge, serviceVersion: plan.service.version, body }
@@ -203,6 +217,7 @@ export function createGate(options: GateOptions): Gate {
       })
       throw failure ?? error
     }
+    if (outcome.attempts.length > 1) await recordSuperseded(plan, event, outcome.attempts)
     if (failure !== undefined) throw failure
     return { ...answer, isReplayed: false }
   }
@@ -212,39 +227,36 @@ export function createGate(options: GateOptions): Gate {
     return { ...kept, isReplayed: true }
   }
 
-  /** Calls the backend and says what came of it. Never throws. */
-  async function attempt(plan: Plan, call: Call): Promise<Outcome> {
-    let attempts = 0
-    try {
-      // The caller may have left during admission.
-      call.signal.throwIfAborted()
-      attempts = 1
-      const { id: serviceId } = plan.service
-      const { payload } = plan.request
-      const { body, tokens, source, model } = await dispatcher.dispatch(
-        plan.endpoint,
-        { id: plan.attemptId, serviceId, payload, read: (body) => ({ body, ...readUsage(body, payload.length) }) },
-        call,
-      )
-      const charge = chargeFor(plan.price, tokens)
-      return { status: 'succeeded', errorReason: '', attempt: 1, tokens, usageSource: source, charge, model, body }
-    } catch (cause) {
-      const error =
-        cause instanceof TollgateError
-          ? cause
-          : new TollgateError('INTERNAL', 'The call failed inside the gate.', { cause })
-      return {
-        status: statusOf(error),
-        errorReason: error.reason,
-        attempt: error.reason === 'BREAKER_OPEN' ? 0 : attempts,
-        tokens: noTokens,
-        usageSource: 'none',
-        charge: unpriced,
-        model: '',
-        body: noBody,
-        error,
-      }
-    }
+  /** No money is in these records, so the caller is not told when they cannot be written. */
+  async function recordSuperseded(plan: Plan, event: UsageEvent, attempts: readonly Attempt[]): Promise<void> {
+    const events = supersededEvents(plan, event, attempts)
+    await limits.correct({ events, counters: [] }).catch((error: unknown) => {
+      log.error({ err: error, requestId: event.requestId }, 'attempts before the last one could not be recorded')
+    })
+  }
+
+  /** Sends the call to a backend, as often as it takes and may be, and says what came of it. Never throws. */
+  async function askBackend({ attemptId, request, service, price }: Plan, call: Call): Promise<Outcome> {
+    const { payload } = request
+    const dispatched = await dispatcher.dispatch(
+      service,
+      {
+        attemptId: (number) => attemptIdOf(attemptId, number),
+        prepare: ({ url }, credential) => {
+          return { url, headers: requestHeaders('bearer', { url, model: '', credential }, acceptJson), body: payload }
+        },
+        read(body) {
+          const { tokens, source, model } = readUsage(body, payload.length)
+          return { body, tokens, usageSource: source, model, charge: chargeFor(price, tokens) }
+        },
+      },
+      call,
+    )
+    const { attempts } = dispatched
+    const last = { attempts, attempt: attempts.length, endpointId: attempts.at(-1)?.endpointId ?? '' }
+    if ('value' in dispatched) return { ...last, status: 'succeeded', errorReason: '', ...dispatched.value }
+    const { error } = dispatched
+    return { ...last, ...nothingUsed, status: statusOf(error), errorReason: error.reason, error }
   }
 
   /** The record is durable: nothing that an observer does may make the caller believe otherwise. */
@@ -260,7 +272,13 @@ export function createGate(options: GateOptions): Gate {
   return { route }
 }
 
-const noBody = new Uint8Array()
+const nothingUsed = {
+  tokens: noTokens,
+  usageSource: 'none',
+  charge: unpriced,
+  model: '',
+  body: new Uint8Array(),
+} as const
 
 interface Entered {
   readonly plan: Plan
@@ -268,6 +286,7 @@ interface Entered {
 }
 
 interface Outcome extends Ending {
+  readonly attempts: readonly Attempt[]
   readonly body: Uint8Array
   readonly error?: TollgateError
 }

@@ -2,27 +2,22 @@ import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
 import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
+import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
 import { chargeFor, dearestCharge } from '../pricing/price.ts'
 import { estimateTokens, readRequest } from '../providers/openai.ts'
-import {
-  type ConsumerRecord,
-  type EndpointRecord,
-  type PriceRecord,
-  priceAt,
-  type ServiceRecord,
-} from '../registry/records.ts'
+import { type ConsumerRecord, type PriceRecord, priceAt, type ServiceRecord } from '../registry/records.ts'
+import type { Attempt } from '../routing/dispatcher.ts'
 import { traceparentOf } from '../telemetry/tracing.ts'
 import type { Ending, GateRequest } from './gate.ts'
 
 /** All that is fixed about a call before it is admitted. */
 export interface Plan {
-  /** UUIDv7 of the attempt and of its usage event. */
+  /** UUIDv7 of the call's usage event; the ids of its attempts follow from it. */
   readonly attemptId: string
   readonly request: GateRequest
   readonly consumer: ConsumerRecord
   readonly service: ServiceRecord
-  readonly endpoint: EndpointRecord
   /** In force at `startMs`; undefined when the service is unpriced. */
   readonly price: PriceRecord | undefined
   /** Unix milliseconds. Its UTC month is the month of the call in limits, ledger and statistics, however long it lasts. */
@@ -57,8 +52,9 @@ export function planCall(
   service: ServiceRecord,
   context: PlanContext,
 ): Plan {
-  const [endpoint] = service.endpoints
-  if (endpoint === undefined) throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
+  if (service.endpoints.length === 0) {
+    throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
+  }
   const startMs = context.nowMs
   const facts = readRequest(request.payload)
   const reserved: TokenParts = {
@@ -75,7 +71,6 @@ export function planCall(
     request,
     consumer,
     service,
-    endpoint,
     price,
     startMs,
     reserved,
@@ -93,6 +88,8 @@ export function admissionOf(plan: Plan, call: Call, claim: Claim | undefined): A
     ifAbandoned: eventOf(plan, call, {
       status: 'abandoned',
       errorReason: 'INTERNAL',
+      // Which one it would have been is only known where there is no choice.
+      endpointId: plan.service.endpoints.length === 1 ? (plan.service.endpoints[0]?.id ?? '') : '',
       attempt: 1,
       tokens: plan.reserved,
       usageSource: 'estimated',
@@ -129,7 +126,7 @@ export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly dura
     organizationId: plan.consumer.organizationId,
     consumerId: plan.consumer.id,
     serviceId: plan.service.id,
-    endpointId: ending.attempt === 0 ? '' : plan.endpoint.id,
+    endpointId: ending.endpointId,
     keyId: keyIdOf(call),
     startMs: plan.startMs,
     durationMs: ending.durationMs,
@@ -147,6 +144,26 @@ export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly dura
     metadata: plan.request.metadata,
     traceparent: plan.traceparent,
   }
+}
+
+/** The records of the attempts before the last one: they count nothing, and say where the call was in vain. */
+export function supersededEvents(plan: Plan, event: UsageEvent, attempts: readonly Attempt[]): UsageEvent[] {
+  return attempts.slice(0, -1).map(({ number, endpointId, durationMs, error }) => ({
+    ...event,
+    id: recordIdOf(plan.attemptId, number, attempts.length),
+    endpointId,
+    durationMs,
+    status: 'failed',
+    errorReason: error?.reason ?? '',
+    tokens: noTokens,
+    usageSource: 'none',
+    costNanos: 0,
+    currency: '',
+    priceVersion: '',
+    model: '',
+    attempt: number,
+    requests: 0,
+  }))
 }
 
 /** Empty for a caller without a key. */

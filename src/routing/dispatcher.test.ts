@@ -1,23 +1,42 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { eventually } from '../../test/support/eventually.ts'
 import { testCall } from '../../test/support/invoke.ts'
-import { endpointRecord } from '../../test/support/registry-records.ts'
+import { endpointRecord, serviceRecord } from '../../test/support/registry-records.ts'
+import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import type { EndpointRecord } from '../registry/records.ts'
+import { requestHeaders } from '../providers/target.ts'
+import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
 import { createCredentials } from './credentials.ts'
-import { createDispatcher, type Dispatcher } from './dispatcher.ts'
+import { createDispatcher, type Dispatcher, type UnaryTask } from './dispatcher.ts'
+import { failureOf } from './retry-table.ts'
 
 let backend: Server
 let answer: (request: IncomingMessage, response: ServerResponse) => void
 let dispatcher: Dispatcher
+let told: { attempted: string[]; refusedCredentials: string[] }
 
 const payload = new TextEncoder().encode('{"a":1}')
-const attempt = { id: 'attempt-1', serviceId: 'service-1', payload, read: (answer: Uint8Array) => answer }
+
+function task<T>(read: (answer: Uint8Array) => T): UnaryTask<T> {
+  return {
+    attemptId: (number) => `attempt-${number}`,
+    prepare: (endpoint, credential) => ({
+      url: endpoint.url,
+      headers: requestHeaders('bearer', { url: endpoint.url, model: '', credential }, 'application/json'),
+      body: payload,
+    }),
+    read,
+  }
+}
+const text = task((bytes) => new TextDecoder().decode(bytes))
 
 beforeEach(async () => {
   backend = createServer((request, response) => answer(request, response))
   await new Promise<void>((resolve) => backend.listen(0, '127.0.0.1', resolve))
+  told = { attempted: [], refusedCredentials: [] }
   dispatcher = createDispatcher({
     connectionsPerHost: 4,
     connectTimeoutMs: 1_000,
@@ -25,30 +44,29 @@ beforeEach(async () => {
     breaker: { failures: 5, windowMs: 10_000, resetMs: 10_000 },
     credentials: createCredentials({ BACKEND_KEY: 'very-secret' }, Date.now),
     now: Date.now,
-    onBreakerChange: () => {},
+    observer: {
+      breakerChanged: () => {},
+      attempted: (_, { error }) => told.attempted.push(error === undefined ? 'succeeded' : failureOf(error)),
+      credentialRefused: (_, { credentialRef }) => told.refusedCredentials.push(credentialRef),
+    },
   })
 })
 
 afterEach(async () => {
-  await dispatcher.close()
   backend.closeAllConnections()
+  await dispatcher.close()
   await new Promise((resolve) => backend.close(resolve))
 })
 
-function endpoint(changes: Partial<EndpointRecord> = {}): EndpointRecord {
+function service(...endpoints: Partial<EndpointRecord>[]): ServiceRecord {
   const url = `http://127.0.0.1:${(backend.address() as AddressInfo).port}/v1/chat?x=1`
-  return endpointRecord({ url, ...changes })
+  return serviceRecord({ endpoints: endpoints.map((changes, i) => endpointRecord({ id: `e${i}`, url, ...changes })) })
 }
 
-async function failureOf(changes: Partial<EndpointRecord> = {}, signal?: AbortSignal): Promise<TollgateError> {
-  const call = testCall(undefined, signal === undefined ? {} : { signal })
-  try {
-    await dispatcher.dispatch(endpoint(changes), attempt, call)
-  } catch (error) {
-    if (error instanceof TollgateError) return error
-    throw error
-  }
-  throw new Error('the dispatch succeeded')
+async function failureOfCall(changes: Partial<EndpointRecord> = {}, of: Partial<Call> = {}): Promise<TollgateError> {
+  const outcome = await dispatcher.dispatch(service(changes), text, testCall(undefined, of))
+  if ('value' in outcome) throw new Error('the dispatch succeeded')
+  return outcome.error
 }
 
 describe('a call that works', () => {
@@ -61,8 +79,11 @@ describe('a call that works', () => {
       response.end('{"b":2}')
     }
     const call = testCall()
-    const bytes = await dispatcher.dispatch(endpoint({ credentialRef: 'env:BACKEND_KEY' }), attempt, call)
-    expect(new TextDecoder().decode(bytes)).toBe('{"b":2}')
+    const outcome = await dispatcher.dispatch(service({ credentialRef: 'env:BACKEND_KEY' }), text, call)
+    expect(outcome).toMatchObject({
+      value: '{"b":2}',
+      attempts: [{ id: 'attempt-1', number: 1, endpointId: 'e0', status: 200, receivedBytes: 7, error: undefined }],
+    })
     expect(body).toBe('{"a":1}')
     expect(seen?.url).toBe('/v1/chat?x=1')
     expect(seen?.headers).toMatchObject({
@@ -78,73 +99,181 @@ describe('a call that works', () => {
 
 describe('a backend that fails is told apart', () => {
   test.each([
-    [500, 'BACKEND_FAILED'],
-    [503, 'BACKEND_FAILED'],
-    [429, 'BACKEND_FAILED'],
-    [408, 'BACKEND_FAILED'],
-    [302, 'BACKEND_FAILED'],
-    [400, 'BACKEND_REJECTED'],
-    [422, 'BACKEND_REJECTED'],
-    [401, 'BACKEND_CREDENTIAL_REFUSED'],
-    [403, 'BACKEND_CREDENTIAL_REFUSED'],
-  ])('status %i is %s, without its text', async (status, reason) => {
+    [500, 'BACKEND_FAILED', 'server_error'],
+    [502, 'BACKEND_FAILED', 'server_error'],
+    [503, 'BACKEND_FAILED', 'unavailable'],
+    [529, 'BACKEND_FAILED', 'unavailable'],
+    [504, 'BACKEND_FAILED', 'gateway_timeout'],
+    [501, 'BACKEND_FAILED', 'unusable_status'],
+    [429, 'BACKEND_FAILED', 'busy'],
+    [408, 'BACKEND_FAILED', 'server_error'],
+    [302, 'BACKEND_FAILED', 'unusable_status'],
+    [307, 'BACKEND_FAILED', 'unusable_status'],
+    [400, 'BACKEND_REJECTED', 'rejected'],
+    [422, 'BACKEND_REJECTED', 'rejected'],
+    [401, 'BACKEND_CREDENTIAL_REFUSED', 'credential_refused'],
+    [403, 'BACKEND_CREDENTIAL_REFUSED', 'credential_refused'],
+  ])('status %i is %s (%s), without its text, and no redirect is followed', async (status, reason, failure) => {
+    const paths: unknown[] = []
     answer = (request, response) => {
+      paths.push(request.url)
       request.resume()
-      response.writeHead(status, { 'retry-after': '7', location: '/elsewhere' }).end('its own text')
+      response.writeHead(status, { 'retry-after': '7', location: '/elsewhere' }).end('its own very-secret text')
     }
-    const error = await failureOf()
-    expect(error).toMatchObject({ reason, metadata: { backendStatus: String(status) } })
-    expect(error.message).not.toContain('its own text')
+    // Its Retry-After lies beyond the deadline: there is no second attempt.
+    const error = await failureOfCall({ credentialRef: 'env:BACKEND_KEY' }, { deadlineMs: Date.now() + 5_000 })
+    expect(error).toMatchObject({ reason, metadata: { failure, backendStatus: String(status) } })
+    expect(JSON.stringify([error.message, error.metadata])).not.toMatch(/its own|very-secret|elsewhere/)
     if (reason === 'BACKEND_FAILED') expect(error.retryAfterMs).toBe(7_000)
+    expect(paths).toEqual(['/v1/chat?x=1'])
+  })
+
+  test('a refusal for a credential, in the codes of a body, whatever its status', async () => {
+    answer = (_, response) => {
+      response.writeHead(400).end('{"error":{"status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}')
+    }
+    expect(await failureOfCall()).toMatchObject({ reason: 'BACKEND_CREDENTIAL_REFUSED' })
   })
 
   test('an answer that is too large', async () => {
     answer = (_, response) => response.end(Buffer.alloc(4_096))
-    expect(await failureOf()).toMatchObject({ reason: 'BACKEND_ANSWER_TOO_LARGE' })
+    expect(await failureOfCall()).toMatchObject({ reason: 'BACKEND_ANSWER_TOO_LARGE' })
+    expect(told.attempted).toEqual(['answer_too_large'])
+  })
+
+  test('an error answer that never ends', async () => {
+    answer = (_, response) => response.writeHead(400).write('{')
+    expect(await failureOfCall()).toMatchObject({ reason: 'BACKEND_REJECTED' })
   })
 
   test('a connection that breaks before the answer, and in it', async () => {
     answer = (request) => request.socket.destroy()
-    expect(await failureOf()).toMatchObject({ reason: 'BACKEND_FAILED' })
+    expect(await failureOfCall()).toMatchObject({ reason: 'BACKEND_FAILED', metadata: { failure: 'reset' } })
     answer = (request, response) => {
       response.writeHead(200, { 'content-length': '100' })
       response.write('{', () => request.socket.destroy())
     }
-    expect(await failureOf()).toMatchObject({ reason: 'BACKEND_FAILED' })
+    expect(await failureOfCall()).toMatchObject({ reason: 'BACKEND_FAILED', metadata: { failure: 'cut' } })
+    expect(told.attempted).toEqual(['reset', 'reset', 'reset', 'cut', 'cut'])
   })
 
   test('nobody listens', async () => {
-    expect(await failureOf({ url: 'http://127.0.0.1:1/' })).toMatchObject({ reason: 'BACKEND_UNREACHABLE' })
+    expect(await failureOfCall({ url: 'http://127.0.0.1:1/' })).toMatchObject({
+      reason: 'BACKEND_UNREACHABLE',
+      metadata: { failure: 'no_connection', attempts: '3' },
+    })
   })
 
-  test("the endpoint's own timeout", async () => {
-    answer = () => {}
-    expect(await failureOf({ timeoutMs: 50 })).toMatchObject({ reason: 'BACKEND_FAILED' })
-  })
-
-  test('a credential that is not there, named by its reference', async () => {
+  test('a credential that is not there, named by its reference, loudly', async () => {
     answer = (_, response) => response.end('{}')
     for (const credentialRef of ['env:NOT_THERE', 'file:/nowhere/at/all']) {
-      expect(await failureOf({ credentialRef })).toMatchObject({
+      expect(await failureOfCall({ credentialRef })).toMatchObject({
         reason: 'BACKEND_CREDENTIAL_REFUSED',
-        metadata: { credentialRef },
+        metadata: { failure: 'credential_missing', credentialRef },
       })
     }
+    expect(told.refusedCredentials).toEqual(['env:NOT_THERE', 'file:/nowhere/at/all'])
+  })
+
+  test('a failure of the gate itself, which is no failure of the backend', async () => {
+    answer = (_, response) => response.end('{}')
+    const broken = task(() => {
+      throw new RangeError('a bug')
+    })
+    for (let i = 0; i < 6; i += 1) {
+      expect(await dispatcher.dispatch(service({}), broken, testCall())).toMatchObject({
+        error: { reason: 'INTERNAL' },
+      })
+    }
+    expect(dispatcher.breakers()).toMatchObject([{ state: 'closed' }])
   })
 })
 
-test('answers that cannot be read open the breaker as failures do', async () => {
-  answer = (_, response) => response.end('<html></html>')
-  const read = (): never => {
-    throw new TollgateError('BACKEND_ANSWER_INVALID', 'no JSON')
+describe('each deadline of an endpoint has its own error', () => {
+  const silent = (): void => {}
+  const halfway = (_: IncomingMessage, response: ServerResponse): void => {
+    response.writeHead(200, { 'content-length': '100' }).write('{')
   }
-  const reasons: unknown[] = []
-  for (let i = 0; i < 6; i += 1) {
-    await dispatcher.dispatch(endpoint(), { ...attempt, read }, testCall()).catch((error: TollgateError) => {
-      reasons.push(error.reason)
+
+  test.each<[string, Partial<EndpointRecord>, typeof halfway, RegExp]>([
+    ['headers_timeout', { headersTimeoutMs: 40 }, silent, /began no answer within 40 ms \(.*headers_timeout\)/],
+    ['idle_timeout', { idleTimeoutMs: 30, headersTimeoutMs: 5_000 }, halfway, /silent for 30 ms .*idle_timeout/],
+    ['total_timeout', { timeoutMs: 50, idleTimeoutMs: 5_000 }, halfway, /did not answer within 50 ms .*timeout/],
+  ])('%s', async (failure, changes, behaviour, message) => {
+    answer = behaviour
+    const error = await failureOfCall(changes)
+    expect(error).toMatchObject({ reason: 'BACKEND_TIMEOUT', metadata: { failure } })
+    expect(error.message).toMatch(message)
+    // The backend may still be computing: it is not asked a second time.
+    expect(told.attempted).toEqual([failure])
+  })
+
+  test('connect_timeout', async () => {
+    const mute = createTcpServer((socket) => socket.resume().on('error', () => {}))
+    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve))
+    try {
+      // TLS is part of connecting, and this server says nothing.
+      const url = `https://127.0.0.1:${(mute.address() as AddressInfo).port}/`
+      const error = await failureOfCall({ url, connectTimeoutMs: 40 })
+      expect(error).toMatchObject({
+        reason: 'BACKEND_TIMEOUT',
+        metadata: { failure: 'connect_timeout', attempts: '3' },
+      })
+      expect(error.message).toMatch(/took no connection within 40 ms .*connect_timeout/)
+    } finally {
+      mute.close()
+    }
+  })
+
+  test('an answer that keeps coming is not idle', async () => {
+    answer = async (_, response) => {
+      response.writeHead(200)
+      for (let i = 0; i < 6; i += 1) {
+        response.write('x')
+        await delay(250)
+      }
+      response.end()
+    }
+    expect(await dispatcher.dispatch(service({ idleTimeoutMs: 1_000 }), text, testCall())).toMatchObject({
+      value: 'xxxxxx',
     })
+  })
+})
+
+describe('the breaker of the only endpoint', () => {
+  const unreadable = task(() => {
+    throw new TollgateError('BACKEND_ANSWER_INVALID', 'no JSON')
+  })
+  const outcomes = async (times: number): Promise<string[]> => {
+    const reasons: string[] = []
+    for (let i = 0; i < times; i += 1) {
+      const outcome = await dispatcher.dispatch(service({}), unreadable, testCall())
+      reasons.push('error' in outcome ? outcome.error.reason : 'ok')
+    }
+    return reasons
   }
-  expect(reasons).toEqual([...Array(5).fill('BACKEND_ANSWER_INVALID'), 'BREAKER_OPEN'])
+
+  test('opens after five answers that cannot be read, and the call that met it was no attempt', async () => {
+    answer = (_, response) => response.end('<html></html>')
+    expect(await outcomes(6)).toEqual([...Array(5).fill('BACKEND_ANSWER_INVALID'), 'BREAKER_OPEN'])
+    expect(await dispatcher.dispatch(service({}), text, testCall())).toMatchObject({ attempts: [] })
+    expect(told.attempted).toHaveLength(5)
+  })
+
+  test('a retry that it refuses leaves the answer of the backend', async () => {
+    answer = (request) => request.socket.destroy()
+    expect(await failureOfCall()).toMatchObject({ metadata: { failure: 'reset', attempts: '3' } })
+    expect(await failureOfCall()).toMatchObject({ metadata: { failure: 'reset', attempts: '2' } })
+    expect(await failureOfCall()).toMatchObject({ reason: 'BREAKER_OPEN' })
+  })
+
+  test('neither refused requests nor a busy backend open it', async () => {
+    for (const status of [400, 429]) {
+      answer = (_, response) => response.writeHead(status, { 'retry-after': '60' }).end()
+      for (let i = 0; i < 6; i += 1) await failureOfCall({}, { deadlineMs: Date.now() + 5_000 })
+    }
+    expect(dispatcher.breakers()).toEqual([{ serviceId: 'service-1', endpointId: 'e0', state: 'closed' }])
+  })
 })
 
 describe('a call that its caller ends', () => {
@@ -156,9 +285,54 @@ describe('a call that its caller ends', () => {
         request.socket.once('close', resolve)
         caller.abort(new TollgateError('DEADLINE_EXCEEDED', 'too late'))
       }
-      expect(await failureOf({}, caller.signal)).toMatchObject({ reason: 'DEADLINE_EXCEEDED' })
+      expect(await failureOfCall({}, { signal: caller.signal })).toMatchObject({ reason: 'DEADLINE_EXCEEDED' })
     }
     await closed
-    expect(dispatcher.breakers()).toEqual([{ serviceId: 'service-1', endpointId: 'endpoint-1', state: 'closed' }])
+    expect(dispatcher.breakers()).toEqual([{ serviceId: 'service-1', endpointId: 'e0', state: 'closed' }])
+  })
+
+  test('before its first attempt makes none, and during a pause no other', async () => {
+    let asked = 0
+    const caller = new AbortController()
+    answer = (_, response) => {
+      asked += 1
+      response.writeHead(503, { 'retry-after': '30' }).end()
+      response.once('close', () => caller.abort(new TollgateError('CANCELLED', 'gone')))
+    }
+    expect(await failureOfCall({}, { signal: caller.signal })).toMatchObject({ reason: 'CANCELLED' })
+    expect(await failureOfCall({}, { signal: caller.signal })).toMatchObject({ reason: 'CANCELLED' })
+    expect(asked).toBe(1)
+  })
+
+  test('goes on without it where the service drains, so that its usage is known', async () => {
+    const caller = new AbortController()
+    answer = (_, response) => {
+      caller.abort(new TollgateError('CANCELLED', 'gone'))
+      setTimeout(() => response.end('used'), 30)
+    }
+    const drained = { ...service({}), onDisconnect: 'drain' } as const
+    const call = testCall(undefined, { signal: caller.signal })
+    expect(await dispatcher.dispatch(drained, text, call)).toMatchObject({ value: 'used' })
+  })
+
+  test.each([
+    ['longer than the service drains', { drainLimitMs: 30 }, 'CANCELLED', 'CANCELLED'],
+    ['beyond the drain window of the gate', { drainLimitMs: 60_000 }, 'SHUTTING_DOWN', 'SHUTTING_DOWN'],
+  ] as const)('ends %s', async (_, limit, reason, expected) => {
+    const caller = new AbortController()
+    answer = () => caller.abort(new TollgateError(reason, 'gone'))
+    const drained = { ...service({}), onDisconnect: 'drain', ...limit } as const
+    const call = testCall(undefined, { signal: caller.signal })
+    expect(await dispatcher.dispatch(drained, text, call)).toMatchObject({ error: { reason: expected } })
+  })
+
+  test('and that is drained ends when the gate does', async () => {
+    const caller = new AbortController()
+    answer = () => caller.abort(new TollgateError('CANCELLED', 'gone'))
+    const call = testCall(undefined, { signal: caller.signal })
+    const running = dispatcher.dispatch({ ...service({}), onDisconnect: 'drain' }, text, call)
+    await eventually(() => caller.signal.aborted)
+    await dispatcher.close()
+    expect(await running).toMatchObject({ error: { reason: 'SHUTTING_DOWN' } })
   })
 })

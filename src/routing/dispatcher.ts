@@ -1,40 +1,94 @@
 /**
- * Sends one call to one endpoint of its service: pooled keep-alive connections, the endpoint's breaker, the remaining
- * deadline, and a verdict on every way in which a backend can fail. Bodies pass as bytes.
+ * Sends a call to one of its service's endpoints, and to another one when that fails and may be tried again: pooled
+ * keep-alive connections, a breaker for each endpoint, deadlines, and a verdict on every way in which a backend can fail.
+ * Bodies pass as bytes. docs/routing.md says what is tried again, and when.
  */
-import { type Attributes, context, propagation, SpanKind } from '@opentelemetry/api'
-import { Agent, type Dispatcher as Undici } from 'undici'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import type { EndpointRecord } from '../registry/records.ts'
-import { withSpan } from '../telemetry/tracing.ts'
-import { type BreakerState, createBreakers, type Verdict } from './breaker.ts'
+import type { StreamReader } from '../providers/provider.ts'
+import type { ServiceRecord } from '../registry/records.ts'
+import {
+  type Attempt,
+  type AttemptObserver,
+  judge,
+  type Made,
+  makeAttempt,
+  type Receiver,
+  type Task,
+} from './attempts.ts'
+import { callEnded } from './backend-errors.ts'
+import { createBackendPool } from './backend-pool.ts'
+import { type BreakerState, createBreakers } from './breaker.ts'
+import { chooseEndpoint, type EndpointView } from './choose-endpoint.ts'
 import type { Credentials } from './credentials.ts'
+import { backendSignal } from './disconnect.ts'
+import { createEndpointLoads } from './endpoint-loads.ts'
+import { type BackendStream, streamedAnswer, wholeAnswer } from './receivers.ts'
+import { createRetryBudget } from './retry-budget.ts'
+import { nextAttempt } from './retry-policy.ts'
+import { failureOf } from './retry-table.ts'
+
+export type { Attempt, BackendStream, Task }
 
 export interface DispatcherOptions {
   /** Sockets per backend host; further calls wait for one. */
   readonly connectionsPerHost: number
+  /** For endpoints without a connect deadline of their own. */
   readonly connectTimeoutMs: number
-  /** Longest answer that is accepted. */
+  /** Longest whole answer that is accepted. */
   readonly maxResponseBytes: number
   readonly breaker: { readonly failures: number; readonly windowMs: number; readonly resetMs: number }
   readonly credentials: Credentials
+  /** Unix milliseconds. */
   readonly now: () => number
-  readonly onBreakerChange: (endpointId: string, state: BreakerState) => void
+  /** Evenly from 0 (inclusive) to 1. Default Math.random. */
+  readonly random?: () => number
+  readonly observer: DispatchObserver
+}
+
+export interface DispatchObserver extends AttemptObserver {
+  breakerChanged(endpointId: string, state: BreakerState): void
 }
 
 export interface Dispatcher {
   /**
-   * Posts the payload and returns what `attempt.read` makes of the whole answer of a 2xx status. Throws BREAKER_OPEN,
-   * BACKEND_UNREACHABLE, BACKEND_FAILED (5xx, 429, broken answer), BACKEND_REJECTED (other 4xx),
-   * BACKEND_CREDENTIAL_REFUSED, BACKEND_ANSWER_TOO_LARGE, what `read` throws, or the reason that the call's signal was
-   * aborted with.
+   * Posts a call and returns what `task.read` makes of the whole answer of a status 2xx, or the error of the last attempt:
+   * BREAKER_OPEN when no endpoint could be asked, BACKEND_UNREACHABLE, BACKEND_TIMEOUT, BACKEND_FAILED, BACKEND_REJECTED,
+   * BACKEND_CREDENTIAL_REFUSED, BACKEND_ANSWER_TOO_LARGE, what `task.read` threw, or the reason that the call's signal was
+   * aborted with. Never rejects.
    */
-  dispatch<T>(endpoint: EndpointRecord, attempt: Attempt<T>, call: Call): Promise<T>
+  dispatch<T>(service: ServiceRecord, task: UnaryTask<T>, call: Call): Promise<Dispatched<T>>
+  /**
+   * Posts a call for a stream and resolves at its first output; until then it is as free to go to another endpoint as a
+   * whole answer. Afterwards the stream's own end says how it went. Never rejects.
+   */
+  open(service: ServiceRecord, task: StreamTask, call: Call): Promise<Opened>
   /** Breaker of every endpoint that was called since the start. */
   breakers(): BreakerSample[]
+  /** Ends calls that go on without their callers, and waits for the others. */
   close(): Promise<void>
 }
+
+export interface UnaryTask<T> extends Task {
+  /** Reads an answer; one that it refuses counts against the backend. */
+  read(answer: Uint8Array): T
+}
+
+export interface StreamTask extends Task {
+  /** A reader for one attempt. */
+  openReader(): StreamReader
+}
+
+/** How a call went: its attempts in order, none when no backend was asked, and how the last one ended. */
+export type Dispatched<T> =
+  | { readonly attempts: readonly Attempt[]; readonly value: T }
+  | { readonly attempts: readonly Attempt[]; readonly error: TollgateError }
+
+/** The last of `attempts` is the one that streams, as it stood at the first output; `over` resolves with it as it ended. */
+export type Opened =
+  | { readonly attempts: readonly Attempt[]; readonly value: BackendStream; readonly over: Promise<Attempt> }
+  | { readonly attempts: readonly Attempt[]; readonly error: TollgateError }
 
 export interface BreakerSample {
   readonly serviceId: string
@@ -42,183 +96,131 @@ export interface BreakerSample {
   readonly state: BreakerState
 }
 
-export interface Attempt<T> {
-  /** Id of the attempt's usage event; the backend gets it as x-tollgate-attempt-id. */
-  readonly id: string
-  readonly serviceId: string
-  readonly payload: Uint8Array
-  /** Reads the answer; an answer that it refuses counts against the backend. */
-  readonly read: (answer: Uint8Array) => T
-}
-
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { credentials, now } = options
-  const agent = new Agent({
-    connections: options.connectionsPerHost,
-    pipelining: 1,
-    connect: { timeout: options.connectTimeoutMs, noDelay: true },
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    maxResponseSize: options.maxResponseBytes,
-  })
-  const breakers = createBreakers({ ...options.breaker, judge, now, onChange: options.onBreakerChange })
+  const { credentials, now, random = Math.random, observer } = options
+  const pool = createBackendPool(options)
+  const breakers = createBreakers({ ...options.breaker, judge, now, onChange: observer.breakerChanged })
+  const loads = createEndpointLoads(now)
+  const budget = createRetryBudget(now)
+  const parts = { pool, breakers, loads, credentials, observer, now }
+  const closing = new AbortController()
   /** Service of each endpoint that has a breaker. */
   const services = new Map<string, string>()
 
-  async function post<T>(endpoint: EndpointRecord, attempt: Attempt<T>, call: Call): Promise<T> {
-    const remainingMs = call.deadlineMs - now()
-    const timeoutMs = Math.min(endpoint.timeoutMs ?? remainingMs, remainingMs)
-    const credential = await credentials.resolve(endpoint.credentialRef)
-    const headers: Record<string, string> = {
-      'content-type': 'application/json',
-      accept: 'application/json',
-      'x-request-id': call.id,
-      'x-tollgate-attempt-id': attempt.id,
-      'x-request-timeout-ms': String(Math.max(1, Math.floor(timeoutMs))),
+  function viewOf(endpointId: string): EndpointView {
+    return { ...loads.of(endpointId), isOpen: !breakers.mayPass(endpointId) }
+  }
+
+  /** Attempt after attempt, until one is good or none may follow. */
+  async function attemptAll<T>(
+    service: ServiceRecord,
+    task: Task,
+    call: Call,
+    signal: AbortSignal,
+    mode: 'unary' | 'stream',
+    receiver: () => Receiver<T>,
+  ): Promise<{ attempts: Attempt[]; made: Made<T> }> {
+    const attempts: Attempt[] = []
+    const tried: string[] = []
+    let candidates = service.endpoints
+    /** Until then no attempt begins: at the endpoint named, and anywhere else. */
+    const readyAtMs = new Map<string, number>()
+    let pauseUntilMs = 0
+    let made: Made<T> = { attempt: undefined, error: noEndpoint(service) }
+    budget.deposit(service.id)
+    for (;;) {
+      const { routing } = service
+      const endpoint = chooseEndpoint({ routing, endpoints: candidates, view: viewOf, tried, random })
+      if (endpoint === undefined) break
+      await pause((readyAtMs.get(endpoint.id) ?? pauseUntilMs) - now(), call.signal)
+      // The caller may have left during admission, or during the pause.
+      if (call.signal.aborted) return { attempts, made: { attempt: undefined, error: callEnded(call.signal) } }
+      services.set(endpoint.id, service.id)
+      const number = attempts.length + 1
+      const latest = await makeAttempt(parts, { service, endpoint, number, task, call, signal }, receiver())
+      if (latest.attempt === undefined) {
+        // Its breaker refused. That is the answer only when no backend gave one.
+        if (attempts.length === 0) made = soonest(made, latest)
+        candidates = candidates.filter((candidate) => candidate !== endpoint)
+        continue
+      }
+      made = latest
+      attempts.push(latest.attempt)
+      if ('value' in latest) break
+      tried.push(endpoint.id)
+      const { error } = latest
+      const { retryAfterMs } = error
+      const remainingMs = call.deadlineMs - now()
+      const retry = nextAttempt({ failure: failureOf(error), mode, number, retryAfterMs, remainingMs }, random)
+      if (retry === undefined) break
+      pauseUntilMs = now() + retry.delayMs
+      if (retry.sameDelayMs === undefined) candidates = candidates.filter((candidate) => candidate !== endpoint)
+      else readyAtMs.set(endpoint.id, now() + retry.sameDelayMs)
+      if (candidates.length === 0 || !budget.withdraw(service.id)) break
     }
-    if (credential !== undefined) headers.authorization = `Bearer ${credential}`
-    propagation.inject(context.active(), headers)
-    const signal =
-      timeoutMs < remainingMs ? AbortSignal.any([call.signal, AbortSignal.timeout(timeoutMs)]) : call.signal
-    const { origin, path } = target(endpoint.url)
-    try {
-      const response = await agent.request({ origin, path, method: 'POST', headers, body: attempt.payload, signal })
-      return attempt.read(await accept(response))
-    } catch (error) {
-      throw call.signal.aborted ? callEnded(call.signal) : asBackendError(error, endpoint, options)
-    }
+    return { attempts, made }
   }
 
   return {
-    dispatch(endpoint, attempt, call) {
-      services.set(endpoint.id, attempt.serviceId)
-      return breakers.run(endpoint.id, () =>
-        withSpan('POST', () => post(endpoint, attempt, call), {
-          kind: SpanKind.CLIENT,
-          attributes: target(endpoint.url).attributes,
-        }),
-      )
+    async dispatch(service, task, call) {
+      const { signal, release } = backendSignal(call, service, closing.signal, now)
+      const whole = () => wholeAnswer(options.maxResponseBytes, task.read)
+      const { attempts, made } = await attemptAll(service, task, call, signal, 'unary', whole)
+      release()
+      return 'value' in made ? { attempts, value: made.value } : { attempts, error: toldAttempts(made.error, attempts) }
     },
+
+    async open(service, task, call) {
+      const { signal, release } = backendSignal(call, service, closing.signal, now)
+      const streamed = () => streamedAnswer(task.openReader())
+      const { attempts, made } = await attemptAll(service, task, call, signal, 'stream', streamed)
+      if ('value' in made) return { attempts, value: made.value, over: made.over.finally(release) }
+      release()
+      return { attempts, error: toldAttempts(made.error, attempts) }
+    },
+
     breakers: () =>
       [...breakers.states()].map(([endpointId, state]) => ({
         serviceId: services.get(endpointId) ?? '',
         endpointId,
         state,
       })),
+
     async close() {
+      closing.abort(new TollgateError('SHUTTING_DOWN', 'The gate is shutting down.'))
       breakers.close()
-      await agent.close()
+      await pool.close()
     },
   }
 }
 
-async function accept(response: Undici.ResponseData): Promise<Uint8Array> {
-  const { statusCode } = response
-  if (statusCode >= 200 && statusCode < 300) return response.body.bytes()
-  // The error body may hold the gate's own credential or another caller's text: it is read off the wire and dropped.
-  await response.body.dump({ limit: 65_536 })
-  const metadata = { backendStatus: String(statusCode) }
-  if (statusCode === 401 || statusCode === 403) {
-    throw new TollgateError('BACKEND_CREDENTIAL_REFUSED', "The service's backend refused the gate's own credential.", {
-      metadata,
-    })
-  }
-  if (statusCode >= 400 && statusCode < 500 && statusCode !== 429 && statusCode !== 408) {
-    throw new TollgateError(
-      'BACKEND_REJECTED',
-      `The service's backend rejected the request with HTTP status ${statusCode}.`,
-      { metadata },
-    )
-  }
-  const retryAfterMs = retryAfter(response.headers['retry-after'])
-  throw new TollgateError('BACKEND_FAILED', `The service's backend failed with HTTP status ${statusCode}.`, {
-    metadata,
+function noEndpoint({ id, name }: ServiceRecord): TollgateError {
+  return new TollgateError('SERVICE_INACTIVE', `Service ${name} has no endpoint.`, { metadata: { serviceId: id } })
+}
+
+/** Of breakers that refuse, the one that lets a call pass first. */
+function soonest<T>(one: Made<T>, other: Made<T>): Made<T> {
+  const isBreaker = 'error' in one && one.error.reason === 'BREAKER_OPEN'
+  return isBreaker && waitOf(one) <= waitOf(other) ? one : other
+}
+
+function waitOf<T>(made: Made<T>): number {
+  return 'error' in made ? (made.error.retryAfterMs ?? 0) : 0
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms > 0) await delay(ms, undefined, { signal }).catch(() => {})
+}
+
+/** A failure that several attempts led to says how many. */
+function toldAttempts(error: TollgateError, attempts: readonly Attempt[]): TollgateError {
+  if (attempts.length < 2) return error
+  const { reason, message, metadata, retryAfterMs, fields, limits, cause } = error
+  return new TollgateError(reason, message, {
+    metadata: { ...metadata, attempts: String(attempts.length) },
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    fields,
+    limits,
+    cause,
   })
-}
-
-function asBackendError(error: unknown, endpoint: EndpointRecord, options: DispatcherOptions): TollgateError {
-  if (error instanceof TollgateError) return error
-  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  if (error instanceof Error && error.name === 'TimeoutError') {
-    return new TollgateError(
-      'BACKEND_FAILED',
-      `The service's backend did not answer within the endpoint's ${endpoint.timeoutMs} ms.`,
-      { cause: error },
-    )
-  }
-  if (code === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
-    return new TollgateError(
-      'BACKEND_ANSWER_TOO_LARGE',
-      `The service's backend sent an answer of more than ${options.maxResponseBytes} bytes (setting MAX_RESPONSE_BYTES).`,
-      { metadata: { maxResponseBytes: String(options.maxResponseBytes) }, cause: error },
-    )
-  }
-  if (unreachable.has(code)) {
-    return new TollgateError('BACKEND_UNREACHABLE', "The service's backend cannot be reached.", { cause: error })
-  }
-  return new TollgateError('BACKEND_FAILED', "The connection to the service's backend broke before it had answered.", {
-    cause: error,
-  })
-}
-
-const unreachable = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT',
-])
-
-function callEnded(signal: AbortSignal): TollgateError {
-  return signal.reason instanceof TollgateError
-    ? signal.reason
-    : new TollgateError('CANCELLED', 'The caller went away before the answer.', { cause: signal.reason })
-}
-
-/** A backend that answers, if only with a refusal, is healthy; a call that its caller ended says nothing. */
-function judge(error: unknown): Verdict {
-  if (!(error instanceof TollgateError)) return 'failing'
-  if (error.reason === 'BACKEND_REJECTED') return 'healthy'
-  if (error.reason === 'DEADLINE_EXCEEDED' || error.reason === 'CANCELLED' || error.reason === 'SHUTTING_DOWN') {
-    return 'unknown'
-  }
-  return 'failing'
-}
-
-/** Retry-After in seconds or as an HTTP date (RFC 9110 §10.2.3), in milliseconds; undefined when unreadable. */
-function retryAfter(value: string | string[] | undefined): number | undefined {
-  if (typeof value !== 'string') return undefined
-  if (/^\d{1,7}$/.test(value)) return Number(value) * 1000
-  const at = Date.parse(value)
-  return Number.isNaN(at) ? undefined : Math.max(0, at - Date.now())
-}
-
-interface Target {
-  readonly origin: string
-  readonly path: string
-  readonly attributes: Attributes
-}
-
-/** Endpoint URLs are few and immutable: each is parsed once. */
-const targets = new Map<string, Target>()
-
-function target(url: string): Target {
-  const known = targets.get(url)
-  if (known !== undefined) return known
-  if (targets.size >= 10_000) targets.clear()
-  const { origin, pathname, search, hostname, port, protocol } = new URL(url)
-  const parsed = {
-    origin,
-    path: pathname + search,
-    attributes: {
-      'http.request.method': 'POST',
-      'server.address': hostname,
-      'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
-      'url.full': origin + pathname,
-    },
-  }
-  targets.set(url, parsed)
-  return parsed
 }

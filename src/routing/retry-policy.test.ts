@@ -50,6 +50,9 @@ describe('the table', () => {
     expect(failureOf(new TollgateError('BACKEND_FAILED', '', { metadata: { failure: 'toString' } }))).toBe(
       'server_error',
     )
+    expect(failureOf(new TollgateError('BACKEND_FAILED', '', { metadata: { backendError: 'rate_limit' } }))).toBe(
+      'busy',
+    )
     expect(failureOf(new Error('bug'))).toBe('internal')
   })
 })

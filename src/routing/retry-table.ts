@@ -193,11 +193,16 @@ const byReason: Readonly<Partial<Record<Reason, Failure>>> = {
   SHUTTING_DOWN: 'call_ended',
 }
 
+/** The same for error objects within an answer, by what their readers say of them (`BackendErrorKind`). */
+const bySaid: Readonly<Record<string, Failure>> = { cut: 'cut', rate_limit: 'busy', overloaded: 'unavailable' }
+
 /** The kind of failure that an attempt's error is. */
 export function failureOf(error: unknown): Failure {
   if (!(error instanceof TollgateError)) return 'internal'
-  const { failure } = error.metadata
-  return failure !== undefined && isFailure(failure) ? failure : (byReason[error.reason] ?? 'internal')
+  const { failure, backendError = '' } = error.metadata
+  if (failure !== undefined && isFailure(failure)) return failure
+  const said = Object.hasOwn(bySaid, backendError) ? bySaid[backendError] : undefined
+  return said ?? byReason[error.reason] ?? 'internal'
 }
 
 function isFailure(text: string): text is Failure {

@@ -23,6 +23,9 @@ export interface Metrics {
   readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly policyViolations: Family<CounterChild, readonly ['service_id', 'policy_id', 'severity']>
   readonly policyValidationDuration: Family<HistogramChild, readonly []>
+  /** Outcome: "succeeded", or what went wrong by its name in docs/routing.md. */
+  readonly backendAttempts: Family<CounterChild, readonly ['service_id', 'endpoint_id', 'outcome']>
+  readonly backendCredentialsRefused: Family<CounterChild, readonly ['service_id', 'endpoint_id']>
   readonly eventsPublished: Family<CounterChild, readonly ['type']>
   readonly eventsDropped: Family<CounterChild, readonly ['type']>
   /** Says where the gauges come from; sources given later replace those given before, one by one. */
@@ -98,6 +101,16 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       labels: [],
       buckets: policyBuckets,
     }),
+    backendAttempts: counter('tollgate_backend_attempts_total', 'Attempts at backends by outcome', [
+      'service_id',
+      'endpoint_id',
+      'outcome',
+    ]),
+    backendCredentialsRefused: counter(
+      'tollgate_backend_credentials_refused_total',
+      'Attempts that failed because the credential of the gate was refused or missing',
+      ['service_id', 'endpoint_id'],
+    ),
     eventsPublished: counter('tollgate_events_published_total', 'Analytics events that Kafka took', ['type']),
     eventsDropped: counter('tollgate_events_dropped_total', 'Analytics events that were given up', ['type']),
     setSources(added) {

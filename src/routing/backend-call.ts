@@ -1,0 +1,202 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Dispatcher } from 'undici'
+import { TollgateError } from '../errors.ts'
+import { answerTooLarge, callEnded, connectionFailed, statusFailed, timedOut } from './backend-errors.ts'
+
+/** One POST to a backend. */
+export interface BackendPost {
+  readonly agent: Dispatcher
+  readonly origin: string
+  readonly path: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Uint8Array
+  readonly deadlines: Deadlines
+  /** Longest answer that is accepted; undefined for a stream, whose reader counts. */
+  readonly maxBytes: number | undefined
+  /** Ends the call; its reason is what the call then fails with. */
+  readonly signal: AbortSignal
+  /** Unix milliseconds. */
+  readonly now: () => number
+  /** Told of each piece of the body of a status 2xx, in order; a throw ends the call with that error. */
+  readonly onData: (chunk: Buffer, call: BackendCall) => void
+}
+
+/** In milliseconds; undefined for none. */
+export interface Deadlines {
+  /** Kept by the agent; here for the error's text. */
+  readonly connect: number
+  readonly headers: number | undefined
+  readonly firstToken: number | undefined
+  readonly idle: number | undefined
+  readonly total: number | undefined
+}
+
+/** An error answer is read for its codes, so far and so long. */
+const maxErrorBytes = 65_536
+const errorBodyMs = 1_000
+
+/**
+ * The handler of one request over undici: keeps its deadlines, knows how far it came, and turns every way to fail into a
+ * {@link TollgateError} whose `failure` says whether bytes of it may have been accepted. No redirect is followed.
+ */
+export class BackendCall implements Dispatcher.DispatchHandler {
+  /** Resolves at the clean end of an answer of status 2xx. */
+  readonly done: Promise<void>
+  /** 0 before the headers of an answer. */
+  status = 0
+  receivedBytes = 0
+  /** Unix milliseconds of the answer's headers. */
+  headersAtMs: number | undefined
+  readonly #post: BackendPost
+  readonly #ending = Promise.withResolvers<void>()
+  #controller: Dispatcher.DispatchController | undefined
+  #isOver = false
+  #isPaused = false
+  #retryAfter: string | readonly string[] | undefined
+  #errorBody: Buffer[] = []
+  #total: NodeJS.Timeout | undefined
+  /** Of the headers, then of silence. */
+  #phase: NodeJS.Timeout | undefined
+  #firstToken: NodeJS.Timeout | undefined
+
+  constructor(post: BackendPost) {
+    this.#post = post
+    this.done = this.#ending.promise
+    const { agent, origin, path, headers, body, deadlines, signal } = post
+    if (signal.aborted) {
+      this.fail(callEnded(signal))
+      return
+    }
+    signal.addEventListener('abort', this.#onAbort)
+    this.#total = this.#timer('total_timeout', deadlines.total)
+    agent.dispatch({ origin, path, method: 'POST', headers: { ...headers }, body }, this)
+  }
+
+  /** Ends the call with an error, unless it is over: the connection is closed. */
+  fail(error: TollgateError): void {
+    if (!this.#end()) return
+    this.#ending.reject(error)
+    this.#controller?.abort(error)
+  }
+
+  /** The first output came: from here on only silence and the whole are bounded. */
+  sawOutput(): void {
+    clearTimeout(this.#firstToken)
+  }
+
+  /** Asks the backend to wait. The silence that follows is not its own. */
+  pause(): void {
+    if (this.#isOver || this.#isPaused) return
+    this.#isPaused = true
+    clearTimeout(this.#phase)
+    this.#controller?.pause()
+  }
+
+  resume(): void {
+    if (this.#isOver || !this.#isPaused) return
+    this.#isPaused = false
+    this.#phase = this.#timer('idle_timeout', this.#post.deadlines.idle)
+    this.#controller?.resume()
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#isOver) {
+      // It waited for a connection until its call ended.
+      controller.abort(abandoned)
+      return
+    }
+    this.#phase = this.#timer('headers_timeout', this.#post.deadlines.headers)
+    this.#firstToken = this.#timer('first_token_timeout', this.#post.deadlines.firstToken)
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    // Informational answers precede the real one.
+    if (status < 200 || this.#isOver) return
+    this.status = status
+    this.headersAtMs = this.#post.now()
+    clearTimeout(this.#phase)
+    if (isSuccess(status)) {
+      this.#phase = this.#timer('idle_timeout', this.#post.deadlines.idle)
+      return
+    }
+    this.#retryAfter = headers['retry-after']
+    this.#phase = setTimeout(() => this.#failByStatus(), errorBodyMs)
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#isOver) return
+    this.receivedBytes += chunk.length
+    if (!isSuccess(this.status)) {
+      this.#errorBody.push(chunk)
+      if (this.receivedBytes > maxErrorBytes) this.#failByStatus()
+      return
+    }
+    const { maxBytes, onData } = this.#post
+    if (maxBytes !== undefined && this.receivedBytes > maxBytes) {
+      this.fail(answerTooLarge(maxBytes))
+      return
+    }
+    if (!this.#isPaused) this.#phase?.refresh()
+    try {
+      onData(chunk, this)
+    } catch (error) {
+      this.fail(asTollgateError(error))
+    }
+  }
+
+  onResponseEnd(): void {
+    if (!isSuccess(this.status)) this.#failByStatus()
+    else if (this.#end()) this.#ending.resolve()
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    if (this.#isOver) return
+    this.fail(this.status > 0 && !isSuccess(this.status) ? this.#statusError() : this.#connectionError(error))
+  }
+
+  readonly #onAbort = (): void => this.fail(callEnded(this.#post.signal))
+
+  #connectionError(error: Error): TollgateError {
+    const code = 'code' in error ? String(error.code) : ''
+    if (code === 'UND_ERR_CONNECT_TIMEOUT') return timedOut('connect_timeout', this.#post.deadlines.connect)
+    if (code === 'UND_ERR_INVALID_ARG') return asTollgateError(error)
+    const failure = this.#controller === undefined ? 'no_connection' : this.status === 0 ? 'reset' : 'cut'
+    return connectionFailed(failure, error)
+  }
+
+  #statusError(): TollgateError {
+    const body = Buffer.concat(this.#errorBody).subarray(0, maxErrorBytes)
+    return statusFailed(this.status, this.#retryAfter, body, this.#post.now())
+  }
+
+  #failByStatus(): void {
+    this.fail(this.#statusError())
+  }
+
+  /** False when it had ended before. */
+  #end(): boolean {
+    if (this.#isOver) return false
+    this.#isOver = true
+    for (const timer of [this.#total, this.#phase, this.#firstToken]) clearTimeout(timer)
+    this.#post.signal.removeEventListener('abort', this.#onAbort)
+    return true
+  }
+
+  #timer(failure: Parameters<typeof timedOut>[0], ms: number | undefined): NodeJS.Timeout | undefined {
+    return ms === undefined ? undefined : setTimeout(() => this.fail(timedOut(failure, ms)), ms)
+  }
+}
+
+/** Nobody sees it: it closes the connection of a call whose outcome is known. */
+const abandoned = new Error('the call is over')
+
+function isSuccess(status: number): boolean {
+  return status >= 200 && status < 300
+}
+
+function asTollgateError(error: unknown): TollgateError {
+  return error instanceof TollgateError
+    ? error
+    : new TollgateError('INTERNAL', 'The call failed inside the gate.', { cause: error })
+}

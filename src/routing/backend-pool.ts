@@ -1,0 +1,87 @@
+import type { Attributes } from '@opentelemetry/api'
+import { Agent } from 'undici'
+
+export interface BackendPoolOptions {
+  /** Sockets per backend host; further calls wait for one. */
+  readonly connectionsPerHost: number
+  /** For endpoints without a connect deadline of their own. */
+  readonly connectTimeoutMs: number
+}
+
+/** Pooled keep-alive connections to backends. */
+export interface BackendPool {
+  /** The connections for a connect deadline; undefined means the default. */
+  agent(connectTimeoutMs: number | undefined): Agent
+  /** A URL in parts. */
+  target(url: string): Target
+  readonly connectTimeoutMs: number
+  /** Waits for the calls that run. Idempotent. */
+  close(): Promise<void>
+}
+
+export interface Target {
+  readonly origin: string
+  readonly path: string
+  /** For the span of a call. */
+  readonly attributes: Attributes
+}
+
+/** URLs of endpoints are few; one that names a model in its path is one of many. */
+const maxTargets = 10_000
+
+/**
+ * undici's connect deadline belongs to an agent, so there is one for each deadline that endpoints have; they are few. All
+ * other deadlines are kept by the call itself, to the millisecond, where undici's timers tick once a second.
+ */
+export function createBackendPool(options: BackendPoolOptions): BackendPool {
+  const agents = new Map<number, Agent>()
+  const targets = new Map<string, Target>()
+
+  function agent(connectTimeoutMs = options.connectTimeoutMs): Agent {
+    let known = agents.get(connectTimeoutMs)
+    if (known === undefined) {
+      known = new Agent({
+        connections: options.connectionsPerHost,
+        pipelining: 1,
+        connect: { timeout: connectTimeoutMs, noDelay: true },
+        headersTimeout: 0,
+        bodyTimeout: 0,
+      })
+      agents.set(connectTimeoutMs, known)
+    }
+    return known
+  }
+
+  return {
+    agent,
+    target(url) {
+      let known = targets.get(url)
+      if (known === undefined) {
+        if (targets.size >= maxTargets) targets.clear()
+        known = parse(url)
+        targets.set(url, known)
+      }
+      return known
+    },
+    connectTimeoutMs: options.connectTimeoutMs,
+    async close() {
+      const open = [...agents.values()]
+      agents.clear()
+      await Promise.all(open.map((one) => one.close()))
+    },
+  }
+}
+
+function parse(url: string): Target {
+  const { origin, pathname, search, hostname, port, protocol } = new URL(url)
+  return {
+    origin,
+    path: pathname + search,
+    attributes: {
+      'http.request.method': 'POST',
+      'server.address': hostname,
+      'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
+      'url.full': origin + pathname,
+    },
+  }
+}
