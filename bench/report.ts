@@ -102,7 +102,8 @@ export function printTable(results: readonly Result[], direct: string, proxy: st
   ].join('\n')
 }
 
-function median(values: readonly number[]): number {
+/** The middle value; NaN of none. */
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1
   const upper = sorted[middle] ?? Number.NaN

@@ -205,11 +205,40 @@ describe('limits of two gateways that share a Redis and a Postgres', () => {
     )
   })
 
+  test('the limits of a key are shown to that key and to administrators', async () => {
+    const [tenant, other] = [await tenantOf('own-key'), await tenantOf('other-key')]
+    const keyId = other.key.split('_')[2] ?? ''
+    await limit(LimitScope.KEY, keyId, LimitName.COST_PER_MONTH, 5_000_000n)
+    await known(other, 3)
+    const { serviceId } = tenant
+    const spied = consumption(tenant, 0).getQuota({ serviceId, keyId })
+    expect(reasonOf(await spied.catch((error: unknown) => error))).toBe('CONSUMER_MISMATCH')
+    const asked = { serviceId: other.serviceId, consumerId: other.consumerId, keyId }
+    expect((await gateway(0).client(ConsumptionService, adminKey).getQuota(asked)).limits).toHaveLength(3)
+  })
+
   test('both spellings of an idempotency key must agree', async () => {
     const tenant = await tenantOf('two-keys')
     const request = { serviceId: tenant.serviceId, payload: chat('x'), idempotencyKey: 'a' }
     const call = consumption(tenant, 0).routeRequest(request, { headers: { 'idempotency-key': 'b' } })
     expect(reasonOf(await call.catch((error: unknown) => error))).toBe('INVALID_ARGUMENT')
+  })
+
+  test('a misspelled field or name is refused, and not left out in silence', async () => {
+    const tenant = await tenantOf('misspelled')
+    const right = { scope: 'LIMIT_SCOPE_CONSUMER', subjectId: tenant.consumerId, name: 'LIMIT_NAME_TOKENS_PER_MONTH' }
+    for (const limit of [
+      { ...right, amoun: '5' },
+      { ...right, amount: '5', name: 'TOKENS_PER_MONTH' },
+    ]) {
+      const answer = await fetch(`${gateway(0).address}/marketplace.v1.LimitService/SetLimit`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${adminKey}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ limit }),
+      })
+      expect(answer.status).toBe(400)
+    }
+    await known(tenant, 2)
   })
 
   test('a service without a price is refused under a budget, and marked without one', async () => {

@@ -99,7 +99,9 @@ export function createConsumptionService(
     async getQuota(request, call) {
       const { consumer, service } = partiesOf(request, call)
       const isOwnKey = call.principal.kind === 'key' && call.principal.consumerId === consumer.id
-      const keyId = request.keyId === '' && isOwnKey ? keyIdOf(call) : request.keyId
+      const ownKeyId = isOwnKey ? keyIdOf(call) : ''
+      const keyId = request.keyId === '' ? ownKeyId : request.keyId
+      if (call.principal.kind === 'key' && keyId !== ownKeyId) throw foreignKey()
       const rules = snapshots.current().limitRules
       const asked = limitsOfCall(rules, { consumer, serviceId: service.id, keyId, atMs: now() })
       return {
@@ -134,6 +136,15 @@ export function createConsumptionService(
       }
     },
   }
+}
+
+/** Keys of others have limits of others; an administrator may look at any. */
+function foreignKey(): TollgateError {
+  const description = 'must be the key that is the credential, or empty'
+  return new TollgateError('CONSUMER_MISMATCH', `key_id ${description}`, {
+    fields: [{ field: 'key_id', description }],
+    metadata: { field: 'key_id' },
+  })
 }
 
 function unread(): never {

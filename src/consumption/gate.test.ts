@@ -331,6 +331,25 @@ describe('limits', () => {
     expect(await used('cost_per_month')).toEqual([1_000_000])
   })
 
+  test('a call that is abandoned is recorded at what its budget reserved', async () => {
+    rules = [rule('consumer', consumer.id, 'cost_per_month', 1_000_000_000)]
+    const rates = { inputNanosPerMillion: 1e9, outputNanosPerMillion: 2e9, cachedInputNanosPerMillion: 1e8 }
+    const dear = { ...rates, cacheWriteInputNanosPerMillion: 5e9, reasoningOutputNanosPerMillion: 9e9 }
+    const price = { version: 'v1', currency: 'USD', effectiveFromMs: 0 }
+    const model = { kind: 'per_token', ...dear, tiers: [] } as const
+    const snapshots = snapshotOf({ services: [{ ...service, prices: [{ ...price, model }] }] })
+    const admissions: Parameters<Limits['admit']>[0][] = []
+    const admit: Limits['admit'] = (admission) => {
+      admissions.push(admission)
+      return limits.admit(admission)
+    }
+    await route({ snapshots, limits: { ...through(limits), admit } })
+    const [admission] = admissions
+    const budget = admission?.costs.find(({ limit }) => limit.unit === 'nanos')
+    expect(budget?.amount).toBeGreaterThan(0)
+    expect(admission?.ifAbandoned.costNanos).toBe(budget?.amount)
+  })
+
   test('passing 80 and 100 percent of a budget is told once each', async () => {
     rules = [rule('consumer', consumer.id, 'cost_per_month', 5_000_000)]
     const told: Settled['crossed'][number][] = []
@@ -409,6 +428,21 @@ describe('an idempotency key', () => {
     expect((await route({ dispatcher: lavish }, anySignal(), asked)).body).toHaveLength(large.length)
     await expect(route({}, anySignal(), asked)).rejects.toMatchObject({ reason: 'IDEMPOTENT_ANSWER_NOT_KEPT' })
     expect(dispatched).toBe(0)
+  })
+
+  test('lets a call that waited be one of the month in which it is admitted', async () => {
+    const last = Date.UTC(2026, 10, 30, 23, 59, 59, 900)
+    let nowMs = last
+    let tries = 0
+    const admit: Limits['admit'] = async (admission) => {
+      tries += 1
+      if (tries > 1) return limits.admit(admission)
+      nowMs = last + 60_000
+      return { outcome: 'running' }
+    }
+    const changes = { limits: { ...through(limits), admit }, now: () => nowMs }
+    const { event } = await route(changes, anySignal(), asked)
+    expect(event.startMs).toBe(last + 60_000)
   })
 
   test('lets whoever waits go when the caller leaves', async () => {

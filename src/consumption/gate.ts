@@ -155,13 +155,7 @@ export function createGate(options: GateOptions): Gate {
     try {
       if (options.policy !== undefined)
         await checkPolicy(options.policy, { consumer, service, payload: request.payload })
-      const { rateLimiting, newId } = options
-      const { limitRules: rules } = options.snapshots.current()
-      const plan = planCall(request, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
-      const { idempotencyKey: key, payload } = request
-      const claim = key === '' ? undefined : claimOf(key, consumer.id, service.id, payload)
-      const admission = admissionOf(plan, call, claim)
-      const result = await admit(admission, call)
+      const { plan, admission, result } = await admit(request, call, consumer, service)
       if (result.outcome === 'answered') return { kept: decodeAnswer(result.answer) }
       if (result.outcome === 'mismatch') throw keyReused()
       if (result.outcome === 'refused') throw refusal(plan.costs, result)
@@ -184,14 +178,25 @@ export function createGate(options: GateOptions): Gate {
     if (!decision.allowed) throw policyDenial(decision)
   }
 
-  /** Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. */
+  /**
+   * Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. The call is planned anew each
+   * time: its month, its price and its lease are those of the moment at which it is admitted.
+   */
   async function admit(
-    admission: Admission,
+    request: GateRequest,
     call: Call,
-  ): Promise<Exclude<AdmissionResult, { readonly outcome: 'running' }>> {
+    consumer: ConsumerRecord,
+    service: ServiceRecord,
+  ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
+    const { rateLimiting, newId } = options
+    const { idempotencyKey: key, payload } = request
+    const claim = key === '' ? undefined : claimOf(key, consumer.id, service.id, payload)
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
+      const { limitRules: rules } = options.snapshots.current()
+      const plan = planCall(request, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const admission = admissionOf(plan, call, claim)
       const result = await withSpan('admit', () => limits.admit(admission))
-      if (result.outcome !== 'running') return result
+      if (result.outcome !== 'running') return { plan, admission, result }
       await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
     }
   }

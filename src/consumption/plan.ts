@@ -60,7 +60,7 @@ export function planCall(
   const reserved: TokenParts = {
     ...noTokens,
     input: estimateTokens(request.payload.length, facts.model),
-    output: facts.maxOutputTokens ?? service.defaultMaxOutputTokens,
+    output: facts.maxOutputTokens ?? service.defaultMaxOutputTokens * facts.choices,
   }
   const price = priceAt(service, startMs)
   const limits = context.rateLimiting
@@ -79,7 +79,7 @@ export function planCall(
   }
 }
 
-/** The admission that a plan asks for. */
+/** The admission that a plan asks for. Abandoned, the call is recorded at what it reserved, in tokens and in money. */
 export function admissionOf(plan: Plan, call: Call, claim: Claim | undefined): Admission {
   return {
     id: call.id,
@@ -93,7 +93,7 @@ export function admissionOf(plan: Plan, call: Call, claim: Claim | undefined): A
       attempt: 1,
       tokens: plan.reserved,
       usageSource: 'estimated',
-      charge: chargeFor(plan.price, plan.reserved),
+      charge: { ...chargeFor(plan.price, plan.reserved), nanos: dearestCharge(plan.price, plan.reserved) },
       model: '',
       durationMs: 0,
     }),

@@ -83,7 +83,7 @@ describe('a refusal', () => {
 
 test('without Kafka a threshold is one log line and the other events are none', () => {
   const lines: object[] = []
-  const publisher = createLogPublisher({ info: (fields, text) => lines.push({ ...fields, text }) })
+  const publisher = createLogPublisher({ warn: (fields, text) => lines.push({ ...fields, text }) })
   for (const event of events) publisher.publish(event)
   expect(lines).toEqual([
     expect.objectContaining({ consumerId: 'consumer', threshold: 80, used: 81, text: 'a quota passed a threshold' }),

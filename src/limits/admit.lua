@@ -26,10 +26,7 @@ if claim and not is_in then
     end
     return { 'answered', string.sub(kept, line_end + 1) }
   elseif kept then
-    local owner, fingerprint = string.match(kept, '^r(%S+) (.*)$')
-    if owner ~= ARGV[2] then
-      return { fingerprint == ARGV[6] and 'running' or 'mismatch' }
-    end
+    return { string.match(kept, '^r%S+ (.*)$') == ARGV[6] and 'running' or 'mismatch' }
   end
 end
 

@@ -228,7 +228,8 @@ local function load_known(limits, now)
   return slots, #unseeded > 1 and unseeded or nil
 end
 
--- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's': settled.
+-- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's' id: settled, with the id of its stream
+-- entry where it has one.
 local function read_reservation(key)
   local held = redis.call('GET', key)
   if not held then

@@ -126,6 +126,8 @@ export function settle(
  */
 export function abandon(slots: Slots, taken: readonly LimitCost[], nowMicros: number): void {
   for (const { limit, amount } of taken) {
+    // A bucket paid it already.
+    if (limit.kind === 'bucket') continue
     const slot = current(slots, limit, nowMicros)
     const after = settled(slot, limit, amount, amount)
     slots.set(limit.key, after.kind === 'period' && slot.kind === 'period' ? { ...after, warned: slot.warned } : after)

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { correctionIds } from '../metering/correction.ts'
 import { noTokens } from '../metering/usage-event.ts'
 import { costs, type Scene } from './conformance-scene.ts'
 import { bucket, concurrency, period, usageEvent } from './conformance-support.ts'
@@ -52,6 +53,9 @@ export function correctionConformance(scene: () => Scene): void {
       expect(reversal).toMatchObject({ requestId, corrects, requests: -1, tokens: { input: -40 }, costNanos: -900 })
       expect(rebooking).toMatchObject({ requestId, corrects, requests: 1, tokens: { input: 5 }, costNanos: 60 })
       expect(rebooking).toMatchObject({ status: 'succeeded' })
+      // An administrator who corrects the same record makes the same entries: the ledger takes one of the two.
+      const ids = correctionIds(corrects)
+      expect([reversal?.id, rebooking?.id]).toEqual([ids(), ids()])
       expect(more).toEqual([])
       await scene().settle(call, [5, 60, 1, 1])
       expect(await scene().remaining(tokens, money, calls)).toEqual([88, 940, 4])

@@ -45,7 +45,7 @@ export class LateSettlements {
   /** Takes up what an earlier process left. */
   static async open(options: LateSettlementsOptions): Promise<LateSettlements> {
     const { folder, log } = options
-    await mkdir(folder, { recursive: true })
+    await mkdir(folder, { recursive: true, mode: 0o700 })
     const acknowledged = await AcknowledgedFile.open(folder)
     const { segments, records } = await SegmentLog.open({ folder, log, atLeast: acknowledged.through + 1 })
     const late = new LateSettlements(options, segments, acknowledged)

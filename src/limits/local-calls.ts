@@ -1,4 +1,3 @@
-import type { UsageEvent } from '../metering/usage-event.ts'
 import type { Admission, Settled } from './limits.ts'
 
 /** A call that was admitted and not settled. */
@@ -14,8 +13,6 @@ export interface OpenCall {
   closing: Promise<Settled> | undefined
   /** When it was recorded as abandoned; it is kept for a late settlement. */
   abandonedAtMs: number | undefined
-  /** What corrects that record: the same entries whenever they are tried. */
-  correction: readonly UsageEvent[] | undefined
 }
 
 /** How long a late settlement of an abandoned call is expected. */
@@ -55,6 +52,5 @@ export function newCall(admission: Admission, leaseEndMs: number): OpenCall {
     sequence: undefined,
     closing: undefined,
     abandonedAtMs: undefined,
-    correction: undefined,
   }
 }

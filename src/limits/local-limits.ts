@@ -1,8 +1,7 @@
 import { mkdir } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { newId } from '../ids.ts'
-import { correctionOf } from '../metering/correction.ts'
+import { correctionIds, correctionOf } from '../metering/correction.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { AcknowledgedFile } from './acknowledged-file.ts'
@@ -36,8 +35,6 @@ export interface LocalLimitsOptions {
   readonly log: Logger
   /** Unix milliseconds. Default Date.now. */
   readonly clock?: () => number
-  /** Ids of correcting entries, UUIDv7. Default those of ids.ts. */
-  readonly newId?: () => string
   /** Time after which an entry that its reader did not acknowledge is delivered again. Default 5 seconds. */
   readonly reclaimIdleMs?: number
   /** Events that wait for the ledger, at which admission stops. Default 200,000, about 200 MB. */
@@ -69,7 +66,8 @@ export interface LocalLimitsOptions {
  * Throws when another living process uses the folder.
  */
 export async function createLocalLimits(options: LocalLimitsOptions): Promise<Limits> {
-  await mkdir(options.folder, { recursive: true })
+  // Kept answers are in it, and they are callers' own.
+  await mkdir(options.folder, { recursive: true, mode: 0o700 })
   const closers = [await lockFolder(options.folder)]
   try {
     const acknowledged = await AcknowledgedFile.open(options.folder)
@@ -204,7 +202,7 @@ class LocalLimits implements Limits {
       // The other settlement won, or the lease ran out meanwhile.
       return this.settle(settlement)
     }
-    const closing = call.abandonedAtMs === undefined ? this.#settleOpen(settlement) : this.#settleLate(call, settlement)
+    const closing = call.abandonedAtMs === undefined ? this.#settleOpen(settlement) : this.#settleLate(settlement)
     return this.#whileClosing(call, closing)
   }
 
@@ -284,10 +282,10 @@ class LocalLimits implements Limits {
    * The call stands in the log as abandoned: two entries correct that. Its periods follow the ledger, its buckets are
    * corrected here, and its concurrency was given back when its lease ran out.
    */
-  async #settleLate(call: OpenCall, settlement: Settlement): Promise<Settled> {
+  async #settleLate(settlement: Settlement): Promise<Settled> {
     const { admission, actual, event } = settlement
-    call.correction ??= correctionOf(admission.ifAbandoned, event, this.#options.newId ?? newId)
-    await this.#recordLate(settlement, call.correction)
+    const correction = correctionOf(admission.ifAbandoned, event, correctionIds(admission.ifAbandoned.id))
+    await this.#recordLate(settlement, correction)
     admission.costs.forEach((cost, index) => {
       if (cost.limit.kind !== 'bucket') return
       settle(this.#counters, [cost], [actual[index] ?? cost.amount], this.#nowMicros())

@@ -1,32 +1,46 @@
 import pino from 'pino'
-import { afterAll, beforeAll } from 'vitest'
-import { type RedisServer, startRedisServer } from '../../test/support/redis-server.ts'
+import { afterAll, beforeAll, describe } from 'vitest'
+import { startRedisCluster, startRedisServer } from '../../test/support/redis-server.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { limitsConformance } from './conformance.ts'
 import { createRedisLimits } from './redis-limits.ts'
 
+interface RedisUnderTest {
+  readonly url: string
+  stop(): Promise<void>
+}
+
 const log = pino({ level: 'silent' })
-let server: RedisServer
-let prefixes = 0
 
-beforeAll(async () => {
-  server = await startRedisServer()
-}, 200_000)
-afterAll(() => server.stop())
+/** The whole suite on this Redis; each test has keys of its own. */
+function redisConformance(name: string, startRedis: () => Promise<RedisUnderTest>): void {
+  describe(name, () => {
+    let server: RedisUnderTest
+    let prefixes = 0
 
-limitsConformance('redis', async (seed) => {
-  const redis = await connectRedis({ url: server.url, log })
-  const keyPrefix = `t${++prefixes}`
-  const make = (instanceId: string) =>
-    createRedisLimits({ redis, instanceId, seed, log, keyPrefix, reclaimIdleMs: 1_000, graceMs: 0 })
-  const [limits, other] = await Promise.all([make('one'), make('two')])
-  return {
-    limits,
-    other,
-    async close() {
-      await limits.close()
-      await other.close()
-      redis.disconnect()
-    },
-  }
-})
+    beforeAll(async () => {
+      server = await startRedis()
+    }, 200_000)
+    afterAll(() => server.stop())
+
+    limitsConformance(name, async (seed) => {
+      const redis = await connectRedis({ url: server.url, log })
+      const keyPrefix = `t${++prefixes}`
+      const make = (instanceId: string) =>
+        createRedisLimits({ redis, instanceId, seed, log, keyPrefix, reclaimIdleMs: 1_000, graceMs: 0 })
+      const [limits, other] = await Promise.all([make('one'), make('two')])
+      return {
+        limits,
+        other,
+        async close() {
+          await limits.close()
+          await other.close()
+          redis.disconnect()
+        },
+      }
+    })
+  })
+}
+
+redisConformance('redis', startRedisServer)
+redisConformance('a cluster of three masters', startRedisCluster)

@@ -1,7 +1,6 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { newId } from '../ids.ts'
-import { correctionOf } from '../metering/correction.ts'
+import { correctionIds, correctionOf } from '../metering/correction.ts'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import { decodeEvent, encodeEvent } from './event-codec.ts'
@@ -196,14 +195,20 @@ class RedisLimits implements Limits {
   async settle(settlement: Settlement): Promise<Settled> {
     const { admission, event } = settlement
     const { id, costs } = admission
+    const { kept } = this.#parts
     for (let tries = 0; tries < maxTries; tries++) {
       const [outcome, detail, ...rest] = await this.#settleOpen(settlement, event)
       if (outcome === 'settled') {
         this.#ended(id, [event], [String(detail)])
         return { crossed: readCrossed(costs, rest) }
       }
-      if (outcome === 'again') return nothingCrossed
-      const events = outcome === 'late' ? correctionOf(decodeKnown(detail), event, newId) : [event]
+      if (outcome === 'again') {
+        // The answer of the settlement was lost: this process keeps what it would have kept.
+        if (detail === '') kept.closed(id)
+        else this.#ended(id, [event], [String(detail)])
+        return nothingCrossed
+      }
+      const events = outcome === 'late' ? correctedBy(decodeKnown(detail), event) : [event]
       if (await this.#settleLate(settlement, outcome === 'late' ? 'a' : '', events)) return nothingCrossed
     }
     throw new TollgateError('LIMITS_UNAVAILABLE', 'the reservation changes while it is settled')
@@ -367,7 +372,7 @@ class RedisLimits implements Limits {
     if (outcome === 'late') {
       const abandoned = decodeKnown(detail)
       const nothing: UsageEvent = { ...abandoned, tokens: noTokens, costNanos: 0, errorReason: 'LIMITS_UNAVAILABLE' }
-      await this.#settleLate(settlement, 'a', correctionOf(abandoned, nothing, newId))
+      await this.#settleLate(settlement, 'a', correctedBy(abandoned, nothing))
     }
     this.#unreleased.delete(admission.id)
   }
@@ -378,6 +383,11 @@ class RedisLimits implements Limits {
     if (this.#unreleased.size > 0)
       this.#parts.log.warn({ count: this.#unreleased.size }, 'admissions of unknown outcome')
   }
+}
+
+/** What takes the record of an abandoned call back, and what books it right. */
+function correctedBy(abandoned: UsageEvent, right: UsageEvent): UsageEvent[] {
+  return correctionOf(abandoned, right, correctionIds(abandoned.id))
 }
 
 /** Triples of index, use and threshold. */

@@ -1,8 +1,10 @@
 import { setImmediate as turn } from 'node:timers/promises'
+import pino from 'pino'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
+import { startCutProxy } from '../../test/support/cut-proxy.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import type { RedisServerOptions } from '../../test/support/redis-server.ts'
-import type { RedisClient } from '../storage/redis.ts'
+import { connectRedis, type RedisClient } from '../storage/redis.ts'
 import { admission, bucket, claim, concurrency, period, settlement, uuid } from './conformance-support.ts'
 import type { Admission, Limit, LimitCost, Limits } from './limits.ts'
 import { readRedisLimits } from './redis-audit.ts'
@@ -113,7 +115,48 @@ describe('after Redis lost all data', () => {
   }, 60_000)
 })
 
+describe('a process that restores late', () => {
+  it('lets the others pass a limit by what it had in flight and not yet in the ledger, until it does', async () => {
+    await start()
+    const proxy = await startCutProxy({ upstream: () => ({ host: '127.0.0.1', port: scene.server.port }) })
+    onTestFinished(() => proxy.close())
+    const log = pino({ level: 'silent' })
+    const slow = await connectRedis({ url: `redis://127.0.0.1:${proxy.port}`, log, commandTimeoutMs: 500 })
+    onTestFinished(() => slow.disconnect())
+    const late = await scene.process('late', { redis: slow })
+    const month = period({ capacity: 100 })
+    const open = await admitted(late, costs([month], 30))
+    await late.settle(settlement(await admitted(late, costs([month], 20)), [20]))
+    proxy.stall()
+    await redis.call('flushall')
+    expect(await remaining(one, month)).toEqual([100])
+    const other = await admitted(one, costs([month], 100))
+    proxy.heal()
+    await eventually(async () => (await remaining(one, month)).join() === '-50')
+    expect(await one.admit(admission(costs([month], 1)))).toMatchObject({ outcome: 'refused' })
+    await eventually(() => late.settle(settlement(open, [30])))
+    await one.settle(settlement(other, [100]))
+    await drainedIds(one, scene.ledger)
+    expect(scene.ledger.ids).toHaveLength(3)
+    await one.correct({ events: [], counters: [month.key] })
+    expect(await remaining(one, month)).toEqual([-50])
+  }, 60_000)
+})
+
 describe('a Redis that comes back', () => {
+  it('with a clock that is behind is used as any other', async () => {
+    await start()
+    const ahead = Date.now() + 86_400_000
+    await redis.call('xadd', scene.keys.usage(), `${ahead}-0`, 'event', 'nonsense')
+    const ids = await settleSome(one, 2)
+    await redis.call('flushall')
+    const month = period({ capacity: 100 })
+    const call = await admitted(one, costs([month], 30))
+    await one.settle(settlement(call, [30]))
+    expect(await remaining(two, month)).toEqual([70])
+    expect(new Set(await drainedIds(one, scene.ledger))).toEqual(new Set([...ids, call.ifAbandoned.id]))
+  }, 60_000)
+
   it('without its data has all of it again from the processes', async () => {
     await start({ appendonly: false })
     const [month, calls] = [period({ capacity: 100 }), concurrency(2)]

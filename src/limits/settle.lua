@@ -4,7 +4,7 @@
 --   ARGV  1 generation, 2 id, 3 event (JSON; '' releases the reservation without a record),
 --         4 ms to remember that it is settled, 5 fingerprint of the claim ('' without one), 6 ms to keep the answer
 --         ('' without one), 7 answer, 8... actual units in the order of the admission
--- Answers { 'generation' }, { 'again' } when it is settled already, { 'late', abandoned event } when its lease ran out,
+-- Answers { 'generation' }, { 'again', id of the stream entry or '' } when it is settled already, { 'late', abandoned event } when its lease ran out,
 --   { 'unknown' } when there is no such reservation (for the two see late.lua), or
 --   { 'settled', id of the stream entry, index, used, threshold, ... } with the periods that passed a threshold.
 
@@ -14,7 +14,7 @@ end
 
 local state, plan, abandoned = read_reservation(KEYS[2])
 if state == 's' then
-  return { 'again' }
+  return { 'again', string.sub(redis.call('GET', KEYS[2]), 2) }
 elseif state == 'a' then
   return { 'late', abandoned }
 elseif state == '' and ARGV[3] ~= '' then
@@ -39,12 +39,12 @@ if state == 'o' then
   redis.call('ZREM', KEYS[3], ARGV[2])
 end
 
--- Also for a release of what Redis never saw: an admission that is still on its way then takes nothing.
-redis.call('SET', KEYS[2], 's', 'PX', ARGV[4])
 if claim then
   end_claim(claim, ARGV[2], ARGV[5], ARGV[6], ARGV[7])
 end
 if ARGV[3] ~= '' then
   reply[2] = redis.call('XADD', KEYS[4], '*', 'event', ARGV[3])
 end
+-- Also for a release of what Redis never saw: an admission that is still on its way then takes nothing.
+redis.call('SET', KEYS[2], 's' .. reply[2], 'PX', ARGV[4])
 return reply

@@ -1,5 +1,6 @@
 import { type FileHandle, mkdir, open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { errorCode } from '../storage/postgres.ts'
 import { syncFolder } from './segment-log.ts'
 
 /**
@@ -20,9 +21,12 @@ export class UncorrectedKeys {
 
   /** Takes up what an earlier process left. A line that its death cut short names no counter, which does no harm. */
   static async open(folder: string): Promise<UncorrectedKeys> {
-    await mkdir(folder, { recursive: true })
+    await mkdir(folder, { recursive: true, mode: 0o700 })
     const path = join(folder, 'uncorrected')
-    const text = await readFile(path, 'utf8').catch(() => '')
+    const text = await readFile(path, 'utf8').catch((error: unknown) => {
+      if (errorCode(error) === 'ENOENT') return ''
+      throw error
+    })
     const file = await open(path, 'a')
     await syncFolder(folder)
     return new UncorrectedKeys(

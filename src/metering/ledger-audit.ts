@@ -99,7 +99,11 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
       from usage_records where ${within(sql, 'start_time', month)}
       group by 1, 2, 3, 4, 5, 6, 7, 8
     ),
-    rollup as (select * from usage_hourly where ${within(sql, 'hour', month)}),
+    -- Where retention dropped the records, there is nothing to compare the sums with.
+    rollup as (
+      select * from usage_hourly
+      where ${within(sql, 'hour', month)} and hour >= (select dropped_before from usage_retention)
+    ),
     both_sides as (
       select organization_id, consumer_id, key_id, service_id, to_char(hour at time zone 'UTC', 'YYYY-MM') as month, currency,
         coalesce(l.requests, 0) as l_requests, coalesce(r.requests, 0) as r_requests,

@@ -23,7 +23,7 @@ describe('a request', () => {
     ['a chat', { messages: [] }, { kind: 'chat', maxOutputTokens: undefined, choices: 1 }],
     ['its model', { messages: [], model: 'm' }, { model: 'm' }],
     ['max_tokens for each choice', { messages: [], max_tokens: 100, n: 3 }, { maxOutputTokens: 300, choices: 3 }],
-    ['max_completion_tokens first', { messages: [], max_completion_tokens: 7, max_tokens: 9 }, { maxOutputTokens: 7 }],
+    ['the larger of two ceilings', { messages: [], max_completion_tokens: 7, max_tokens: 9 }, { maxOutputTokens: 9 }],
     ['null as absent', { messages: [], max_tokens: null, n: null, stream: null }, { maxOutputTokens: undefined }],
     [
       'several prompts',

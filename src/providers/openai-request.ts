@@ -94,7 +94,9 @@ const responsesFields = [
 function readCeiling(kind: RequestKind, body: JsonObject): number | undefined {
   if (kind === 'embedding') return 0
   if (kind === 'responses') return readLimit(body, 'max_output_tokens')
-  return readLimit(body, 'max_completion_tokens') ?? readLimit(body, 'max_tokens')
+  const ceilings = [readLimit(body, 'max_completion_tokens'), readLimit(body, 'max_tokens')]
+  const stated = ceilings.filter((ceiling) => ceiling !== undefined)
+  return stated.length === 0 ? undefined : Math.max(...stated)
 }
 
 /** `n` for each prompt; completions take several prompts at once, as texts or as arrays of tokens. */

@@ -20,11 +20,12 @@ describe('a request', () => {
   test.each([
     ['no limit', {}, undefined],
     ['max_tokens', { max_tokens: 100 }, 100],
-    ['max_completion_tokens before max_tokens', { max_completion_tokens: 7, max_tokens: 100 }, 7],
+    ['the larger of two ceilings', { max_completion_tokens: 7, max_tokens: 100 }, 100],
+    ['the best of several', { max_tokens: 100, n: 2, best_of: 5 }, 500],
     ['every choice', { max_tokens: 100, n: 3 }, 300],
     ['null as absent', { max_tokens: null }, undefined],
   ])('tells the most output that it allows: %s', (_, body, maxOutputTokens) => {
-    expect(readRequest(bytes(body))).toEqual({ maxOutputTokens, model: '' })
+    expect(readRequest(bytes(body))).toMatchObject({ maxOutputTokens, model: '' })
   })
 
   test.each([
@@ -35,6 +36,8 @@ describe('a request', () => {
     ['a negative limit', { max_tokens: -1 }],
     ['a fractional limit', { max_tokens: 1.5 }],
     ['a limit in words', { max_tokens: 'many' }],
+    ['no choice', { n: 0 }],
+    ['a ceiling that another one hides', { max_tokens: -1, max_completion_tokens: 1 }],
   ])('is refused with the field named: %s', (_, body) => {
     const payload = body instanceof Uint8Array ? body : bytes(body)
     expect(reasonOf(() => readRequest(payload))).toBe('INVALID_ARGUMENT')

@@ -13,6 +13,8 @@ import { isObject, parseObject } from './json.ts'
 export interface RequestFacts {
   /** Most output tokens that the request allows, over all its choices; undefined when it sets no limit. */
   readonly maxOutputTokens: number | undefined
+  /** Answers that the backend makes for it, `n` or `best_of`; at least 1. */
+  readonly choices: number
   /** Model that it names; empty when it names none. */
   readonly model: string
 }
@@ -43,12 +45,18 @@ export function readRequest(payload: Uint8Array): RequestFacts {
   if (body === undefined) throw invalidPayload('must be a JSON object')
   if (body.stream === true) throw invalidPayload('must not ask for a stream: this RPC returns one whole answer')
   const model = typeof body.model === 'string' ? body.model.slice(0, 128) : ''
-  const ceiling = body.max_completion_tokens ?? body.max_tokens
-  if (ceiling === undefined || ceiling === null) return { maxOutputTokens: undefined, model }
-  if (!isCount(ceiling)) throw invalidPayload(`must have max_tokens as an integer from 0 to ${maxTokens}`)
-  const choices = body.n ?? 1
-  if (!isCount(choices)) throw invalidPayload('must have n as a positive integer')
-  return { maxOutputTokens: Math.min(ceiling * choices, maxTokens), model }
+  const choices = Math.max(choicesOf(body.n, 'n'), choicesOf(body.best_of, 'best_of'))
+  // Backends know one name or the other: whichever counts, the larger one is reserved.
+  const ceilings = [body.max_completion_tokens, body.max_tokens].filter(
+    (value) => value !== undefined && value !== null,
+  )
+  if (ceilings.length === 0) return { maxOutputTokens: undefined, choices, model }
+  let ceiling = 0
+  for (const value of ceilings) {
+    if (!isCount(value)) throw invalidPayload(`must have max_tokens as an integer from 0 to ${maxTokens}`)
+    ceiling = Math.max(ceiling, value)
+  }
+  return { maxOutputTokens: Math.min(ceiling * choices, maxTokens), choices, model }
 }
 
 /** Tokens that so many bytes may be to a model (by default one that nobody knows), before the backend counts them. */
@@ -94,6 +102,12 @@ function estimated(requestBytes: number, answerBytes: number, model: string): To
     output: estimateTokens(answerBytes, model),
     reasoningOutput: 0,
   }
+}
+
+function choicesOf(value: unknown, name: string): number {
+  if (value === undefined || value === null) return 1
+  if (!isCount(value) || value === 0) throw invalidPayload(`must have ${name} as a positive integer`)
+  return value
 }
 
 function detail(details: unknown, name: string): number {

@@ -85,6 +85,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     acceptCompression: [compressionGzip],
     readMaxBytes: options.maxMessageBytes,
     writeMaxBytes: Math.max(answerMaxBytes, options.maxMessageBytes),
+    // A misspelled field would be dropped otherwise, and a price without its rates would be 0.
+    jsonOptions: { ignoreUnknownFields: false },
     requestGate: gate(chain, options.maxMessageBytes),
   })
   for (const registration of registrations) bind(router, registration, chain, log)

@@ -1,10 +1,11 @@
 /**
- * Builds `dist/`: what production runs. One ESM file, beside it the files that the code opens by
- * `new URL('./…', import.meta.url)`, and the one package that cannot be bundled because it brings a native addon.
+ * Builds `dist/`: what production runs. One ESM file with a small one before it that looks at the version of Node, the
+ * files that the code opens by `new URL('./…', import.meta.url)`, and the one package that cannot be bundled because it
+ * brings a native addon.
  * `node dist/tollgate.js` needs nothing else; only the embedded Postgres, which is a package of 60 MB, stays outside
  * and is found where `npm install` put it.
  */
-import { chmodSync, cpSync, globSync, mkdirSync, rmSync } from 'node:fs'
+import { chmodSync, cpSync, globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { rolldown } from 'rolldown'
@@ -28,11 +29,19 @@ const bundle = await rolldown({
 await bundle.write({
   dir: dist,
   format: 'esm',
-  entryFileNames: 'tollgate.js',
+  entryFileNames: 'main.js',
   codeSplitting: false,
-  banner: '#!/usr/bin/env node',
 })
 await bundle.close()
+// An older Node crashes in the addon, which is loaded before any line of the bundle runs.
+const launcher = `#!/usr/bin/env node
+if (Number(process.versions.node.split('.')[0]) < 24) {
+  console.error(\`Tollgate needs Node 24 or newer; this is \${process.version}.\`)
+  process.exit(1)
+}
+await import('./main.js')
+`
+writeFileSync(join(dist, 'tollgate.js'), launcher)
 chmodSync(join(dist, 'tollgate.js'), 0o755)
 
 for (const script of globSync('src/limits/*.lua', { cwd: root }))

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { eventually } from './eventually.ts'
 import { onExit } from './on-exit.ts'
 import { noteServerBinary } from './used-servers.ts'
 
@@ -88,6 +89,49 @@ export async function startRedisServer(options: RedisServerOptions = {}): Promis
       await end('SIGTERM')
       await start()
     },
+  }
+}
+
+export interface RedisCluster {
+  /** All masters, separated by commas. */
+  readonly url: string
+  readonly servers: readonly RedisServer[]
+  stop(): Promise<void>
+}
+
+/** Starts three masters that share the slots, without replicas. Resolves when each of them says that the cluster is ok. */
+export async function startRedisCluster(): Promise<RedisCluster> {
+  const servers: RedisServer[] = []
+  const stop = async () => {
+    for (const server of servers) await server.stop()
+  }
+  try {
+    // By default the bus listens 10,000 ports further, which may not exist.
+    const buses = [await freePort(), await freePort(), await freePort()]
+    for (const bus of buses) {
+      const args = ['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-announce-ip', '127.0.0.1']
+      servers.push(await startRedisServer({ args }))
+    }
+    const share = Math.ceil(16_384 / servers.length)
+    for (const [index, { port }] of servers.entries()) {
+      const range = [index * share, Math.min(16_384, (index + 1) * share) - 1]
+      await ask(port, `CLUSTER ADDSLOTSRANGE ${range.join(' ')}`)
+      await ask(port, `CLUSTER SET-CONFIG-EPOCH ${index + 1}`)
+    }
+    const [first, ...others] = servers
+    for (const [index, { port }] of others.entries()) {
+      await ask(first?.port ?? 0, `CLUSTER MEET 127.0.0.1 ${port} ${buses[index + 1]}`)
+    }
+    for (const { port } of servers) {
+      await eventually(async () => {
+        const info = await ask(port, 'CLUSTER INFO')
+        return info.includes('cluster_state:ok') && info.includes(`cluster_known_nodes:${servers.length}`)
+      })
+    }
+    return { url: servers.map(({ url }) => url).join(','), servers, stop }
+  } catch (error) {
+    await stop()
+    throw error
   }
 }
 
@@ -193,18 +237,28 @@ async function spawnReady(binary: string, args: readonly string[], port: number)
   throw new Error(`${binary} did not answer within 30 s: ${output}`)
 }
 
-/** A plain socket, so that a server that is still loading its data ("-LOADING") counts as not ready. */
-function answersPing(port: number): Promise<boolean> {
-  return new Promise((done) => {
-    const socket = connect(port, '127.0.0.1', () => socket.write('PING\r\n'))
-    const finish = (answer: boolean) => {
+/** A server that is still loading its data ("-LOADING") counts as not ready. */
+async function answersPing(port: number): Promise<boolean> {
+  return (await ask(port, 'PING').catch(() => '')).startsWith('+PONG')
+}
+
+/** The first bytes of the answer to a command, over a socket of its own. Throws an error that the server answers. */
+function ask(port: number, command: string): Promise<string> {
+  return new Promise((done, fail) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(`${command}\r\n`))
+    const refuse = (problem: string) => {
       socket.destroy()
-      done(answer)
+      fail(new Error(`${command} on port ${port}: ${problem}`))
     }
-    socket.setTimeout(1_000, () => finish(false))
-    socket.once('error', () => finish(false))
-    socket.once('close', () => finish(false))
-    socket.once('data', (chunk) => finish(chunk.toString().startsWith('+PONG')))
+    socket.setTimeout(1_000, () => refuse('no answer'))
+    socket.once('error', (error) => refuse(error.message))
+    socket.once('close', () => refuse('closed'))
+    socket.once('data', (chunk) => {
+      const answer = chunk.toString()
+      if (answer.startsWith('-')) return refuse(answer)
+      done(answer)
+      socket.destroy()
+    })
   })
 }
 

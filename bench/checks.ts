@@ -1,0 +1,262 @@
+/**
+ * `node bench/checks.ts [--quick]`
+ *
+ * Admissions and settlements a second on one Redis with `appendfsync always`, through the limits of one process: calls
+ * with 1, 4 and 8 limits by 1,000 keys, with 1 and 50 calls in flight; and a hot organization, whose 1,000 keys share its
+ * limits, beside as many keys that share none. Redis has one core, this process the other. "Redis µs" is the time that
+ * Redis itself spends in a script, so a million divided by it is what one Redis could do for many processes.
+ *
+ * Three rounds in turn; the table shows medians, and the shares of the first row with as many in flight.
+ */
+import { execFileSync } from 'node:child_process'
+import { parseArgs } from 'node:util'
+import pino from 'pino'
+import { newId } from '../src/ids.ts'
+import { limitKey, monthEndMs, monthOf, periodKey } from '../src/limits/limit-keys.ts'
+import type { Admission, Limit, Limits, UsageScope } from '../src/limits/limits.ts'
+import { createRedisLimits } from '../src/limits/redis-limits.ts'
+import { noTokens } from '../src/metering/usage-event.ts'
+import { connectRedis, type RedisClient } from '../src/storage/redis.ts'
+import { startRedisServer } from '../test/support/redis-server.ts'
+import { canPin } from './children.ts'
+import { describeMachine, median } from './report.ts'
+
+interface Target {
+  readonly name: string
+  readonly limits: number
+  /** Whether all keys belong to one organization. */
+  readonly isHot: boolean
+}
+
+interface Figures {
+  readonly perSecond: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  readonly redisUs: number
+}
+
+const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' } } })
+const rounds = flags.quick ? 1 : 3
+const durationMs = flags.quick ? 200 : 1_500
+const keyCount = 1_000
+const inFlightCounts = [1, 50]
+const month = monthOf(Date.now())
+const targets: readonly Target[] = [
+  { name: '1 limit', limits: 1, isHot: false },
+  { name: '4 limits', limits: 4, isHot: false },
+  { name: '8 limits', limits: 8, isHot: false },
+  { name: '8 limits, hot organization', limits: 8, isHot: true },
+]
+
+const machine = describeMachine(canPin)
+const server = await startRedisServer()
+if (canPin) {
+  execFileSync('taskset', ['-a', '-cp', '0', String(server.pid)], { stdio: 'ignore' })
+  execFileSync('taskset', ['-a', '-cp', '1', String(process.pid)], { stdio: 'ignore' })
+}
+const log = pino({ level: 'silent' })
+const redis = await connectRedis({ url: server.url, log, commandTimeoutMs: 10_000 })
+try {
+  await measure()
+} finally {
+  redis.disconnect()
+  await server.stop()
+}
+
+async function measure(): Promise<void> {
+  const samples = new Map<string, { admit: Figures; settle: Figures }[]>()
+  // The first round is run in, unrecorded: a cold process measures the compiler.
+  for (let round = 0; round <= rounds; round++) {
+    for (const inFlight of inFlightCounts) {
+      for (const target of targets) {
+        const sample = await takeSample(target, inFlight)
+        const key = `${target.name}/${inFlight}`
+        if (round > 0) samples.set(key, [...(samples.get(key) ?? []), sample])
+        process.stderr.write(
+          `round ${round} of ${rounds}, ${inFlight} in flight, ${target.name}: ${sample.admit.perSecond.toFixed(0)}/s\n`,
+        )
+      }
+    }
+  }
+  const head =
+    'limits of a call | in flight | admissions/s | share | p50 ms | p99 ms | Redis µs | settlements/s | Redis µs'
+  console.log(`| ${head} |\n|${' --- |'.repeat(head.split('|').length)}`)
+  for (const inFlight of inFlightCounts) {
+    let base = 0
+    for (const { name } of targets) {
+      const all = samples.get(`${name}/${inFlight}`) ?? []
+      const admit = (pick: (figures: Figures) => number) => median(all.map((sample) => pick(sample.admit)))
+      const settle = (pick: (figures: Figures) => number) => median(all.map((sample) => pick(sample.settle)))
+      const perSecond = admit((figures) => figures.perSecond)
+      if (base === 0) base = perSecond
+      const cells = [
+        name,
+        inFlight,
+        Math.round(perSecond),
+        `${Math.round((100 * perSecond) / base)} %`,
+        admit((figures) => figures.p50Ms).toFixed(2),
+        admit((figures) => figures.p99Ms).toFixed(2),
+        admit((figures) => figures.redisUs).toFixed(1),
+        Math.round(settle((figures) => figures.perSecond)),
+        settle((figures) => figures.redisUs).toFixed(1),
+      ]
+      console.log(`| ${cells.join(' | ')} |`)
+    }
+  }
+  console.log(`\n${JSON.stringify(machine)}`)
+}
+
+/** As many admissions as the time allows, then their settlements, in a Redis that was emptied before. */
+async function takeSample(target: Target, inFlight: number): Promise<{ admit: Figures; settle: Figures }> {
+  await redis.call('flushall')
+  const limits = await createRedisLimits({ redis, instanceId: newId(), seed: async () => 0, log, graceMs: 0 })
+  try {
+    const hot = newId()
+    const callers = Array.from({ length: keyCount }, () => limitsOfKey(target.isHot ? hot : newId(), newId()))
+    // Every period is known before the clock runs.
+    await timed(50, async (index) => {
+      const caller = callers[index]
+      if (caller !== undefined) await limits.read(caller.slice(0, target.limits))
+      return caller !== undefined
+    })
+    const calls: Admission[] = []
+    let started = performance.now()
+    const admit = await timed(inFlight, async (index) => {
+      if (performance.now() - started > durationMs) return false
+      const call = callOf(callers[index % keyCount] ?? [], target.limits)
+      calls.push(call)
+      await mustAdmit(limits, call)
+      return true
+    })
+    started = performance.now()
+    const settle = await timed(inFlight, async (index) => {
+      const call = calls[index]
+      if (call === undefined) return false
+      await limits.settle({ admission: call, actual: call.costs.map(() => 3), event: call.ifAbandoned })
+      return true
+    })
+    return { admit, settle }
+  } finally {
+    await limits.close()
+  }
+}
+
+async function mustAdmit(limits: Limits, call: Admission): Promise<void> {
+  const { outcome } = await limits.admit(call)
+  if (outcome !== 'admitted') throw new Error(`a call is ${outcome}`)
+}
+
+/** Runs calls side by side until one says that it is enough. */
+async function timed(inFlight: number, run: (index: number) => Promise<boolean>): Promise<Figures> {
+  await redis.call('config', 'resetstat')
+  const latencies: number[] = []
+  let next = 0
+  const started = performance.now()
+  await Promise.all(
+    Array.from({ length: inFlight }, async () => {
+      for (;;) {
+        const before = performance.now()
+        if (!(await run(next++))) return
+        latencies.push(performance.now() - before)
+      }
+    }),
+  )
+  const elapsedMs = performance.now() - started
+  latencies.sort((a, b) => a - b)
+  return {
+    perSecond: (latencies.length / elapsedMs) * 1_000,
+    p50Ms: latencies[Math.floor(latencies.length / 2)] ?? 0,
+    p99Ms: latencies[Math.floor(latencies.length * 0.99)] ?? 0,
+    redisUs: await scriptMicros(redis, latencies.length),
+  }
+}
+
+/** What Redis spent in scripts, for each call; the few polls of the generation among them do not matter. */
+async function scriptMicros(client: RedisClient, calls: number): Promise<number> {
+  const stats = String(await client.call('info', 'commandstats'))
+  const [, micros = '0'] = /^cmdstat_evalsha:calls=\d+,usec=(\d+)/m.exec(stats) ?? []
+  return Number(micros) / Math.max(1, calls)
+}
+
+/** Eight limits of every kind and scope; those of organization and service stand behind the first two. */
+function limitsOfKey(organizationId: string, serviceId: string): Limit[] {
+  const [key, consumer] = [scope('key', newId()), scope('consumer', newId())]
+  const [organization, service] = [scope('organization', organizationId), scope('service', serviceId)]
+  return [
+    tokens(consumer),
+    rate(key),
+    tokens(organization),
+    concurrent(organization),
+    rate(organization),
+    money(organization),
+    money(key),
+    rate(service),
+  ]
+}
+
+function scope(kind: UsageScope['kind'], id: string): UsageScope {
+  return { kind, id, serviceId: undefined }
+}
+
+function tokens(of: UsageScope): Limit {
+  return { ...named('tokens_per_month', of), ...period(of), kind: 'period', unit: 'tokens', currency: '' }
+}
+
+function money(of: UsageScope): Limit {
+  const key = periodKey('cost_per_month', of, month, 'USD')
+  return { ...named('cost_per_month', of), ...period(of), kind: 'period', unit: 'nanos', currency: 'USD', key }
+}
+
+function period(of: UsageScope): { capacity: number; endsAtMs: number; scope: UsageScope; key: string } {
+  const key = periodKey('tokens_per_month', of, month)
+  return { capacity: 8e15, endsAtMs: monthEndMs(Date.now()), scope: of, key }
+}
+
+function rate(of: UsageScope): Limit {
+  const figures = { capacity: 1e8, refill: 1e6, windowMs: 1_000 } as const
+  return { ...named('requests_per_second', of), ...figures, kind: 'bucket', unit: 'requests' }
+}
+
+function concurrent(of: UsageScope): Limit {
+  return { ...named('concurrent_requests', of), kind: 'concurrency', unit: 'calls', capacity: 1e6 }
+}
+
+function named(name: string, of: UsageScope): Pick<Limit, 'name' | 'subject' | 'serviceId' | 'key'> {
+  return { name, subject: `${of.kind}:${of.id}`, serviceId: '', key: limitKey(name, of) }
+}
+
+function callOf(limits: readonly Limit[], count: number): Admission {
+  const id = newId()
+  const costs = limits.slice(0, count).map((limit) => ({ limit, amount: 1 }))
+  const subject = (kind: string) =>
+    limits.find((limit) => limit.subject.startsWith(kind))?.subject.slice(kind.length + 1) ?? ''
+  return {
+    id,
+    costs,
+    leaseMs: 600_000,
+    ifAbandoned: {
+      id: newId(),
+      requestId: id,
+      organizationId: subject('organization'),
+      consumerId: subject('consumer'),
+      serviceId: subject('service'),
+      endpointId: newId(),
+      keyId: subject('key'),
+      startMs: Date.now(),
+      requests: 1,
+      corrects: '',
+      durationMs: 100,
+      status: 'abandoned',
+      errorReason: '',
+      tokens: { ...noTokens, input: 1 },
+      usageSource: 'estimated',
+      costNanos: 1,
+      currency: 'USD',
+      priceVersion: 'v1',
+      model: 'practice',
+      attempt: 1,
+      metadata: {},
+      traceparent: '',
+    },
+  }
+}

@@ -1,0 +1,182 @@
+import { readFile } from 'node:fs/promises'
+import fc from 'fast-check'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { abandon, admit, declare, forget, type Slot, seed, seedVersion, settle, states } from './buckets.ts'
+import { type BucketStep, bucketPrograms, costsOf, limitsOfEveryKind, second } from './buckets-programs.ts'
+import { admission } from './conformance-support.ts'
+import type { Admission, Limit, LimitCost, LimitState } from './limits.ts'
+import { encodePlan, type KnownSeed, limitArguments, readStates } from './redis-arguments.ts'
+import { RedisKeys } from './redis-keys.ts'
+import { RedisScene } from './redis-scene.ts'
+import { asArray, type ScriptName } from './redis-scripts.ts'
+
+/**
+ * The scripts with a clock that the test sets, beside buckets.ts with the same clock: every number must be the same, in
+ * any program, whatever the clock does.
+ */
+const scripts = new Map<ScriptName, string>()
+const keys = new RedisKeys()
+const generation = 'g 1'
+const clock = 'tg:{limits}:clock'
+let scene: RedisScene
+let call: (...command: [string, ...(string | number)[]]) => Promise<unknown>
+
+beforeAll(async () => {
+  scene = await RedisScene.start({ appendonly: false })
+  const redis = await scene.connect()
+  call = (...command) => redis.call(...command)
+  const prelude = await readScript('buckets')
+  const override = `local function now_micros() return tonumber(redis.call('GET', '${clock}')) end`
+  for (const name of ['admit', 'settle', 'abandon', 'correct', 'declare', 'read'] as const) {
+    scripts.set(name, `${prelude}\n${override}\n${await readScript(name)}`)
+  }
+}, 60_000)
+afterAll(() => scene.close())
+
+it('the scripts compute what buckets.ts computes, number by number', async () => {
+  await fc.assert(
+    fc.asyncProperty(bucketPrograms, (program) => run(program)),
+    { numRuns: 150 },
+  )
+}, 120_000)
+
+async function run(program: readonly BucketStep[]): Promise<void> {
+  await call('flushall')
+  await call('set', keys.generation(), generation)
+  const limits = limitsOfEveryKind()
+  const slots = new Map<string, Slot>()
+  const open: Admission[] = []
+  let now = 1_795_000_000 * second
+  const tick = async (micros: number) => {
+    now += micros
+    await call('set', clock, now)
+  }
+  await tick(0)
+  for (const step of program) {
+    if (step.kind === 'tick') await tick(step.micros)
+    else if (step.kind === 'admit') {
+      const next = admission(costsOf(limits, step.amounts))
+      const verdict = await admitted(slots, next, now)
+      if (verdict === 'admitted') open.push(next)
+    } else if (step.kind === 'settle') {
+      const [next] = open.splice(step.call, 1)
+      if (next === undefined) continue
+      const crossed = settle(slots, next.costs, step.actual, now)
+      const told = crossed.flatMap(({ index, used, threshold }) => [index, String(used), String(threshold)])
+      const names = [keys.reservation(next.id), keys.leases(), keys.usage()]
+      const args = [next.id, '{}', '60000', '', '', '', ...step.actual.map(String)]
+      expect((await runScript('settle', [keys.generation(), ...names], [generation, ...args])).slice(2)).toEqual(told)
+    } else if (step.kind === 'abandon') {
+      const [next] = open.splice(step.call, 1)
+      if (next === undefined) continue
+      abandon(slots, next.costs, now)
+      await runScript('abandon', [keys.reservation(next.id), keys.leases(), keys.usage()], [next.id, '60000'])
+    } else {
+      const month = limits[2 + step.period]
+      if (month === undefined || !slots.has(month.key)) continue
+      // No version comes twice as long as the clock goes on.
+      await tick(1)
+      forget(slots, month.key, now)
+      const names = [keys.generation(), keys.leases(), keys.usage(), keys.limit(month.key)]
+      await runScript('correct', names, [generation, keys.reservations(), '60000', '60000'])
+    }
+    await sameSlots(slots, limits)
+  }
+  // Redis loses its data, and what is open is declared again.
+  await call('flushall')
+  await call('set', keys.generation(), generation)
+  await tick(second)
+  slots.clear()
+  for (const next of open) {
+    declare(slots, next.costs, now)
+    const names = [keys.generation(), keys.reservation(next.id), keys.leases()]
+    await runScript('declare', names, [generation, next.id, '60000', encodePlan(next.costs, keys), '{}', ''])
+  }
+  await sameSlots(slots, limits)
+  await admitted(slots, admission(costsOf(limits, [1, 1, 1, 1, 1])), now)
+}
+
+/** Asks both, seeds what both do not know, and compares what they say. */
+async function admitted(slots: Map<string, Slot>, next: Admission, now: number): Promise<string> {
+  const limits = next.costs.map((cost) => cost.limit)
+  let reply = await askToAdmit(next, new Map())
+  if (reply[0] === 'unseeded') {
+    const seeds = new Map<number, KnownSeed>()
+    const unknown = reply.slice(1).map(String)
+    expect(admit(slots, next.costs, now)).toEqual({
+      kind: 'unseeded',
+      indices: unknown.filter((_, at) => at % 2 === 0).map(Number),
+    })
+    for (let at = 0; at < unknown.length; at += 2) {
+      const [index, version = ''] = [Number(unknown[at]), unknown[at + 1]]
+      const [limit, used] = [limits[index], 7 * index]
+      if (limit?.kind !== 'period') throw new Error('no period')
+      seed(slots, limit, used, seedVersion(slots, limit.key))
+      seeds.set(index, { used, version })
+    }
+    reply = await askToAdmit(next, seeds)
+  }
+  const before = states(slots, limits, now)
+  const verdict = admit(slots, next.costs, now)
+  expect(reply[0]).toBe(verdict.kind)
+  if (verdict.kind === 'admitted') expect(readStates(reply, 1)).toEqual(verdict.limits)
+  if (verdict.kind === 'refused') {
+    expect([reply[1], Number(reply[2])]).toEqual([verdict.refusedBy, verdict.retryAfterMs])
+    expect(readStates(reply, 3)).toEqual(before)
+  }
+  const names = [keys.generation(), ...limits.map(({ key }) => keys.limit(key))]
+  const args = limits.flatMap((limit) => limitArguments(limit))
+  const read: LimitState[] = readStates(await runScript('read', names, [generation, ...args]), 1)
+  expect(read).toEqual(states(slots, limits, now))
+  return verdict.kind
+}
+
+function askToAdmit({ id, costs }: Admission, seeds: ReadonlyMap<number, KnownSeed>): Promise<readonly unknown[]> {
+  const limits = costs.map(({ limit }: LimitCost) => keys.limit(limit.key))
+  const rest = costs.flatMap(({ limit, amount }, index) => [...limitArguments(limit, seeds.get(index)), String(amount)])
+  const facts = [id, '60000', encodePlan(costs, keys), '{}', '']
+  return runScript(
+    'admit',
+    [keys.generation(), keys.reservation(id), keys.leases(), ...limits],
+    [generation, ...facts, ...rest],
+  )
+}
+
+/** What is stored, without the versions: those of Lua begin with the first question. */
+async function sameSlots(slots: ReadonlyMap<string, Slot>, limits: readonly Limit[]): Promise<void> {
+  for (const limit of limits) {
+    const stored = await call('get', keys.limit(limit.key))
+    expect([limit.kind, withoutVersion(stored)]).toEqual([limit.kind, textOf(slots.get(limit.key))])
+  }
+}
+
+function withoutVersion(stored: unknown): unknown {
+  return typeof stored === 'string' && stored.startsWith('u ') ? stored.split(' ').slice(0, 2).join(' ') : stored
+}
+
+function textOf(slot: Slot | undefined): string | null {
+  switch (slot?.kind) {
+    case 'bucket':
+      return `${slot.level} ${slot.at}`
+    case 'period':
+      return `${slot.used} ${slot.held} ${slot.warned}`
+    case 'unknown':
+      return `u ${slot.held}`
+    case 'concurrency':
+      return slot.open === 0 ? null : String(slot.open)
+    default:
+      return null
+  }
+}
+
+async function runScript(
+  name: ScriptName,
+  names: readonly string[],
+  args: readonly string[],
+): Promise<readonly unknown[]> {
+  return asArray(await call('eval', scripts.get(name) ?? '', names.length, ...names, ...args))
+}
+
+function readScript(name: string): Promise<string> {
+  return readFile(new URL(`./${name}.lua`, import.meta.url), 'utf8')
+}
