@@ -199,13 +199,13 @@ describe('before a backend of its own', () => {
         const timer = setTimeout(() => {
           stopped = true
           waited.resolve()
-        }, 400)
+        }, 2_000)
         await drained
         clearTimeout(timer)
       }
       response.end(finish)
     }
-    const opened = await openHere({ idleTimeoutMs: 100 })
+    const opened = await openHere({ idleTimeoutMs: 1_500 })
     await waited.promise
     expect(stopped).toBe(true)
     // What fits into the sockets, and little more, of 60 MB.
