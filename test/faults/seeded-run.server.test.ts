@@ -9,7 +9,8 @@ import { seeded } from './scenarios.ts'
 import { describeSchedule } from './schedule.ts'
 
 const calls = 1_500
-const seeds = [4, Number(process.env.TOLLGATE_TEST_SEED ?? Date.now() % 1_000_000_000)]
+/** One that reproduces; another one by the environment, and any number of them by `npm run faults`. */
+const seeds = [Number(process.env.TOLLGATE_TEST_SEED ?? 4)]
 
 describe.concurrent('nothing is lost, doubled or different, whatever breaks', () => {
   test.each(seeds)('seed %i', { timeout: 400_000 }, async (seed) => {
