@@ -179,15 +179,16 @@ test('a call that needed three attempts is charged once, and each attempt has it
   expect(await used('tokens_per_month')).toEqual([7])
 })
 
-test('a call that failed three times is one failed request, and costs nothing', async () => {
+test('a call that failed three times is one failed request, and costs nothing at the price in force', async () => {
   const down = new TollgateError('BACKEND_FAILED', 'down')
   const attempts = [attempt(1, down), attempt(2, down), attempt(3, down)]
   const never = { dispatch: async () => ({ attempts, error: down }) }
   await expect(route({ dispatcher: never })).rejects.toMatchObject({ reason: 'BACKEND_FAILED' })
-  expect((await recorded()).map(({ attempt, requests, costNanos }) => [attempt, requests, costNanos])).toEqual([
-    [3, 1, 0],
-    [1, 0, 0],
-    [2, 0, 0],
+  const free = { status: 'failed', costNanos: 0, currency: 'USD', priceVersion: 'v1' }
+  expect(await recorded()).toMatchObject([
+    { attempt: 3, requests: 1, ...free },
+    { attempt: 1, requests: 0, ...free },
+    { attempt: 2, requests: 0, ...free },
   ])
 })
 

@@ -23,7 +23,7 @@ import {
   type UsageSource,
 } from '../metering/usage-event.ts'
 import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
-import { type Charge, chargeFor, unpriced } from '../pricing/price.ts'
+import { type Charge, chargeFor, noCharge } from '../pricing/price.ts'
 import { readUsage } from '../providers/openai.ts'
 import { acceptJson, requestHeaders } from '../providers/target.ts'
 import type { ConsumerRecord, ServiceRecord, Tier } from '../registry/records.ts'
@@ -261,7 +261,8 @@ export function createGate(options: GateOptions): Gate {
     const last = { attempts, attempt: attempts.length, endpointId: attempts.at(-1)?.endpointId ?? '' }
     if ('value' in dispatched) return { ...last, status: 'succeeded', errorReason: '', ...dispatched.value }
     const { error } = dispatched
-    return { ...last, ...nothingUsed, status: statusOf(error), errorReason: error.reason, error }
+    const charge = noCharge(price)
+    return { ...last, ...nothingUsed, charge, status: statusOf(error), errorReason: error.reason, error }
   }
 
   /** The record is durable: nothing that an observer does may make the caller believe otherwise. */
@@ -280,7 +281,6 @@ export function createGate(options: GateOptions): Gate {
 const nothingUsed = {
   tokens: noTokens,
   usageSource: 'none',
-  charge: unpriced,
   model: '',
   body: new Uint8Array(),
 } as const

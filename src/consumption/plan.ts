@@ -146,7 +146,10 @@ export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly dura
   }
 }
 
-/** The records of the attempts before the last one: they count nothing, and say where the call was in vain. */
+/**
+ * The records of the attempts before the last one: they count nothing, at the price of the call, and say where it was in
+ * vain.
+ */
 export function supersededEvents(plan: Plan, event: UsageEvent, attempts: readonly Attempt[]): UsageEvent[] {
   return attempts.slice(0, -1).map(({ number, endpointId, durationMs, error }) => ({
     ...event,
@@ -158,8 +161,6 @@ export function supersededEvents(plan: Plan, event: UsageEvent, attempts: readon
     tokens: noTokens,
     usageSource: 'none',
     costNanos: 0,
-    currency: '',
-    priceVersion: '',
     model: '',
     attempt: number,
     requests: 0,

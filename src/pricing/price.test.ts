@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { noTokens, type TokenParts, totalInput, totalOutput } from '../metering/usage-event.ts'
 import type { PriceModel, PriceRecord, PriceTier, TokenRates } from '../registry/records.ts'
-import { chargeFor, dearestCharge, unpriced } from './price.ts'
+import { chargeFor, dearestCharge, noCharge, unpriced } from './price.ts'
 
 const free: TokenRates = {
   inputNanosPerMillion: 0,
@@ -146,6 +146,12 @@ describe('a charge', () => {
 
   test('without a price is marked instead of being one at zero', () => {
     expect(chargeFor(undefined, { ...noTokens, input: 5 })).toBe(unpriced)
+    expect(noCharge(undefined)).toBe(unpriced)
+  })
+
+  test('is 0 for a call that failed, by the price that it would have had', () => {
+    const price = priceOf({ kind: 'per_request', requestNanos: 1_500_000 })
+    expect(noCharge(price)).toEqual({ nanos: 0, currency: 'USD', priceVersion: 'v1', components: [] })
   })
 
   test.each([

@@ -44,6 +44,12 @@ export function chargeFor(price: PriceRecord | undefined, tokens: TokenParts): C
   return { nanos, currency: price.currency, priceVersion: price.version, components }
 }
 
+/** The charge of a call that used nothing, because it failed: 0, and the price that says so. */
+export function noCharge(price: PriceRecord | undefined): Charge {
+  if (price === undefined) return unpriced
+  return { nanos: 0, currency: price.currency, priceVersion: price.version, components: [] }
+}
+
 function componentsOf(model: PriceModel, tokens: TokenParts): ChargeComponent[] {
   switch (model.kind) {
     case 'per_token':
