@@ -158,7 +158,7 @@ export function createGate(options: GateOptions): Gate {
       const { plan, admission, result } = await admit(request, call, consumer, service)
       if (result.outcome === 'answered') return { kept: decodeAnswer(result.answer) }
       if (result.outcome === 'mismatch') throw keyReused()
-      if (result.outcome === 'refused') throw refusal(plan.costs, result)
+      if (result.outcome === 'refused') throw refusal(plan, result)
       for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) call.setResponseHeader(name, value)
       return { plan, admission }
     } catch (error) {

@@ -1,6 +1,6 @@
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import { type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
+import { type CallLimit, type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
 import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
 import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
@@ -24,9 +24,16 @@ export interface Plan {
   readonly startMs: number
   /** Estimated input and the most output that the request allows. */
   readonly reserved: TokenParts
+  /** Answers that the request asks for, at least 1: each may have its share of the output. */
+  readonly choices: number
   /** What it takes from every limit. */
-  readonly costs: readonly LimitCost[]
+  readonly costs: readonly PlannedCost[]
   readonly traceparent: string
+}
+
+/** What a call takes from a limit, and whence the limit comes. */
+export interface PlannedCost extends LimitCost {
+  readonly limit: CallLimit
 }
 
 export interface PlanContext {
@@ -74,6 +81,7 @@ export function planCall(
     price,
     startMs,
     reserved,
+    choices: facts.choices,
     costs: limits.map((limit) => ({ limit, amount: reservation(limit, service, price, reserved) })),
     traceparent: traceparentOf(call.span),
   }
@@ -178,17 +186,23 @@ function reservation(
   price: PriceRecord | undefined,
   reserved: TokenParts,
 ): number {
-  switch (limit.unit) {
+  if (limit.unit === 'nanos') {
+    const currency = limit.kind === 'period' ? limit.currency : ''
+    if (price?.currency !== currency) throw priceMissing(service, limit.subject, currency)
+  }
+  return reservedUnits(limit.unit, price, reserved)
+}
+
+/** What a call that reserves these tokens takes from a limit of this unit; of money, in the price's currency. */
+export function reservedUnits(unit: LimitUnit, price: PriceRecord | undefined, reserved: TokenParts): number {
+  switch (unit) {
     case 'requests':
     case 'calls':
       return 1
     case 'tokens':
       return totalTokens(reserved)
-    case 'nanos': {
-      const currency = limit.kind === 'period' ? limit.currency : ''
-      if (price === undefined || price.currency !== currency) throw priceMissing(service, limit.subject, currency)
+    case 'nanos':
       return dearestCharge(price, reserved)
-    }
   }
 }
 

@@ -1,16 +1,19 @@
 import { TollgateError } from '../errors.ts'
-import type { AdmissionResult, LimitCost } from '../limits/limits.ts'
+import type { CallLimit } from '../limits/call-limits.ts'
+import type { AdmissionResult } from '../limits/limits.ts'
 import { unitName } from '../limits/unit-name.ts'
 import type { Decision } from '../policy/policy-engine.ts'
+import { dependsOnOutput, fittingMaxTokens, type Reserving } from './fitting-output.ts'
 
 type Refused = Extract<AdmissionResult, { outcome: 'refused' }>
 
 /**
  * The refusal of a limit: QUOTA_EXCEEDED for a period, RATE_LIMITED for what becomes free sooner. Message, metadata,
- * QuotaFailure and RetryInfo carry the same figures. A call that needs more than the whole limit is promised no retry.
+ * QuotaFailure and RetryInfo carry the same figures, and say whence the limit comes. A call that needs more than the whole
+ * limit is promised no retry; where a smaller answer would fit, now or at all, it is told how small.
  */
-export function refusal(costs: readonly LimitCost[], result: Refused): TollgateError {
-  const cost = costs[result.refusedBy]
+export function refusal(plan: Reserving, result: Refused): TollgateError {
+  const cost = plan.costs[result.refusedBy]
   const state = result.limits[result.refusedBy]
   if (cost === undefined || state === undefined) {
     return new TollgateError('INTERNAL', 'The call was refused by a limit that it does not have.')
@@ -18,23 +21,28 @@ export function refusal(costs: readonly LimitCost[], result: Refused): TollgateE
   const { limit, amount } = cost
   const remaining = Math.max(0, Math.floor(state.remaining))
   const unit = unitName(limit)
-  const isEverPossible = amount <= limit.capacity
-  const left = `${limit.name} of ${limit.subject} has ${remaining} of ${limit.capacity} ${unit} left and the call needs ${amount}`
-  const remedy = !isEverPossible
-    ? 'no wait helps: ask for a shorter answer (max_tokens), or have the limit raised'
-    : limit.kind === 'period'
-      ? `it is whole again at ${new Date(limit.endsAtMs).toISOString()}`
-      : `retry in ${result.retryAfterMs} ms`
-  return new TollgateError(limit.kind === 'period' ? 'QUOTA_EXCEEDED' : 'RATE_LIMITED', `${left}; ${remedy}.`, {
-    ...(isEverPossible ? { retryAfterMs: result.retryAfterMs } : {}),
+  const serviceId = serviceOf(limit)
+  const retryAfterMs = amount <= limit.capacity ? result.retryAfterMs : undefined
+  const maxTokens = dependsOnOutput(limit.unit) ? smallerAnswer(plan, result, retryAfterMs !== undefined) : undefined
+  const forService = limit.serviceId === '' ? '' : ` for service ${limit.serviceId}`
+  const name = `${limit.name} of ${limit.subject}${forService} (origin: ${limit.origin})`
+  const message =
+    limit.capacity === 0
+      ? `${name} is 0, which refuses every call: an administrator can change it (LimitService.SetLimit).`
+      : `${name} has ${remaining} of ${limit.capacity} ${unit} left and the call needs ${amount}; ${remedy(limit, retryAfterMs, maxTokens)}.`
+  return new TollgateError(limit.kind === 'period' ? 'QUOTA_EXCEEDED' : 'RATE_LIMITED', message, {
+    ...(retryAfterMs !== undefined && { retryAfterMs }),
     metadata: {
       limit: limit.name,
       subject: limit.subject,
+      ...(serviceId !== '' && { serviceId }),
+      origin: limit.origin,
       capacity: String(limit.capacity),
       remaining: String(remaining),
       requested: String(amount),
       unit,
-      ...(isEverPossible ? { retryAfterMs: String(result.retryAfterMs) } : {}),
+      ...(maxTokens !== undefined && { fittingMaxTokens: String(maxTokens) }),
+      ...(retryAfterMs !== undefined && { retryAfterMs: String(retryAfterMs) }),
       resetAt: new Date(state.resetAtMs).toISOString(),
     },
     limits: [
@@ -48,6 +56,37 @@ export function refusal(costs: readonly LimitCost[], result: Refused): TollgateE
       },
     ],
   })
+}
+
+/** The service that a limit is of: of its own limits, or of those of somebody's calls to it. Empty for neither. */
+function serviceOf({ subject, serviceId }: CallLimit): string {
+  return subject.startsWith('service:') ? subject.slice('service:'.length) : serviceId
+}
+
+/** The max_tokens with which the call would fit what is left; else, if no wait helps it, the whole of its limits. */
+function smallerAnswer(plan: Reserving, { limits }: Refused, isEverPossible: boolean): number | undefined {
+  const now = fittingMaxTokens(
+    plan,
+    limits.map(({ remaining }) => remaining),
+  )
+  if (now !== undefined || isEverPossible) return now
+  return fittingMaxTokens(
+    plan,
+    plan.costs.map(({ limit }) => limit.capacity),
+  )
+}
+
+function remedy(limit: CallLimit, retryAfterMs: number | undefined, maxTokens: number | undefined): string {
+  const smaller = `max_tokens of at most ${maxTokens} fit`
+  if (retryAfterMs === undefined) {
+    if (maxTokens === undefined) return 'no wait and no smaller max_tokens helps: an administrator can raise the limit'
+    return `no wait helps, but ${smaller}, or an administrator can raise the limit`
+  }
+  const wait =
+    limit.kind === 'period'
+      ? `it is whole again at ${new Date(limit.endsAtMs).toISOString()}`
+      : `retry in ${retryAfterMs} ms`
+  return maxTokens === undefined ? wait : `${wait}, or ask for less: ${smaller} now`
 }
 
 /** POLICY_DENIED with the first violation's id and every violation's text. */

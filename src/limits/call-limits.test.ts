@@ -37,10 +37,22 @@ describe('limits of a tier', () => {
     const ofService = rule({ scope: 'service_consumer', subjectId: 's1', amount: 5 })
     const own = rule({ serviceId: 's1', amount: 2, burst: 3 })
     const overrides = { requestsPerSecond: 4, tokensPerMonth: 0 }
-    expect(first([ofService])).toMatchObject([{ refill: 5, capacity: 10 }, { capacity: 100_000 }])
-    expect(first([ofService], overrides)).toMatchObject([{ refill: 4, capacity: 8 }, { capacity: 0 }])
-    expect(first([ofService, own], overrides)).toMatchObject([{ refill: 2, capacity: 3 }, { capacity: 0 }])
-    expect(first([ofService], { requestBurst: 1 })).toMatchObject([{ refill: 5, capacity: 1 }, {}])
+    expect(first([ofService])).toMatchObject([
+      { refill: 5, capacity: 10, origin: 'service_consumer' },
+      { capacity: 100_000, origin: 'tier' },
+    ])
+    expect(first([ofService], overrides)).toMatchObject([
+      { refill: 4, capacity: 8, origin: 'overrides' },
+      { capacity: 0, origin: 'overrides' },
+    ])
+    expect(first([ofService, own], overrides)).toMatchObject([
+      { refill: 2, capacity: 3, origin: 'consumer' },
+      { capacity: 0, origin: 'overrides' },
+    ])
+    expect(first([ofService], { requestBurst: 1 })).toMatchObject([
+      { refill: 5, capacity: 1, origin: 'service_consumer' },
+      { origin: 'tier' },
+    ])
     expect(first([own])).toHaveLength(2)
   })
 
@@ -73,6 +85,9 @@ describe('limits of rules', () => {
       { kind: 'period', unit: 'tokens', subject: 'consumer:c1', serviceId: '', scope: { kind: 'consumer', id: 'c1' } },
       { kind: 'period', unit: 'nanos', subject: 'organization:o1', currency: 'USD' },
       { kind: 'bucket', unit: 'tokens', subject: 'service:s1', serviceId: '', windowMs: 60_000 },
+    ])
+    expect(all.map(({ origin }) => origin)).toEqual([
+      ...['tier', 'tier', 'key', 'consumer', 'consumer', 'organization', 'service'],
     ])
     expect(new Set(all.map(({ key }) => key)).size).toBe(all.length)
   })

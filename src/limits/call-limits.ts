@@ -1,5 +1,5 @@
 import { limitKey, monthEndMs, monthOf, periodKey } from './limit-keys.ts'
-import type { LimitName, LimitRule } from './limit-rule.ts'
+import type { LimitName, LimitRule, LimitScope } from './limit-rule.ts'
 import type { Limit, UsageScope } from './limits.ts'
 
 export type Tier = 'basic' | 'premium' | 'enterprise'
@@ -36,6 +36,12 @@ export interface LimitedCall {
   readonly atMs: number
 }
 
+/** A limit of a call, and whence it comes. */
+export type CallLimit = Limit & { readonly origin: LimitOrigin }
+
+/** What set a limit: a rule of this scope, the consumer's own overrides, or its tier. Of a rate, what set the rate. */
+export type LimitOrigin = LimitScope | 'overrides' | 'tier'
+
 /** Rules by "<scope>:<subject id>". */
 export type LimitRules = ReadonlyMap<string, readonly LimitRule[]>
 
@@ -45,10 +51,10 @@ export type LimitRules = ReadonlyMap<string, readonly LimitRule[]>
  * service's rule for its consumers, the tier. Then those that rules add for the key, the consumer, the organization and
  * the service, each for all calls of its subject or for those to this service. All must have room; the tightest wins.
  */
-export function limitsOfCall(rules: LimitRules, call: LimitedCall): Limit[] {
+export function limitsOfCall(rules: LimitRules, call: LimitedCall): CallLimit[] {
   const { consumer, serviceId, keyId } = call
   const own: UsageScope = { kind: 'consumer', id: consumer.id, serviceId }
-  const limits: Limit[] = [
+  const limits: CallLimit[] = [
     limitOf(defaultRule(rules, call, 'requests_per_second'), own, call.atMs),
     limitOf(defaultRule(rules, call, 'tokens_per_month'), own, call.atMs),
   ]
@@ -62,7 +68,7 @@ export function limitsOfCall(rules: LimitRules, call: LimitedCall): Limit[] {
     for (const rule of rules.get(`${subject.kind}:${subject.id}`) ?? none) {
       if (rule.serviceId !== undefined && rule.serviceId !== serviceId) continue
       const scope: UsageScope = { ...subject, serviceId: rule.serviceId }
-      if (!isDefault(rule, scope)) limits.push(limitOf(rule, scope, call.atMs))
+      if (!isDefault(rule, scope)) limits.push(limitOf({ ...rule, origin: rule.scope }, scope, call.atMs))
     }
   }
   return limits
@@ -70,7 +76,9 @@ export function limitsOfCall(rules: LimitRules, call: LimitedCall): Limit[] {
 
 const none: readonly LimitRule[] = []
 
-type Figures = Pick<LimitRule, 'name' | 'amount' | 'burst' | 'currency'>
+interface Figures extends Pick<LimitRule, 'name' | 'amount' | 'burst' | 'currency'> {
+  readonly origin: LimitOrigin
+}
 
 /** A rule for a consumer and service of a name that has a default replaces it; it is no further limit. */
 function isDefault(rule: LimitRule, { kind, serviceId }: UsageScope): boolean {
@@ -81,25 +89,25 @@ function isDefault(rule: LimitRule, { kind, serviceId }: UsageScope): boolean {
 function defaultRule(rules: LimitRules, call: LimitedCall, name: 'requests_per_second' | 'tokens_per_month'): Figures {
   const { consumer, serviceId } = call
   const own = rules.get(`consumer:${consumer.id}`)?.find((rule) => rule.serviceId === serviceId && rule.name === name)
-  if (own !== undefined) return own
+  if (own !== undefined) return { ...own, origin: own.scope }
   const ofService = rules.get(`service_consumer:${serviceId}`)?.find((rule) => rule.name === name)
   const { overrides } = consumer
-  const tier = tiers[consumer.tier]
-  const currency = undefined
-  if (name === 'tokens_per_month') {
-    const amount = overrides.tokensPerMonth ?? ofService?.amount ?? tier.tokensPerMonth
-    return { name, amount, burst: undefined, currency }
+  const isTokens = name === 'tokens_per_month'
+  const override = isTokens ? overrides.tokensPerMonth : overrides.requestsPerSecond
+  const burst = isTokens ? undefined : overrides.requestBurst
+  const common = { name, burst, currency: undefined }
+  if (override !== undefined) return { ...common, amount: override, origin: 'overrides' }
+  if (ofService !== undefined) {
+    return { ...common, amount: ofService.amount, burst: burst ?? ofService.burst, origin: ofService.scope }
   }
-  const burst = overrides.requestBurst
-  if (overrides.requestsPerSecond !== undefined) return { name, amount: overrides.requestsPerSecond, burst, currency }
-  if (ofService !== undefined) return { ...ofService, burst: burst ?? ofService.burst }
-  return { name, amount: tier.requestsPerSecond, burst, currency }
+  const tier = tiers[consumer.tier]
+  return { ...common, amount: isTokens ? tier.tokensPerMonth : tier.requestsPerSecond, origin: 'tier' }
 }
 
 /** Values are brought into the ranges of {@link Limit}, whole numbers. */
-function limitOf({ name, amount, burst, currency = '' }: Figures, scope: UsageScope, atMs: number): Limit {
+function limitOf({ name, amount, burst, currency = '', origin }: Figures, scope: UsageScope, atMs: number): CallLimit {
   const subject = `${scope.kind}:${scope.id}`
-  const common = { name, subject, serviceId: scope.serviceId ?? '', key: limitKey(name, scope) }
+  const common = { name, subject, serviceId: scope.serviceId ?? '', key: limitKey(name, scope), origin }
   const form = forms[name]
   switch (form.kind) {
     case 'bucket': {
