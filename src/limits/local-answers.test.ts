@@ -101,6 +101,19 @@ it('are dropped from the oldest on when there are too many, and not kept at all 
   }
 })
 
+it('take at most 64 MiB together and a day each, if nothing else is said', async () => {
+  const limits = await start(folder)
+  const claims: Claim[] = []
+  for (let i = 0; i < 65; i++) claims.push(await answer(limits, new Uint8Array(1_048_576)))
+  const outcomes = []
+  for (const held of [claims[0], claims[64]]) outcomes.push((await again(limits, held ?? claim())).outcome)
+  expect(outcomes).toEqual(['admitted', 'answered'])
+  nowMs += 86_400_000 - 1
+  expect(await again(limits, claims[64] ?? claim())).toMatchObject({ outcome: 'answered' })
+  nowMs += 1
+  expect(await again(limits, claims[64] ?? claim())).toMatchObject({ outcome: 'admitted' })
+})
+
 it('do not keep segments: they move before theirs is deleted, and their own go when their time is over', async () => {
   const options = { segmentBytes: 4_000, answerTtlMs: 1_000 }
   const first = await start(folder, options)
