@@ -27,7 +27,7 @@ import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
 import { createConsumerService } from './identity/consumer-service.ts'
-import { selectKeyRecords } from './identity/identity-store.ts'
+import { selectKeyOwner, selectKeyRecords } from './identity/identity-store.ts'
 import { createKeyLoader } from './identity/key-loader.ts'
 import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
@@ -57,6 +57,7 @@ import { createDispatcher } from './routing/dispatcher.ts'
 import { failureOf } from './routing/retry-table.ts'
 import { register } from './server/rpc.ts'
 import { startServer } from './server/server.ts'
+import { storing } from './storage/constraint-error.ts'
 import { startEmbeddedPostgres } from './storage/embedded-postgres.ts'
 import { lockFolder } from './storage/folder-lock.ts'
 import { migrate } from './storage/migrate.ts'
@@ -160,6 +161,7 @@ async function construct(
   const hasher = createSecretHasher()
   await hooks.beforeServing?.(sql, hasher)
   const snapshots = createSnapshots({ sql, log, onChange: () => verifier.invalidate() })
+  const keyOwner = (keyId: string) => storing(() => selectKeyOwner(sql, keyId))
   const loadKey = createKeyLoader({ loadKeys: (ids) => selectKeyRecords(sql, ids) })
   const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
   await snapshots.start()
@@ -215,7 +217,10 @@ async function construct(
   const server = await startServer({
     ...config.server,
     services: [
-      register(ConsumptionService, createConsumptionService({ gate, snapshots, limits, rateLimiting, now, newId })),
+      register(
+        ConsumptionService,
+        createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId }),
+      ),
       register(UsageService, createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),

@@ -12,6 +12,7 @@ import { eventually } from './support/eventually.ts'
 import { chat } from './support/payloads.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { type RedisServer, startRedisServer } from './support/redis-server.ts'
+import { refusal } from './support/refusal.ts'
 import { makeTenant, type Tenant } from './support/tenant.ts'
 import { startTollgate, type Tollgate } from './support/tollgate.ts'
 
@@ -214,7 +215,23 @@ describe('limits of two gateways that share a Redis and a Postgres', () => {
     const spied = consumption(tenant, 0).getQuota({ serviceId, keyId })
     expect(reasonOf(await spied.catch((error: unknown) => error))).toBe('CONSUMER_MISMATCH')
     const asked = { serviceId: other.serviceId, consumerId: other.consumerId, keyId }
-    expect((await gateway(0).client(ConsumptionService, adminKey).getQuota(asked)).limits).toHaveLength(3)
+    const admin = gateway(0).client(ConsumptionService, adminKey)
+    expect((await admin.getQuota(asked)).limits).toHaveLength(3)
+    for (const wrong of ['nobody', tenant.key.split('_')[2] ?? '']) {
+      expect(await refusal(admin.getQuota({ ...asked, keyId: wrong }))).toMatchObject({
+        code: Code.NotFound,
+        reason: 'KEY_NOT_FOUND',
+        fields: [{ field: 'key_id' }],
+      })
+    }
+    const strange = { ...asked, consumerId: tenant.serviceId }
+    for (const call of [admin.getQuota(strange), admin.checkQuota(strange), admin.estimateCost(strange)]) {
+      expect(await refusal(call)).toMatchObject({
+        code: Code.NotFound,
+        reason: 'CONSUMER_NOT_FOUND',
+        fields: [{ field: 'consumer_id' }],
+      })
+    }
   })
 
   test('both spellings of an idempotency key must agree', async () => {

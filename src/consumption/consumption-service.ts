@@ -6,6 +6,7 @@ import { limitsOfCall } from '../limits/call-limits.ts'
 import type { Limit, LimitState, Limits } from '../limits/limits.ts'
 import { costMessage, usageMessage } from '../metering/messages.ts'
 import { chargeFor, dearestCharge } from '../pricing/price.ts'
+import { consumersKeyNotFound } from '../registry/not-found.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { Gate } from './gate.ts'
@@ -18,6 +19,8 @@ export interface ConsumptionServiceOptions {
   readonly gate: Gate
   readonly snapshots: Pick<SnapshotSource, 'current'>
   readonly limits: Pick<Limits, 'read'>
+  /** Id of the consumer that a key belongs to; undefined when there is no such key. */
+  readonly keyOwner: (keyId: string) => Promise<string | undefined>
   /** As of the gate. */
   readonly rateLimiting: boolean
   /** Unix milliseconds. */
@@ -30,7 +33,7 @@ export interface ConsumptionServiceOptions {
 export function createConsumptionService(
   options: ConsumptionServiceOptions,
 ): UnaryService<typeof ConsumptionService.method> {
-  const { gate, snapshots, limits, rateLimiting, now, newId } = options
+  const { gate, snapshots, limits, keyOwner, rateLimiting, now, newId } = options
 
   function partiesOf(
     request: { readonly consumerId: string; readonly serviceId: string },
@@ -102,6 +105,7 @@ export function createConsumptionService(
       const ownKeyId = isOwnKey ? keyIdOf(call) : ''
       const keyId = request.keyId === '' ? ownKeyId : request.keyId
       if (call.principal.kind === 'key' && keyId !== ownKeyId) throw foreignKey()
+      if (keyId !== ownKeyId && (await keyOwner(keyId)) !== consumer.id) throw consumersKeyNotFound(keyId, consumer.id)
       const rules = snapshots.current().limitRules
       const asked = limitsOfCall(rules, { consumer, serviceId: service.id, keyId, atMs: now() })
       return {
@@ -138,7 +142,7 @@ export function createConsumptionService(
   }
 }
 
-/** Keys of others have limits of others; an administrator may look at any. */
+/** Keys of others have limits of others; an administrator may look at any key of the consumer that it names. */
 function foreignKey(): TollgateError {
   const description = 'must be the key that is the credential, or empty'
   return new TollgateError('CONSUMER_MISMATCH', `key_id ${description}`, {

@@ -6,7 +6,7 @@ import { findService, type Snapshot } from '../registry/snapshot.ts'
 /** The consumer that pays. Throws CONSUMER_NOT_FOUND, or CONSUMER_INACTIVE when it is suspended or closed. */
 export function resolveConsumer(snapshot: Snapshot, id: string): ConsumerRecord {
   const consumer = snapshot.consumersById.get(id)
-  if (consumer === undefined) throw consumerNotFound(id)
+  if (consumer === undefined) throw consumerNotFound(id, 'consumer_id')
   if (consumer.status !== 'active') {
     throw new TollgateError('CONSUMER_INACTIVE', `Consumer ${id} is ${consumer.status}.`, {
       metadata: { consumerId: id, status: consumer.status },

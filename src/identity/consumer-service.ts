@@ -46,7 +46,7 @@ export function createConsumerService(options: ConsumerServiceOptions): UnarySer
 
     async createConsumer({ consumer }) {
       const { organizationId = '', name = '', grantedServices = [] } = consumer ?? {}
-      if (!isUuid(organizationId.toLowerCase())) throw organizationNotFound(organizationId)
+      if (!isUuid(organizationId.toLowerCase())) throw organizationNotFound(organizationId, 'consumer.organization_id')
       const row = {
         id: newId(),
         organization_id: organizationId,
@@ -58,7 +58,7 @@ export function createConsumerService(options: ConsumerServiceOptions): UnarySer
         overrides: overridesOf(consumer?.overrides),
       }
       const stored = await storing(() => insertConsumer(sql, row), {
-        consumers_organization_id_fkey: () => organizationNotFound(organizationId),
+        consumers_organization_id_fkey: () => organizationNotFound(organizationId, 'consumer.organization_id'),
         consumers_organization_id_name_key: () => alreadyExists('consumer.name', name, ' in the organization'),
       })
       await snapshots?.refresh()
@@ -68,7 +68,7 @@ export function createConsumerService(options: ConsumerServiceOptions): UnarySer
     async getConsumer(request, call) {
       const id = ownConsumer(request.id, call.principal, 'id')
       const row = isUuid(id) ? await storing(() => selectConsumer(sql, id)) : undefined
-      if (row === undefined) throw consumerNotFound(id)
+      if (row === undefined) throw consumerNotFound(id, 'id')
       return consumerMessage(row)
     },
 

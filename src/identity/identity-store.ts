@@ -106,6 +106,12 @@ export async function revokeKey(sql: Sql, consumerId: string, keyId: string): Pr
   return row
 }
 
+/** Id of the consumer that a key belongs to, revoked or not; undefined when there is no such key. */
+export async function selectKeyOwner(sql: Sql, keyId: string): Promise<string | undefined> {
+  const [row] = await sql<{ consumer_id: string }[]>`select consumer_id from api_keys where id = ${keyId}`
+  return row?.consumer_id
+}
+
 /** What the verifier needs of each key; unknown ids are left out. */
 export async function selectKeyRecords(sql: Sql, keyIds: readonly string[]): Promise<KeyRecord[]> {
   const rows = await sql<KeyRecordRow[]>`

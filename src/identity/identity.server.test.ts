@@ -97,13 +97,14 @@ describe('organizations and consumers', () => {
     const request = { consumer: { organizationId: id, name: uniqueName() } }
     await expect(invoke(createConsumer, consumers.createConsumer, request, administrator)).rejects.toMatchObject({
       reason: 'ORGANIZATION_NOT_FOUND',
+      fields: [{ field: 'consumer.organization_id' }],
     })
   })
 
   it.each(['nonsense', randomUUID()])('are CONSUMER_NOT_FOUND when unknown: %s', async (id) => {
     await expect(invoke(getConsumer, consumers.getConsumer, { id }, administrator)).rejects.toMatchObject({
       reason: 'CONSUMER_NOT_FOUND',
-      metadata: { consumerId: id },
+      metadata: { consumerId: id, field: 'id' },
     })
   })
 
@@ -154,7 +155,7 @@ describe('keys', () => {
     })
   })
 
-  it('are made by an administrator for the consumer that it names, and for nobody else', async () => {
+  it('are made by an administrator for the consumer that it names, and made or listed for nobody else', async () => {
     const consumer = await newConsumer()
     const { apiKey } = await invoke(createKey, keys.createKey, { consumerId: consumer.id }, administrator)
     expect(apiKey).toMatchObject({ consumerId: consumer.id })
@@ -164,7 +165,9 @@ describe('keys', () => {
       ['nonsense', 'CONSUMER_NOT_FOUND'],
       [randomUUID(), 'CONSUMER_NOT_FOUND'],
     ] as const) {
-      await expect(invoke(createKey, keys.createKey, { consumerId }, administrator)).rejects.toMatchObject({ reason })
+      const refused = { reason, fields: [{ field: 'consumer_id' }] }
+      await expect(invoke(createKey, keys.createKey, { consumerId }, administrator)).rejects.toMatchObject(refused)
+      await expect(invoke(listKeys, keys.listKeys, { consumerId }, administrator)).rejects.toMatchObject(refused)
     }
   })
 
@@ -207,6 +210,7 @@ describe('keys', () => {
     for (const keyId of [apiKey?.id ?? '', 'unknown']) {
       await expect(invoke(revokeKey, keys.revokeKey, { keyId }, keyOf(other))).rejects.toMatchObject({
         reason: 'KEY_NOT_FOUND',
+        fields: [{ field: 'key_id' }],
       })
     }
     expect((await invoke(listKeys, keys.listKeys, {}, keyOf(other))).apiKeys).toEqual([])

@@ -3,14 +3,13 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampFromDate } from '@bufbuild/protobuf/wkt'
 import type { ApiKeySchema, KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
 import type { UnaryService } from '../call.ts'
-import { TollgateError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
-import { consumerNotFound } from '../registry/not-found.ts'
+import { consumerNotFound, consumersKeyNotFound } from '../registry/not-found.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import { storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
-import { insertKey, type KeyRow, revokeKey, selectKeys } from './identity-store.ts'
+import { insertKey, type KeyRow, revokeKey, selectConsumer, selectKeys } from './identity-store.ts'
 import { generateKey, type KeyEnvironment, secretTag } from './key-format.ts'
 import { ownConsumer } from './own-consumer.ts'
 import type { SecretHasher } from './secret-hasher.ts'
@@ -33,23 +32,27 @@ export function createKeyService(options: KeyServiceOptions): UnaryService<typeo
   return {
     async createKey(request, call) {
       const consumerId = ownConsumer(request.consumerId, call.principal)
-      if (!isUuid(consumerId)) throw consumerNotFound(consumerId)
+      if (!isUuid(consumerId)) throw consumerNotFound(consumerId, 'consumer_id')
       const { keyId, key } = generateKey(random, environment)
       const secretHash = await hasher.hash(key)
       const { name, expiresInDays } = request
       const stored = { id: keyId, consumerId, name, secretHash, secretTag: secretTag(key), expiresInDays }
       const row = await storing(() => insertKey(sql, stored), {
-        api_keys_consumer_id_fkey: () => consumerNotFound(consumerId),
+        api_keys_consumer_id_fkey: () => consumerNotFound(consumerId, 'consumer_id'),
       })
       return { apiKey: keyMessage(row), key }
     },
 
     async listKeys(request, call) {
       const consumerId = ownConsumer(request.consumerId, call.principal)
-      if (!isUuid(consumerId)) throw consumerNotFound(consumerId)
+      if (!isUuid(consumerId)) throw consumerNotFound(consumerId, 'consumer_id')
       const size = pageSizeOf(request.pageSize)
       const after = parseKeysToken(request.pageToken)
-      const rows = await storing(() => selectKeys(sql, consumerId, after, size + 1))
+      const rows = await storing(async () => {
+        const found = await selectKeys(sql, consumerId, after, size + 1)
+        if (found.length > 0 || (await selectConsumer(sql, consumerId)) !== undefined) return found
+        throw consumerNotFound(consumerId, 'consumer_id')
+      })
       const page = pageOf(rows, size, (row) => [row.created_at.toISOString(), row.id])
       return { apiKeys: page.rows.map(keyMessage), nextPageToken: page.nextPageToken }
     },
@@ -58,11 +61,7 @@ export function createKeyService(options: KeyServiceOptions): UnaryService<typeo
       const consumerId = ownConsumer(request.consumerId, call.principal)
       const { keyId } = request
       const row = isUuid(consumerId) ? await storing(() => revokeKey(sql, consumerId, keyId)) : undefined
-      if (row === undefined) {
-        throw new TollgateError('KEY_NOT_FOUND', `The consumer has no key ${keyId}.`, {
-          metadata: { keyId, consumerId },
-        })
-      }
+      if (row === undefined) throw consumersKeyNotFound(keyId, consumerId)
       await snapshots?.refresh()
       return keyMessage(row)
     },

@@ -241,7 +241,29 @@ describe('ListLimits', () => {
     expect(await of({ scope: LimitScope.KEY })).toEqual([3])
     expect(await of({ serviceId })).toEqual([1, 3, 5, 6])
     expect(await of({ scope: LimitScope.CONSUMER, serviceId })).toEqual([1])
-    expect(await of({ subjectId: unknown })).toEqual([])
+  })
+
+  it('names a subject or a service that is not there, and its field', async () => {
+    const { consumerId, serviceId } = await subjects()
+    const none = { code: 5, reason: 'LIMIT_NOT_FOUND', fields: [{ field: 'subject_id' }] }
+    for (const subjectId of [unknown, 'nonsense']) {
+      expect(await refusal(limits.listLimits({ subjectId }, admin))).toMatchObject(none)
+    }
+    // A consumer's id is no organization's.
+    const asked = { scope: LimitScope.ORGANIZATION, subjectId: consumerId }
+    expect(await refusal(limits.listLimits(asked, admin))).toMatchObject({
+      code: 5,
+      reason: 'ORGANIZATION_NOT_FOUND',
+      fields: [{ field: 'subject_id' }],
+    })
+    expect(await refusal(limits.listLimits({ serviceId: unknown }, admin))).toMatchObject({
+      code: 5,
+      reason: 'SERVICE_NOT_FOUND',
+      fields: [{ field: 'service_id' }],
+    })
+    // What is there and has no limit is no error.
+    expect(await limits.listLimits({ subjectId: consumerId, serviceId }, admin)).toMatchObject({ limits: [] })
+    expect(await limits.listLimits({ scope: LimitScope.SERVICE, subjectId: serviceId }, admin)).toMatchObject({})
   })
 
   it('refuses a token that is none of its own', async () => {

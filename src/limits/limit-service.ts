@@ -2,13 +2,26 @@ import type { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
 import type { UnaryService } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
-import { consumerNotFound, keyNotFound, organizationNotFound, serviceNotFound } from '../registry/not-found.ts'
+import {
+  consumerNotFound,
+  keyNotFound,
+  limitedNotFound,
+  organizationNotFound,
+  serviceNotFound,
+} from '../registry/not-found.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import { storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { isName, isScope, limitKey, limitMessage, limitRow, scopeText } from './limit-message.ts'
 import type { LimitScope } from './limit-rule.ts'
-import { deleteLimit, type LimitKey, selectLimits, subjectExists, upsertLimit } from './limit-store.ts'
+import {
+  deleteLimit,
+  type LimitFilter,
+  type LimitKey,
+  selectLimits,
+  subjectExists,
+  upsertLimit,
+} from './limit-store.ts'
 
 export interface LimitServiceOptions {
   readonly sql: Sql
@@ -40,7 +53,10 @@ export function createLimitService({ sql, snapshots }: LimitServiceOptions): Una
       const filter = { scope: scopeText(scope), subjectId, serviceId }
       const size = pageSizeOf(pageSize)
       const after = parseLimitsToken(pageToken)
-      const rows = await storing(() => selectLimits(sql, filter, after, size + 1))
+      const rows = await storing(async () => {
+        await checkFilter(sql, filter)
+        return selectLimits(sql, filter, after, size + 1)
+      })
       const page = pageOf(rows, size, (row) => [row.scope, row.subject_id, row.service_id, row.name])
       return { limits: page.rows.map(limitMessage), nextPageToken: page.nextPageToken }
     },
@@ -55,12 +71,27 @@ async function checkSubjects(sql: Sql, { scope, subject_id, service_id }: LimitK
   }
 }
 
-const subjectNotFound: Readonly<Record<LimitScope, (id: string, field: string) => TollgateError>> = {
+/** Throws the NOT_FOUND of what is asked about and does not exist; without a scope, a subject may be of any. */
+async function checkFilter(sql: Sql, { scope, subjectId, serviceId }: LimitFilter): Promise<void> {
+  if (subjectId !== '') {
+    const scopes = scope === undefined ? subjectScopes : [scope]
+    const isThere = await Promise.all(scopes.map((each) => subjectExists(sql, each, subjectId)))
+    if (!isThere.includes(true)) throw subjectNotFound[scope ?? 'any'](subjectId, 'subject_id')
+  }
+  if (serviceId !== '' && !(await subjectExists(sql, 'service', serviceId))) {
+    throw serviceNotFound(serviceId, 'service_id')
+  }
+}
+
+const subjectScopes = ['organization', 'consumer', 'key', 'service'] as const satisfies readonly LimitScope[]
+
+const subjectNotFound: Readonly<Record<LimitScope | 'any', (id: string, field: string) => TollgateError>> = {
   organization: organizationNotFound,
   consumer: consumerNotFound,
   key: keyNotFound,
   service: serviceNotFound,
   service_consumer: serviceNotFound,
+  any: limitedNotFound,
 }
 
 function limitNotFound({ scope, subject_id, service_id, name }: LimitKey): TollgateError {

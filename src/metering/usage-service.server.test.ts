@@ -3,10 +3,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type ListUsageRecordsRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
+import { consumerRecord } from '../../test/support/registry-records.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { TollgateError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
-import { emptySnapshot } from '../registry/snapshot.ts'
+import { buildSnapshot } from '../registry/snapshot.ts'
 import { writeBatch } from './ledger.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import { createUsageService } from './usage-service.ts'
@@ -25,6 +26,13 @@ const base = Date.UTC(new Date().getUTCFullYear(), new Date().getUTCMonth(), 28)
 const events = ages.map((age) =>
   usageEvent({ startMs: base - age, consumerId: 'consumer-a', metadata: { age: `${age}` } }),
 )
+/** Its key is known before this process knows the consumer itself. */
+const snapshot = buildSnapshot({
+  version: 1,
+  services: [],
+  consumers: [consumerRecord({ id: 'consumer-b' })],
+  nowMs: base,
+})
 let server: PostgresServer
 
 beforeAll(async () => {
@@ -40,7 +48,7 @@ function list(principal: Principal, fields: MessageInitShape<typeof ListUsageRec
   const { listUsageRecords } = createUsageService({
     sql: server.sql,
     now: Date.now,
-    snapshots: { current: () => emptySnapshot },
+    snapshots: { current: () => snapshot },
   })
   return invoke(UsageService.method.listUsageRecords, listUsageRecords, fields, principal)
 }
@@ -74,12 +82,13 @@ test('an administrator sees the consumer that it names', { timeout }, async () =
 test.for<[string, Principal, MessageInitShape<typeof ListUsageRecordsRequestSchema>, Partial<TollgateError>]>([
   ['an administrator who names no consumer', administrator, {}, { reason: 'INVALID_ARGUMENT' }],
   ['a consumer who names another', consumer, { consumerId: 'consumer-b' }, { reason: 'CONSUMER_MISMATCH' }],
+  ['a consumer that is not there', administrator, { consumerId: 'consumer-c' }, { reason: 'CONSUMER_NOT_FOUND' }],
   ['a page token of nobody', consumer, { pageToken: 'AAAA' }, { reason: 'INVALID_ARGUMENT' }],
 ])('refuses %s', async ([, principal, fields, expected]) => {
   const error = await list(principal, fields).catch((caught: unknown) => caught)
   expect(error).toBeInstanceOf(TollgateError)
   expect(error).toMatchObject(expected)
-  if (expected.reason === 'INVALID_ARGUMENT') {
+  if (expected.reason !== 'CONSUMER_MISMATCH') {
     expect(error).toMatchObject({ fields: [{ field: principal === administrator ? 'consumer_id' : 'page_token' }] })
   }
 })

@@ -1,10 +1,10 @@
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt'
 import type { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
-import type { UnaryService } from '../call.ts'
+import type { Call, UnaryService } from '../call.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
 import { pageSizeOf } from '../page-token.ts'
 import { chargeFor } from '../pricing/price.ts'
-import { serviceNotFound } from '../registry/not-found.ts'
+import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { priceAt } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { Sql } from '../storage/postgres.ts'
@@ -41,10 +41,18 @@ export function createUsageService(options: UsageServiceOptions): UnaryService<t
     return chargeFor(named ?? priceAt(service, record.startMs), tokens)
   }
 
+  /** Own, or what an administrator names, which must be there. Throws CONSUMER_NOT_FOUND and as {@link ownConsumer}. */
+  function consumerOf(named: string, { principal }: Call): string {
+    const consumerId = ownConsumer(named, principal)
+    const isOwn = principal.kind === 'key' && principal.consumerId === consumerId
+    if (isOwn || snapshots.current().consumersById.has(consumerId)) return consumerId
+    throw consumerNotFound(consumerId, 'consumer_id')
+  }
+
   return {
     listUsageRecords: async (request, call) => {
       const page = await listUsageRecords(sql, {
-        consumerId: ownConsumer(request.consumerId, call.principal),
+        consumerId: consumerOf(request.consumerId, call),
         requestId: request.requestId,
         pageSize: pageSizeOf(request.pageSize),
         pageToken: request.pageToken,
@@ -52,7 +60,7 @@ export function createUsageService(options: UsageServiceOptions): UnaryService<t
       return { usageRecords: page.events.map(usageRecordMessage), nextPageToken: page.nextPageToken }
     },
     getUsageStats: async (request, call) => {
-      const subject = { consumerId: ownConsumer(request.consumerId, call.principal), serviceId: request.serviceId }
+      const subject = { consumerId: consumerOf(request.consumerId, call), serviceId: request.serviceId }
       const asked = { days: request.days, startMs: msOf(request.startTime), endMs: msOf(request.endTime) }
       const statistics = await usageStatistics(sql, { ...subject, period: periodOf(asked, now()) })
       return usageStatsMessage(subject, statistics)

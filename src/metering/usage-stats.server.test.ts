@@ -3,7 +3,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type GetUsageStatsRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
-import { administrator, invoke } from '../../test/support/invoke.ts'
+import { administrator, invoke, keyOf } from '../../test/support/invoke.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import type { Principal } from '../identity/principal.ts'
@@ -144,7 +144,7 @@ test('the database sorts durations into the buckets that the estimates are made 
 test('sums go beyond what a double holds', { timeout }, async () => {
   const huge = { consumerId: 'whale', startMs: now - 1, costNanos: Number.MAX_SAFE_INTEGER }
   await writeBatch(server.sql, [usageEvent(huge), usageEvent(huge), usageEvent({ ...huge, startMs: now - 2 * hourMs })])
-  const stats = await ask(administrator, { consumerId: 'whale' })
+  const stats = await ask(keyOf({ id: 'whale', organizationId: 'o' }))
   expect(stats.costs).toMatchObject([{ currency: 'USD', amountNanos: 3n * BigInt(Number.MAX_SAFE_INTEGER) }])
 })
 
@@ -208,9 +208,13 @@ test('a day is the last 24 hours, and a stated period is that period', { timeout
   })
 })
 
-test('refuses a consumer who names another, and a period that is none', { timeout }, async () => {
+test('refuses a consumer who names another or none that is there, and a period that is none', { timeout }, async () => {
   await expect(ask(consumer, { consumerId: 'consumer-b' })).rejects.toMatchObject({ reason: 'CONSUMER_MISMATCH' })
   await expect(ask(administrator)).rejects.toMatchObject({ reason: 'INVALID_ARGUMENT' })
+  await expect(ask(administrator, { consumerId: 'consumer-z' })).rejects.toMatchObject({
+    reason: 'CONSUMER_NOT_FOUND',
+    fields: [{ field: 'consumer_id' }],
+  })
   await expect(ask(consumer, { startTime: timestampFromMs(now), endTime: timestampFromMs(now) })).rejects.toMatchObject(
     { reason: 'INVALID_ARGUMENT' },
   )

@@ -15,9 +15,23 @@ export function keyNotFound(keyId: string, field?: string): TollgateError {
   return notFound('KEY_NOT_FOUND', 'key', keyId, 'keyId', field)
 }
 
+/** KEY_NOT_FOUND for a `key_id` that is there for no consumer or for another one: callers cannot tell which. */
+export function consumersKeyNotFound(keyId: string, consumerId: string): TollgateError {
+  const field = 'key_id'
+  return new TollgateError('KEY_NOT_FOUND', `${field}: Consumer ${consumerId} has no key ${keyId}.`, {
+    metadata: { keyId, consumerId, field },
+    fields: [{ field, description: 'the consumer has no key of this id', rule: 'exists' }],
+  })
+}
+
 /** SERVICE_NOT_FOUND for an id or a name; `field` as above. */
 export function serviceNotFound(serviceId: string, field?: string): TollgateError {
   return notFound('SERVICE_NOT_FOUND', 'service', serviceId, 'serviceId', field)
+}
+
+/** LIMIT_NOT_FOUND for the id of something that could have limits, and is not there; `field` as above. */
+export function limitedNotFound(id: string, field?: string): TollgateError {
+  return notFound('LIMIT_NOT_FOUND', 'organization, consumer, key or service', id, 'subjectId', field)
 }
 
 function notFound(reason: Reason, noun: string, id: string, key: string, field: string | undefined): TollgateError {

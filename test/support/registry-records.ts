@@ -1,4 +1,4 @@
-import type { EndpointRecord, ServiceRecord } from '../../src/registry/records.ts'
+import type { ConsumerRecord, EndpointRecord, ServiceRecord } from '../../src/registry/records.ts'
 
 /** An active service without endpoints and prices, and what `changes` say. */
 export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceRecord {
@@ -34,6 +34,20 @@ export function endpointRecord(changes: Partial<EndpointRecord> = {}): EndpointR
     headersTimeoutMs: undefined,
     firstTokenTimeoutMs: undefined,
     idleTimeoutMs: undefined,
+    ...changes,
+  }
+}
+
+/** An active consumer of the basic tier without grants and overrides, and what `changes` say. */
+export function consumerRecord(changes: Partial<ConsumerRecord> = {}): ConsumerRecord {
+  return {
+    id: 'consumer-1',
+    organizationId: 'organization-1',
+    name: 'consumer',
+    tier: 'basic',
+    status: 'active',
+    grantedServices: new Set(),
+    overrides: {},
     ...changes,
   }
 }
