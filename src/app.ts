@@ -324,7 +324,7 @@ async function openPostgres(config: Config, log: Logger, applicationName: string
   if (embedded !== undefined) closers.push(() => embedded.stop())
   const target = embedded ?? { url: url ?? '' }
   const sql = connectPostgres({ ...target, log, maxConnections, applicationName })
-  closers.push(() => sql.end({ timeout: 2 }))
+  closers.push(() => sql.end(2_000))
   return sql
 }
 

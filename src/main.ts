@@ -113,7 +113,7 @@ async function migrateOnly(config: Config): Promise<void> {
     const applied = await migrate(sql, { log })
     process.stdout.write(applied.length === 0 ? 'the schema is up to date\n' : `applied ${applied.join(', ')}\n`)
   } finally {
-    await sql.end({ timeout: 5 })
+    await sql.end(5_000)
   }
 }
 

@@ -64,20 +64,20 @@ export function watchBooks(options: BooksWatchOptions): BooksWatch {
 
   /** Audits for as long as the lock's connection lives. */
   async function turn(): Promise<void> {
-    const connection = await sql.reserve()
-    try {
+    await sql.onConnection(async (connection) => {
       const [row] = await connection<{ held: boolean }[]>`select pg_try_advisory_lock(${lockId}) as held`
       if (row?.held !== true) return
-      while (!stopping.signal.aborted) {
-        const startedMs = now()
-        await look()
-        await pause(Math.max(everyMs, (now() - startedMs) / share))
-        await connection`select 1`
+      try {
+        while (!stopping.signal.aborted) {
+          const startedMs = now()
+          await look()
+          await pause(Math.max(everyMs, (now() - startedMs) / share))
+          await connection`select 1`
+        }
+      } finally {
+        await connection`select pg_advisory_unlock(${lockId})`.catch(() => undefined)
       }
-    } finally {
-      await connection`select pg_advisory_unlock(${lockId})`.catch(() => undefined)
-      connection.release()
-    }
+    })
   }
 
   async function look(): Promise<void> {

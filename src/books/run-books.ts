@@ -98,7 +98,7 @@ async function openPostgres(config: Config, closers: (() => Promise<unknown>)[])
     statementTimeoutMs,
     applicationName: 'tollgate books',
   })
-  closers.push(() => sql.end({ timeout: 2 }))
+  closers.push(() => sql.end(2_000))
   return sql
 }
 

@@ -41,7 +41,7 @@ export async function insertConsumer(sql: Sql, row: Omit<ConsumerRow, 'created_a
   const rows = await sql<ConsumerRow[]>`
     insert into consumers (id, organization_id, name, tier, status, granted_services, overrides)
     values (${row.id}, ${row.organization_id}, ${row.name}, ${row.tier}, ${row.status},
-      ${sql.array([...row.granted_services])}, ${sql.json({ ...row.overrides })})
+      ${[...row.granted_services]}, ${sql.json({ ...row.overrides })})
     returning *`
   return one(rows)
 }
@@ -117,7 +117,7 @@ export async function selectKeyRecords(sql: Sql, keyIds: readonly string[]): Pro
   const rows = await sql<KeyRecordRow[]>`
     select k.id, k.consumer_id, c.organization_id, c.status, k.secret_hash, k.secret_tag, k.expires_at, k.revoked_at
     from api_keys k join consumers c on c.id = k.consumer_id
-    where k.id = any(${sql.array([...keyIds])}::text[])`
+    where k.id = any(${[...keyIds]}::text[])`
   return rows.map((row) => ({
     id: row.id,
     consumerId: row.consumer_id,

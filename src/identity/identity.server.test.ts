@@ -177,7 +177,7 @@ describe('keys', () => {
     const made: (string | undefined)[] = []
     for (let i = 0; i < 5; i++) made.push((await invoke(createKey, keys.createKey, {}, keyOf(consumer))).apiKey?.id)
     // Two of the same instant: the id decides.
-    await server.sql`update api_keys set created_at = '2026-01-01' where id in ${server.sql(made.slice(0, 2).map(String))}`
+    await server.sql`update api_keys set created_at = '2026-01-01' where id = any(${made.slice(0, 2).map(String)})`
 
     const seen: { id: string; atMs: number }[] = []
     let pageToken = ''

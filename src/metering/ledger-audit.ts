@@ -68,7 +68,7 @@ export const mostRepeated = 1_000
 
 /** Throws what the database throws. */
 export function readLedger(sql: Sql, question: LedgerQuestion): Promise<LedgerReading> {
-  return sql.begin('isolation level repeatable read read only', async (snapshot): Promise<LedgerReading> => {
+  return sql.begin(async (snapshot): Promise<LedgerReading> => {
     const repeated = await snapshot<{ id: string }[]>`
       select id from usage_records where ${within(snapshot, 'start_time', question.month)}
       group by id having count(*) > 1 order by id limit ${mostRepeated}`
@@ -85,7 +85,7 @@ export function readLedger(sql: Sql, question: LedgerQuestion): Promise<LedgerRe
       recorded,
       attempts,
     }
-  })
+  }, 'isolation level repeatable read read only')
 }
 
 async function readSums(sql: Transaction, month: string | undefined): Promise<LedgerSums[]> {
@@ -145,20 +145,22 @@ async function readRecorded(sql: Transaction, ids: ReadonlySet<string>): Promise
 
 async function readAttempts(sql: Transaction, month: string | undefined): Promise<Map<string, RecordedAttempt>> {
   const attempts = new Map<string, RecordedAttempt>()
-  const pages = sql<AttemptRow[]>`
+  await sql`
+    declare attempts no scroll cursor for
     select id, consumer_id as "consumerId", service_id as "serviceId",
       to_char(start_time at time zone 'UTC', 'YYYY-MM') as month, attempt, status = 'succeeded' as succeeded,
       usage_source as "usageSource", input_tokens as "input", cached_input_tokens as "cachedInput",
       cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
       reasoning_output_tokens as "reasoningOutput"
     from usage_records where ${within(sql, 'start_time', month)} and corrects is null
-      and not exists (select from usage_records correction where correction.corrects = usage_records.id)`.cursor(page)
-  for await (const rows of pages) {
+      and not exists (select from usage_records correction where correction.corrects = usage_records.id)`
+  for (;;) {
+    const rows = await sql<AttemptRow[]>`fetch 5000 from attempts`
+    if (rows.length === 0) return attempts
     for (const { input, cachedInput, cacheWriteInput, output, reasoningOutput, ...rest } of rows) {
       attempts.set(rest.id, { ...rest, tokens: { input, cachedInput, cacheWriteInput, output, reasoningOutput } })
     }
   }
-  return attempts
 }
 
 type AttemptRow = Omit<RecordedAttempt, 'tokens'> & TokenParts

@@ -39,10 +39,10 @@ export interface UsageStatistics {
  */
 export async function usageStatistics(sql: Sql, query: StatsQuery): Promise<UsageStatistics> {
   try {
-    return await sql.begin('isolation level repeatable read read only', async (tx) => {
+    return await sql.begin(async (tx) => {
       const period = keptPeriod(query.period, await droppedBeforeMs(tx))
       return merge(period, await selectSums(tx, { ...query, period }), await selectLatency(tx, { ...query, period }))
-    })
+    }, 'isolation level repeatable read read only')
   } catch (error) {
     throw asStorageError(error)
   }

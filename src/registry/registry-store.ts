@@ -39,7 +39,7 @@ export interface Catalog extends ControlVersion {
 
 /** Everything at one instant: the versions belong exactly to the records. Prices in force are not chosen yet. */
 export async function selectCatalog(sql: Sql): Promise<Catalog> {
-  return sql.begin('isolation level repeatable read read only', async (tx) => {
+  return sql.begin(async (tx) => {
     const versions = await selectControlVersion(tx)
     const services = await tx<ServiceRow[]>`select * from services order by id`
     const endpoints = Map.groupBy(await tx<EndpointRow[]>`select * from endpoints order by position`, serviceOf)
@@ -52,7 +52,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
       consumers: consumers.map(consumerRecord),
       limitRules: await selectLimitRules(tx),
     }
-  })
+  }, 'isolation level repeatable read read only')
 }
 
 /** Adds a service with its endpoints and its first price in one transaction. */

@@ -260,7 +260,7 @@ describe('a change is seen by another replica', () => {
 
   it('by the poll, with the notifier down', async () => {
     const deaf = new Proxy(server.sql, {
-      get: (target, name) => (name === 'listen' ? () => Promise.reject(new Error('deaf')) : Reflect.get(target, name)),
+      get: (target, name) => (name === 'listen' ? () => ({ close: async () => {} }) : Reflect.get(target, name)),
     })
     const other = await replica({ sql: deaf, pollMs: 20 })
     const { id } = await register({ service: aService() })
@@ -309,7 +309,7 @@ describe('control_version', () => {
     const [before] = await server.sql`select version, catalog_version from control_version`
     await server.sql`delete from ${server.sql(table)} where false`
     const [after] = await server.sql`select version, catalog_version from control_version`
-    expect(after?.version).toBe(before?.version + 1)
+    expect(after?.version).toBe(Number(before?.version) + 1)
     expect(after?.catalog_version).toBe(table === 'api_keys' ? before?.catalog_version : after?.version)
   })
 
@@ -349,7 +349,7 @@ describe('without Postgres', () => {
     const { id: next } = await register({ service: aService() })
     await expect.poll(() => other.current().servicesById.has(next), generous).toBe(true)
     await other.close()
-    await sql.end({ timeout: 5 })
+    await sql.end(5_000)
   }, 60_000)
 
   it('a process does not start', async () => {
@@ -357,6 +357,6 @@ describe('without Postgres', () => {
     const first = createSnapshots({ sql, log: silentLog, timeoutMs: 500 })
     await expect(first.start()).rejects.toThrow()
     await first.close()
-    await sql.end({ timeout: 1 })
+    await sql.end(1_000)
   })
 })

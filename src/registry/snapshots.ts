@@ -1,3 +1,4 @@
+import type { Subscription } from '../storage/notifications.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import { type ControlVersion, selectCatalog, selectControlVersion } from './registry-store.ts'
@@ -42,7 +43,7 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
   let staleSince: number | undefined
   let closed = false
   let timer: NodeJS.Timeout | undefined
-  let unlisten: (() => Promise<void>) | undefined
+  let subscription: Subscription | undefined
   let running: Promise<void> | undefined
   let following: Promise<void> | undefined
   /** A look that outlived its timeout; the next one waits for its end, so that they never pile up. */
@@ -127,21 +128,12 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
     async start() {
       await attempt()
       schedule()
-      // The driver listens again by itself after an outage; a hint that was missed is made good by the poll.
-      sql
-        .listen('tollgate_control', () => void refresh())
-        .then(async (listening) => {
-          if (closed) await listening.unlisten()
-          else unlisten = listening.unlisten
-        })
-        .catch((error: unknown) => {
-          if (!closed) log.warn({ reason: describeError(error) }, 'not told of changes: polling only')
-        })
+      subscription = sql.listen('tollgate_control', () => void refresh())
     },
     async close() {
       closed = true
       clearTimeout(timer)
-      const ending = Promise.all([following ?? running, unlisten?.()])
+      const ending = Promise.all([following ?? running, subscription?.close()])
       await within(timeoutMs, ending).catch(() => {})
     },
   }

@@ -31,6 +31,6 @@ export function alreadyExists(field: string, value: string, where = ''): Tollgat
 const characterNotInRepertoire = '22021'
 
 function constraintOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('constraint_name' in error)) return undefined
-  return typeof error.constraint_name === 'string' ? error.constraint_name : undefined
+  if (!(error instanceof Error) || !('constraint' in error)) return undefined
+  return typeof error.constraint === 'string' ? error.constraint : undefined
 }

@@ -28,7 +28,7 @@ async function start(dataDir: string): Promise<EmbeddedPostgres> {
 
 function connect(server: EmbeddedPostgres): Sql {
   const sql = connectPostgres({ ...server, log: silentLog, maxConnections: 2 })
-  cleanups.push(() => sql.end({ timeout: 1 }))
+  cleanups.push(() => sql.end(1_000))
   return sql
 }
 

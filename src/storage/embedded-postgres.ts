@@ -2,9 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import postgres from 'postgres'
 import { type EmbeddedPlaces, prepareEmbeddedPlaces } from './embedded-files.ts'
-import type { StorageLog } from './postgres.ts'
+import { connectPostgres, type Sql, type StorageLog } from './postgres.ts'
 
 export interface EmbeddedPostgresOptions {
   /** Folder that belongs to this server; made when missing. Data in it is kept. */
@@ -207,19 +206,21 @@ async function createDatabase(places: EmbeddedPlaces): Promise<void> {
   })
 }
 
-async function withAdmin<T>(places: EmbeddedPlaces, use: (sql: postgres.Sql) => Promise<T>): Promise<T> {
-  const sql = postgres({
-    path: socketPath(places),
+/** Until it serves, and after it ended, connections fail; nobody needs to know. */
+const quiet: StorageLog = { info: () => {}, warn: () => {}, error: () => {} }
+
+async function withAdmin<T>(places: EmbeddedPlaces, use: (sql: Sql) => Promise<T>): Promise<T> {
+  const sql = connectPostgres({
+    socketPath: socketPath(places),
     user,
     database: 'postgres',
-    max: 1,
-    connect_timeout: 5,
-    fetch_types: false,
+    log: quiet,
+    maxConnections: 1,
   })
   try {
     return await use(sql)
   } finally {
-    await sql.end({ timeout: 1 })
+    await sql.end(1_000)
   }
 }
 

@@ -1,15 +1,33 @@
-import postgres from 'postgres'
+import { Socket } from 'node:net'
+import pg from 'pg'
 import { TollgateError } from '../errors.ts'
+import { listenTo, type Subscription } from './notifications.ts'
+import { parserOf } from './row-types.ts'
+import { type Rows, type Statements, type StatementText, statements } from './statement.ts'
 
-/**
- * A pool of connections. `int8` columns arrive as numbers and must be safe integers: counts, milliseconds and nano-units
- * stay far below 2^53, and a value beyond it fails its query instead of losing digits. `sum(int8)` is `numeric` and
- * arrives as text: cast it (`sum(x)::int8`).
- */
-export type Sql = postgres.Sql<{ bigint: number }>
+/** A transaction on one connection of a pool. */
+export type Transaction = Statements
 
-/** A transaction on one connection of a pool; takes the same tagged templates. */
-export type Transaction = postgres.TransactionSql<{ bigint: number }>
+/** A pool of connections. */
+export interface Sql extends Statements {
+  /**
+   * Runs `work` in a transaction, committed when it resolves, and rolled back when it rejects or when one of its
+   * statements failed. `mode` is what `begin` takes, such as "isolation level repeatable read read only".
+   */
+  begin<T>(work: (tx: Transaction) => Promise<T>, mode?: string): Promise<T>
+  /** Runs statements on one connection, for what belongs to a session. */
+  onConnection<T>(work: (connection: Statements) => Promise<T>): Promise<T>
+  /**
+   * Calls `onNotify` for each notification of the channel, and whenever it may have missed some: it listens on a connection
+   * of its own, and again after an outage.
+   */
+  listen(channel: string, onNotify: () => void): Subscription
+  /**
+   * Waits for statements that run, for `timeoutMs` at most, and closes every connection. Without the ceiling (default
+   * 5 000) it would wait for ever for a server that does not answer. Safe to call again.
+   */
+  end(timeoutMs?: number): Promise<void>
+}
 
 /** Where a Postgres is: a URL, or the private socket of an embedded server. */
 export type PostgresTarget =
@@ -33,44 +51,169 @@ export type PostgresOptions = PostgresTarget & {
   readonly connectTimeoutMs?: number
   /** Name of the pool's connections in pg_stat_activity, at most 63 bytes; default "tollgate". */
   readonly applicationName?: string
-  /** Notices of the server; default: written to the log at info level. */
-  readonly onNotice?: (notice: { readonly [field: string]: string | undefined }) => void
 }
 
 /**
- * Makes a pool; it connects with its first query and again after an outage, at most a second apart. A query that meets
- * a dead server is rejected, not queued: callers decide whether to repeat it. End it with `sql.end({ timeout })`: without
- * the ceiling it waits for ever for a connection that died in mid-query and was not needed again.
+ * Makes a pool; it connects with its first statement and again after an outage. A statement that meets a dead server is
+ * rejected, not queued, and so is one that waits longer than `connectTimeoutMs` for a connection: callers decide whether
+ * to repeat it.
  */
 export function connectPostgres(options: PostgresOptions): Sql {
   const { log } = options
-  const settings: postgres.Options<{ bigint: postgres.PostgresType<number> }> = {
-    max: options.maxConnections ?? 10,
-    connect_timeout: (options.connectTimeoutMs ?? 5_000) / 1_000,
-    backoff: (attempt) => Math.min(0.05 * 2 ** attempt, 1) * (0.5 + Math.random() / 2),
-    types: { bigint: safeBigint },
-    onnotice:
-      options.onNotice ?? ((notice) => log.info({ code: notice.code, notice: notice.message }, 'postgres notice')),
-    connection: {
-      application_name: options.applicationName ?? 'tollgate',
-      TimeZone: 'UTC',
-      statement_timeout: options.statementTimeoutMs ?? 30_000,
-      idle_in_transaction_session_timeout: 60_000,
+  const sockets = new Set<Socket>()
+  const settings: pg.ClientConfig = {
+    ...addressOf(options),
+    application_name: options.applicationName ?? 'tollgate',
+    statement_timeout: options.statementTimeoutMs ?? 30_000,
+    idle_in_transaction_session_timeout: 60_000,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
+    keepAlive: true,
+    types: { getTypeParser: parserOf },
+    stream: () => {
+      const socket = new Socket()
+      sockets.add(socket.once('close', () => sockets.delete(socket)))
+      return socket
     },
   }
-  if ('url' in options) return fromUrl(options.url, settings)
-  return postgres({ ...settings, path: options.socketPath, user: options.user, database: options.database })
+  const pool = new pg.Pool({ ...settings, max: options.maxConnections ?? 10, idleTimeoutMillis: 60_000 })
+  // Of a connection that nobody uses: the pool has forgotten it already.
+  pool.on('error', (error) => log.info({ reason: describeError(error) }, 'lost a connection to postgres'))
+  pool.on('connect', (client) => {
+    client.on('notice', ({ code, message }) => log.info({ code, notice: message }, 'postgres notice'))
+  })
+
+  async function onSession<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    const client = await pool.connect().catch((error: unknown) => {
+      throw connectionError(error, pool.ending ? 'CONNECTION_ENDED' : 'CONNECT_TIMEOUT')
+    })
+    const session = new Session(client)
+    try {
+      return await work(session)
+    } finally {
+      session.release()
+    }
+  }
+
+  function begin<T>(work: (tx: Transaction) => Promise<T>, mode = ''): Promise<T> {
+    return onSession(async (session) => {
+      const failures: unknown[] = []
+      await session.unsafe(`begin ${mode}`)
+      try {
+        const result = await work(session.statements((error) => failures.push(error)))
+        if (failures.length > 0) throw failures[0]
+        await session.unsafe('commit')
+        return result
+      } catch (error) {
+        await session.unsafe('rollback').catch((reason: unknown) => session.discard(reason))
+        throw error
+      }
+    })
+  }
+
+  let ending: Promise<void> | undefined
+  async function end(timeoutMs: number): Promise<void> {
+    const patience = setTimeout(() => {
+      for (const socket of sockets) socket.destroy()
+    }, timeoutMs)
+    await pool.end()
+    clearTimeout(patience)
+  }
+
+  return Object.assign(
+    statements((statement) => onSession((session) => session.run(statement))),
+    {
+      begin,
+      onConnection: <T>(work: (connection: Statements) => Promise<T>) =>
+        onSession((session) => work(session.statements())),
+      listen: (channel: string, onNotify: () => void) =>
+        listenTo({
+          connect: () => new pg.Client(settings),
+          channel,
+          onNotify,
+          onDeaf: (reason) => log.warn({ channel, reason: describeError(reason) }, 'not told of changes: polling only'),
+        }),
+      end: (timeoutMs = 5_000) => {
+        ending ??= end(timeoutMs)
+        return ending
+      },
+    },
+  )
 }
 
-/** Also takes libpq's form for sockets, "postgres://user@localhost/database?host=/folder", which the driver does not know. */
-function fromUrl(text: string, settings: postgres.Options<{ bigint: postgres.PostgresType<number> }>): Sql {
-  const url = new URL(text)
-  const folder = url.searchParams.get('host')
-  if (folder === null || !folder.startsWith('/')) return postgres(text, settings)
-  const port = url.searchParams.get('port') ?? '5432'
-  url.searchParams.delete('host')
-  url.searchParams.delete('port')
-  return postgres(url.href, { ...settings, path: `${folder}/.s.PGSQL.${port}` })
+/** A connection that is lent by the pool until it is released. */
+class Session {
+  readonly #client: pg.PoolClient
+  /** Why it cannot be used again. */
+  #lost: Error | undefined
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(client: pg.PoolClient) {
+    this.#client = client
+    client.on('error', this.discard)
+  }
+
+  /** One statement after the other: a connection answers them in that order anyway. */
+  run<T extends readonly unknown[]>(statement: StatementText): Promise<Rows<T>> {
+    const mine = this.#last.then(() => this.#query<T>(statement))
+    this.#last = mine.catch(() => {})
+    return mine
+  }
+
+  async unsafe(text: string): Promise<void> {
+    await this.run({ text, values: [] })
+  }
+
+  statements(onFailure: (error: unknown) => void = () => {}): Statements {
+    return statements(<T extends readonly unknown[]>(statement: StatementText) => {
+      const mine = this.run<T>(statement)
+      mine.catch(onFailure)
+      return mine
+    })
+  }
+
+  readonly discard = (reason: unknown): void => {
+    this.#lost ??= reason instanceof Error ? reason : new Error(String(reason))
+  }
+
+  release(): void {
+    this.#client.off('error', this.discard)
+    this.#client.release(this.#lost)
+  }
+
+  async #query<T extends readonly unknown[]>({ text, values }: StatementText): Promise<Rows<T>> {
+    try {
+      const result = await this.#client.query<Record<string, unknown>>(text, [...values])
+      // Several statements in one text have as many results.
+      const last = [result].flat().at(-1)
+      const rows = Object.assign(last?.rows ?? [], { count: last?.rowCount ?? 0 })
+      // Rows compare as the arrays that they are.
+      Object.defineProperty(rows, 'count', { enumerable: false })
+      return rows as unknown as Rows<T>
+    } catch (error) {
+      throw this.#lost === undefined ? error : connectionError(error, 'CONNECTION_CLOSED')
+    }
+  }
+}
+
+function addressOf(target: PostgresTarget): pg.ClientConfig {
+  if ('url' in target) {
+    const url = new URL(target.url)
+    // What sslmode means is what libpq makes of it: "require" encrypts, and does not look at the certificate.
+    if (url.searchParams.has('sslmode')) url.searchParams.set('uselibpqcompat', 'true')
+    url.searchParams.set('options', `${url.searchParams.get('options') ?? ''} -c TimeZone=UTC`.trim())
+    return { connectionString: url.href }
+  }
+  const { socketPath, user, database } = target
+  const [, host, port] = /^(.*)\/\.s\.PGSQL\.(\d+)$/.exec(socketPath) ?? []
+  if (host === undefined) throw new Error(`"${socketPath}" is no socket of a Postgres: FOLDER/.s.PGSQL.PORT`)
+  return { host, port: Number(port), user, database, options: '-c TimeZone=UTC' }
+}
+
+/** The driver's own errors carry no code. */
+function connectionError(cause: unknown, code: string): unknown {
+  if (errorCode(cause) !== undefined) return cause
+  const text = cause instanceof Error ? cause.message : String(cause)
+  return Object.assign(new Error(text, { cause }), { code })
 }
 
 /** Ok, or the reason why the server does not answer within `timeoutMs` (default 2 000); never throws. */
@@ -149,14 +292,3 @@ const driverCodes: ReadonlySet<string> = new Set([
   'EPIPE',
   'ETIMEDOUT',
 ])
-
-const safeBigint: postgres.PostgresType<number> = {
-  to: 20,
-  from: [20],
-  serialize: (value: unknown) => String(value),
-  parse: (text: string) => {
-    const value = Number(text)
-    if (!Number.isSafeInteger(value)) throw new RangeError('An int8 value is beyond the safe integers.')
-    return value
-  },
-}

@@ -66,7 +66,7 @@ test(`tollgate dev keeps what it answered when it is killed twice, seed ${seed}`
       expect(findings).toEqual({ lost: [], double: [], different: [], failed: [] })
       expect(rows.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(Number(used))
     } finally {
-      await sql.end({ timeout: 2 })
+      await sql.end(2_000)
       await postgres.stop()
     }
   } finally {

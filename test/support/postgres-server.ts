@@ -85,7 +85,7 @@ async function ownServer(options: PostgresServerOptions): Promise<PostgresServer
       return running.pid
     },
     stop: async () => {
-      await sql.end({ timeout: 1 })
+      await sql.end(1_000)
       await end()
       forget()
       if (options.dataDir === undefined) await rm(dataDir, { recursive: true, force: true })
@@ -119,9 +119,9 @@ async function foreignServer(url: string, options: PostgresServerOptions): Promi
     sql,
     pid: 0,
     stop: async () => {
-      await sql.end({ timeout: 1 })
+      await sql.end(1_000)
       await admin`drop database ${admin(name)} with (force)`
-      await admin.end({ timeout: 5 })
+      await admin.end(5_000)
     },
     shutDown: refuse,
     kill9: refuse,
