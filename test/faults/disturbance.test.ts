@@ -45,6 +45,29 @@ test('no more than two at once, none twice at the same target, in the order of t
   expect(disturbance.isOver()).toBe(true)
 })
 
+test('a fault that needs two targets has nothing beside it', async () => {
+  const writing: Fault = { atCall: 1, target: 'gateway-a', action: 'kill-writing', forMs: 0 }
+  const { disturbance, begun, heals } = disturb([at(1, 'redis'), writing, at(1, 'backend')])
+  disturbance.progress(1)
+  expect(begun).toEqual(['redis'])
+  heals.get('redis')?.resolve()
+  await expect.poll(() => begun).toEqual(['redis', 'gateway-a'])
+  expect([...disturbance.active()]).toEqual(['gateway-a', 'postgres'])
+  heals.get('gateway-a')?.resolve()
+  await expect.poll(() => begun.at(-1)).toBe('backend')
+})
+
+test('faults that are late let some calls finish between them', async () => {
+  const { disturbance, begun, heals } = disturb([at(1, 'redis'), at(2, 'postgres')])
+  disturbance.progress(5)
+  heals.get('redis')?.resolve()
+  await expect.poll(() => disturbance.active().size).toBe(0)
+  disturbance.progress(12)
+  expect(begun).toEqual(['redis'])
+  disturbance.progress(13)
+  expect(begun).toEqual(['redis', 'postgres'])
+})
+
 test('a server that does not come back ends it, and lets the calls go on', async () => {
   const { disturbance, heals } = disturb([at(1, 'redis'), at(100, 'postgres')])
   disturbance.progress(1)

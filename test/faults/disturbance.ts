@@ -1,5 +1,5 @@
 /** Plays a schedule against running servers, paced by the calls that finish. */
-import { describeFault, type Fault, type Schedule, type TargetName } from './schedule.ts'
+import { describeFault, type Fault, type Schedule, type TargetName, targetsOf } from './schedule.ts'
 
 export interface DisturbanceOptions {
   readonly schedule: Schedule
@@ -27,8 +27,10 @@ export interface Disturbance {
   settled(): Promise<void>
 }
 
-/** More would only mean that nobody serves anybody. */
+/** Targets; more would only mean that nobody serves anybody. */
 const mostAtOnce = 2
+/** So many calls finish between two faults, but for pairs: a schedule that is behind its calls must not starve them. */
+const callsBetween = 8
 
 export function createDisturbance({ schedule, play, leadCalls, onChange, signal }: DisturbanceOptions): Disturbance {
   const waiting = [...schedule]
@@ -36,15 +38,21 @@ export function createDisturbance({ schedule, play, leadCalls, onChange, signal 
   const played = new Map<string, number>()
   const held: { readonly index: number; readonly go: () => void }[] = []
   let finished = 0
+  let last: { readonly fault: Fault; readonly begun: number } | undefined
   let failure: { readonly error: unknown } | undefined
 
   /** Begins what is due, in order; what must wait holds up what comes after it. */
   function begin(): void {
     for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
-      const mustWait = finished < next.atCall || active.size >= mostAtOnce || active.has(next.target)
-      if (mustWait || signal.aborted || failure !== undefined) break
+      const isTooSoon = last !== undefined && last.fault.atCall !== next.atCall && finished < last.begun + callsBetween
+      const taken = targetsOf(next)
+      const isTaken = active.size + taken.length > mostAtOnce || taken.some((target) => active.has(target))
+      const mustWait = finished < next.atCall || isTaken
+      if (mustWait || isTooSoon || signal.aborted || failure !== undefined) break
       waiting.shift()
-      active.set(next.target, run(next))
+      last = { fault: next, begun: finished }
+      const running = run(next)
+      for (const target of taken) active.set(target, running)
     }
     for (const { index, go } of held.splice(0)) hold(index, go)
   }
@@ -59,7 +67,7 @@ export function createDisturbance({ schedule, play, leadCalls, onChange, signal 
     } catch (error) {
       failure ??= { error }
     }
-    active.delete(fault.target)
+    for (const target of targetsOf(fault)) active.delete(target)
     begin()
   }
 

@@ -1,11 +1,10 @@
 import type { Tenant } from '../support/tenant.ts'
 import { planCall } from './call-plan.ts'
 import { createDisturbance } from './disturbance.ts'
-import { type FaultTarget, playFault } from './fault-target.ts'
+import { type FaultTargets, playFault } from './fault-target.ts'
 import { createGatewayClient } from './gateway-client.ts'
 import { type LoadResult, runLoad } from './load.ts'
 import type { Scenario } from './scenarios.ts'
-import type { TargetName } from './schedule.ts'
 
 /** What a load needs of the world. */
 export interface Stage {
@@ -13,7 +12,7 @@ export interface Stage {
   /** Where callers reach the gateways. */
   readonly addresses: readonly string[]
   /** What the schedule breaks. */
-  readonly targets: Readonly<Partial<Record<TargetName, FaultTarget>>>
+  readonly targets: FaultTargets
 }
 
 export interface DisturbedLoadOptions {
@@ -42,11 +41,7 @@ export async function runDisturbedLoad(
   const answeredDuring = new Map<string, number>()
   const disturbance = createDisturbance({
     schedule: scenario.schedule,
-    play: async (fault) => {
-      const target = targets[fault.target]
-      if (target === undefined) throw new Error(`there is no ${fault.target}`)
-      await playFault(target, fault, signal)
-    },
+    play: (fault) => playFault(targets, fault, signal),
     leadCalls: 2 * callers,
     onChange: say,
     signal,

@@ -12,7 +12,7 @@ import { makeTenant } from '../support/tenant.ts'
 import { scratchDir } from '../support/tollgate.ts'
 import { askBooks } from './books-command.ts'
 import { runDisturbedLoad } from './disturbed-load.ts'
-import { readLedgerRows } from './ledger-rows.ts'
+import { readLedgerRows, readQuarantine } from './ledger-rows.ts'
 import { judge } from './oracles.ts'
 import type { Scenario } from './scenarios.ts'
 import type { Fault } from './schedule.ts'
@@ -54,7 +54,8 @@ test(`tollgate dev keeps what it answered when it is killed twice, seed ${seed}`
     const { calls } = await runDisturbedLoad(stage, { seed, scenario, callers: 16, say: () => {}, signal })
     const { serviceId, key } = tenant
     const { used } = await gateway.current().client(ConsumptionService, key).checkQuota({ serviceId })
-    expect(await gateway.current().terminate()).toBe(0)
+    expect(await gateway.terminate()).toBe(0)
+    expect(gateway.crashes()).toEqual([])
 
     expect((await askBooks({ TOLLGATE_DATA_DIR: dataDir }, logPath)).differences).toEqual([])
     // Its own Postgres went with it: it is started once more, to be read.
@@ -62,7 +63,13 @@ test(`tollgate dev keeps what it answered when it is killed twice, seed ${seed}`
     const sql = connectPostgres({ ...postgres, log: silentLog })
     try {
       const rows = await readLedgerRows(sql)
-      const findings = judge({ calls, rows, backend: readPracticeLog(logPath), keysAreKept: true })
+      const findings = judge({
+        calls,
+        rows,
+        backend: readPracticeLog(logPath),
+        quarantine: await readQuarantine(sql),
+        keysAreKept: true,
+      })
       expect(findings).toEqual({ lost: [], double: [], different: [], failed: [] })
       expect(rows.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(Number(used))
     } finally {

@@ -4,14 +4,14 @@
  *     world → load ┐
  *     schedule ────┴→ heal → rest → `tollgate books`, oracles → verdict
  */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { readPracticeLog } from '../../src/practice/log.ts'
 import { eventually } from '../support/eventually.ts'
 import { type BooksReport, booksAtRest } from './books-command.ts'
 import { type DisturbedLoad, runDisturbedLoad } from './disturbed-load.ts'
-import { type LedgerRow, readLedgerRows } from './ledger-rows.ts'
+import { type LedgerRow, readLedgerRows, readQuarantine } from './ledger-rows.ts'
 import { type Findings, judge } from './oracles.ts'
 import type { Scenario } from './scenarios.ts'
 import { type Sample, watch } from './watch.ts'
@@ -24,7 +24,7 @@ export interface FaultRunOptions {
   readonly callers?: number
   /** Added to the gateways' environment. */
   readonly env?: Readonly<Record<string, string>>
-  /** The run is given up after this; default five minutes and 20 ms a call. */
+  /** The run is given up after this; default five minutes and 50 ms a call. */
   readonly limitMs?: number
   /** Told what happens, line by line. */
   readonly say?: (line: string) => void
@@ -52,9 +52,11 @@ const drainMs = 15_000
 /** Runs it to its verdict. Rejects when it is interrupted, takes too long, or a server cannot be started again. */
 export async function runFaults(options: FaultRunOptions): Promise<FaultRunResult> {
   const { seed, scenario, callers = 32, env = {}, say = () => {} } = options
-  const limit = AbortSignal.timeout(options.limitMs ?? 300_000 + 20 * scenario.calls)
+  const limit = AbortSignal.timeout(options.limitMs ?? 300_000 + 50 * scenario.calls)
   const signal = options.signal === undefined ? limit : AbortSignal.any([options.signal, limit])
   const folder = await mkdtemp(join(tmpdir(), 'tollgate-faults-'))
+  // Postgres, which never runs as root, must reach its part of it.
+  await chmod(folder, 0o755)
   let isKept = true
   let world: World | undefined
   try {
@@ -93,7 +95,8 @@ async function runIn(world: World, run: Run): Promise<Omit<FaultRunResult, 'fold
 
     const rows = await readLedgerRows(world.sql)
     const backend = readPracticeLog(world.backendLog)
-    const findings = judge({ calls, rows, backend, keysAreKept: scenario.keysAreKept })
+    const quarantine = await readQuarantine(world.sql)
+    const findings = judge({ calls, rows, backend, quarantine, keysAreKept: scenario.keysAreKept })
     const { samples } = watching
     const wrong = [
       ...(books.exitCode === 0 ? [] : [`tollgate books ended with ${books.exitCode}`]),
@@ -101,6 +104,9 @@ async function runIn(world: World, run: Run): Promise<Omit<FaultRunResult, 'fold
       ...(books.unfinished === 0 ? [] : [`${books.unfinished} tokens are still reserved or on their way`]),
       ...Object.entries(findings).flatMap(([kind, lines]: [string, readonly string[]]) =>
         lines.map((line) => `${kind}: ${line}`),
+      ),
+      ...world.gateways.flatMap((gateway) =>
+        gateway.crashes().map((text) => `crash: a gateway ended by itself: ${text}`),
       ),
       ...restless(samples).map((line) => `health: ${line}`),
       ...scenario.missed({ answeredDuring, failedTries, samples }).map((line) => `missed: ${line}`),

@@ -14,6 +14,12 @@ export interface LedgerRow {
   readonly costNanos: number
 }
 
+/** Events that the ledger refused, each with the reason. */
+export async function readQuarantine(sql: Sql): Promise<readonly string[]> {
+  const rows = await sql<{ text: string }[]>`select concat_ws(' ', event_id, reason) as text from usage_quarantine`
+  return rows.map(({ text }) => text)
+}
+
 /** Every record of the ledger that stands: what was taken back is left out, and what was booked in its place has its id. */
 export async function readLedgerRows(sql: Sql): Promise<readonly LedgerRow[]> {
   return sql<LedgerRow[]>`

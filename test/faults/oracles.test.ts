@@ -39,7 +39,7 @@ const line: PracticeRecord = {
   deliveredTokens: 10,
 }
 const failure = { reason: 'INTERNAL', message: 'internal error' }
-const whole: Evidence = { calls: [call], rows: [row], backend: [line], keysAreKept: true }
+const whole: Evidence = { calls: [call], rows: [row], backend: [line], quarantine: [], keysAreKept: true }
 const abandoned = { ...row, status: 'abandoned', source: 'estimated', tokens: 80, costNanos: 90 }
 
 const cases: readonly [what: string, changes: Partial<Evidence>, kind: string, says: RegExp][] = [
@@ -58,6 +58,7 @@ const cases: readonly [what: string, changes: Partial<Evidence>, kind: string, s
     'different',
     /30 reported tokens, the backend's log 0/,
   ],
+  ['an event that the ledger refused', { quarantine: ['a1 refused'] }, 'different', /in quarantine: a1 refused/],
   ['an error that nobody asked for', { calls: [{ ...call, answers: [], failure }] }, 'failed', /internal error/],
   [
     'a key with two answers',

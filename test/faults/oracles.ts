@@ -12,6 +12,8 @@ export interface Evidence {
   readonly calls: readonly FinishedCall[]
   readonly rows: readonly LedgerRow[]
   readonly backend: readonly PracticeRecord[]
+  /** Events that the ledger refused, each with the reason. */
+  readonly quarantine: readonly string[]
   /** Whether a key must be answered once, however often its call is asked. */
   readonly keysAreKept: boolean
 }
@@ -31,7 +33,12 @@ export function judge(evidence: Evidence): Findings {
   return {
     lost: [...unrecorded(evidence), ...unpaid(evidence)],
     double: [...doubled(evidence), ...(evidence.keysAreKept ? answeredAgain(evidence) : [])],
-    different: [...misrecorded(evidence), ...overcharged(evidence), ...unequalSums(evidence)],
+    different: [
+      ...misrecorded(evidence),
+      ...overcharged(evidence),
+      ...unequalSums(evidence),
+      ...refusedEvents(evidence),
+    ],
     failed: failed(evidence),
   }
 }
@@ -120,6 +127,11 @@ function unequalSums({ rows, backend }: Evidence): string[] {
   }
   const [ledger, log] = [sum(claimed.values()), sum(reported.values())]
   return ledger === log ? [] : [`the ledger has ${ledger} reported tokens, the backend's log ${log}`]
+}
+
+/** Nothing that a gate writes is to be refused. */
+function refusedEvents({ quarantine }: Evidence): string[] {
+  return quarantine.map((event) => `in quarantine: ${event}`)
 }
 
 /** Calls that did not end as their plan says: with an answer, or with the one error that it asks for. */

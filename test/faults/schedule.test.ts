@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { planCall } from './call-plan.ts'
-import { planSchedule, targets } from './schedule.ts'
+import { type Fault, planSchedule, targets, targetsOf } from './schedule.ts'
 
 const everything = targets.flatMap((target) =>
-  ['kill', 'freeze', 'restart', 'cut', 'stall'].map((action) => `${action} ${target}`),
+  ['kill', 'freeze', 'restart', 'cut', 'flap', 'stall'].map((action) => `${action} ${target}`),
 )
 
 describe('a schedule', () => {
@@ -13,9 +13,13 @@ describe('a schedule', () => {
   })
 
   test.each([1, 2, 3])('breaks everything in every way before it repeats anything, seed %i', (seed) => {
-    const names = planSchedule(seed, 20_000).map(({ action, target }) => `${action} ${target}`)
-    expect(names.slice(0, 25).sort()).toEqual(everything.toSorted())
-    expect(names.slice(25, 50).sort()).toEqual(everything.toSorted())
+    const isPlain = (fault: Fault): boolean => targetsOf(fault).length === 1
+    const schedule = planSchedule(seed, 20_000)
+    const names = schedule.filter(isPlain).map(({ action, target }) => `${action} ${target}`)
+    const actions = schedule.map(({ action }) => action)
+    expect(actions).toEqual(expect.arrayContaining(['kill-writing', 'freeze-writing']))
+    expect(names.slice(0, 30).sort()).toEqual(everything.toSorted())
+    expect(names.slice(30, 60).sort()).toEqual(everything.toSorted())
   })
 
   test.each([1_500, 100_000])('begins and ends while there are %i calls, and every fault heals', (calls) => {
@@ -24,7 +28,7 @@ describe('a schedule', () => {
     expect(places).toEqual(places.toSorted((a, b) => a - b))
     expect(Math.min(...places)).toBeGreaterThanOrEqual(calls * 0.02)
     expect(Math.max(...places)).toBeLessThan(calls * 0.96)
-    expect(Math.max(...schedule.map(({ forMs }) => forMs))).toBeLessThan(2_500)
+    expect(Math.max(...schedule.map(({ forMs }) => forMs))).toBeLessThanOrEqual(7_000)
   })
 })
 

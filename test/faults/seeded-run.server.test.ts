@@ -22,6 +22,6 @@ describe.concurrent('nothing is lost, doubled or different, whatever breaks', ()
       ...describeSchedule(scenario.schedule),
     ]
     expect(wrong, text.join('\n')).toEqual([])
-    expect(faults.size).toBe(25)
+    expect(faults.size).toBe(32)
   })
 })

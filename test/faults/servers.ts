@@ -34,9 +34,16 @@ export function faultyPostgres(postgres: PostgresServer): FaultyServer {
   }
 }
 
-/** A gateway that a supervisor starts again until it serves; its address changes with each start. */
+/**
+ * A gateway that a supervisor starts again until it serves, also when it ended by itself; its address changes with each
+ * start.
+ */
 export interface FaultyGateway extends FaultyServer {
   current(): Tollgate
+  /** Resolves with the exit code. */
+  terminate(): Promise<number | null>
+  /** What it wrote last, each time that it ended and nobody had asked for it. */
+  crashes(): readonly string[]
   /** What each of its processes wrote. */
   outputs(): readonly string[]
 }
@@ -44,30 +51,55 @@ export interface FaultyGateway extends FaultyServer {
 const startTimeoutMs = 60_000
 const restartPauseMs = 250
 
+const lastWords = 1_500
+
 /** Starts it for the first time; an aborted signal gives up later starts that fail. */
 export async function startGateway(options: TollgateOptions, signal: AbortSignal): Promise<FaultyGateway> {
   const ended: Tollgate[] = []
+  const crashes: string[] = []
   let tollgate = await startTollgate(options)
+  let isWanted = true
+  let recovery: Promise<void> = Promise.resolve()
+  supervise(tollgate)
+
+  function supervise(process: Tollgate): void {
+    process.ended.then(() => {
+      if (!isWanted || process !== tollgate) return
+      crashes.push(process.output().slice(-lastWords))
+      recovery = start().catch((error) => {
+        crashes.push(`it did not come back: ${error}`)
+      })
+    })
+  }
+
+  async function start(): Promise<void> {
+    ended.push(tollgate)
+    for (const untilMs = Date.now() + startTimeoutMs; ; await delay(restartPauseMs)) {
+      try {
+        tollgate = await startTollgate(options)
+        isWanted = true
+        return supervise(tollgate)
+      } catch (error) {
+        // What it needs may be away at the moment.
+        if (Date.now() > untilMs || signal.aborted) throw error
+      }
+    }
+  }
+
+  async function givenUp(): Promise<Tollgate> {
+    await recovery
+    isWanted = false
+    return tollgate
+  }
+
   return {
     current: () => tollgate,
+    crashes: () => crashes,
     outputs: () => [...ended, tollgate].map((process) => process.output()),
     pid: () => tollgate.pid,
-    kill9: () => tollgate.kill9(),
-    async terminate() {
-      await tollgate.terminate()
-    },
-    async start() {
-      ended.push(tollgate)
-      for (const untilMs = Date.now() + startTimeoutMs; ; await delay(restartPauseMs)) {
-        try {
-          tollgate = await startTollgate(options)
-          return
-        } catch (error) {
-          // What it needs may be away at the moment.
-          if (Date.now() > untilMs || signal.aborted) throw error
-        }
-      }
-    },
+    kill9: async () => (await givenUp()).kill9(),
+    terminate: async () => (await givenUp()).terminate(),
+    start,
   }
 }
 

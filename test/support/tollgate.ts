@@ -31,6 +31,8 @@ export interface Tollgate {
   readonly grpcAddress: string
   readonly dataDir: string
   readonly pid: number
+  /** Resolves when the process is gone, whoever ended it. */
+  readonly ended: Promise<unknown>
   /** Everything that it wrote to stdout and stderr. */
   output(): string
   client<S extends DescService>(service: S, credential: string): Client<S>
@@ -72,6 +74,7 @@ export async function startTollgate(options: TollgateOptions): Promise<Tollgate>
     grpcAddress: address.replace(/^https?:\/\//, ''),
     dataDir,
     pid: child.pid ?? 0,
+    ended,
     output,
     client(service, credential) {
       const transport =
