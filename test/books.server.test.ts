@@ -159,13 +159,16 @@ describe('tollgate books, on a real Postgres and a real Redis', () => {
     expect(await differences()).toEqual([])
   })
 
-  test('name a rollup that was counted twice, also when only money is wrong', async () => {
+  test('name a rollup that was counted twice, also when only money or its histogram is wrong', async () => {
     await postgres.sql`update usage_hourly set requests = 2 * requests, input_tokens = input_tokens + 7`
     expect(await differences()).toContainEqual(['rollup', expect.any(Number)])
     await postgres.sql`update usage_hourly set requests = requests / 2, input_tokens = input_tokens - 7`
     await postgres.sql`update usage_hourly set cost_nanos = cost_nanos + 1 where cost_nanos > 0`
     expect(await differences()).toContainEqual(['rollup', 0])
     await postgres.sql`update usage_hourly set cost_nanos = cost_nanos - 1 where cost_nanos > 0`
+    await postgres.sql`update usage_hourly set latencies = latencies + latency_histogram(7)`
+    expect(await differences()).toContainEqual(['rollup', 0])
+    await postgres.sql`update usage_hourly set latencies = latencies - latency_histogram(7)`
     expect(await differences()).toEqual([])
   })
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { latencyBucket, latencyError, latencyPercentiles } from './latency.ts'
+import { latencyBucket, latencyCounts, latencyError, latencyPercentiles } from './latency.ts'
 
 /** From nothing to a day, as often short as long. */
 const duration = fc.oneof(
@@ -37,6 +37,43 @@ test('merged histograms say what one histogram of all says, in whatever order', 
       const all = groups.flat()
       const merged = groups.toReversed().flatMap(countsOf)
       expect(latencyPercentiles(merged, shares)).toEqual(latencyPercentiles(countsOf(all), shares))
+    }),
+  )
+})
+
+test('the number of a histogram gives back its counts, also those that are below 0 for a while', () => {
+  const most = 499_999_999_999
+  const counts = fc.uniqueArray(
+    fc.record({
+      bucket: fc.integer({ min: -1, max: 300 }),
+      requests: fc.integer({ min: -most, max: most }).filter((requests) => requests !== 0),
+    }),
+    { selector: ({ bucket }) => bucket },
+  )
+  fc.assert(
+    fc.property(counts, (some) => {
+      const number = some.reduce(
+        (sum, { bucket, requests }) => sum + BigInt(requests) * 10n ** BigInt(12 * (bucket + 1)),
+        0n,
+      )
+      expect(latencyCounts(String(number))).toEqual(some.toSorted((a, b) => a.bucket - b.bucket))
+    }),
+  )
+})
+
+test('adding up numbers adds up histograms, also where a reversal comes long before its record', () => {
+  const entry = fc.record({ durationMs: duration, requests: fc.constantFrom(1, 0, -1) })
+  fc.assert(
+    fc.property(fc.array(entry, { maxLength: 200 }), (entries) => {
+      let number = 0n
+      const counts = new Map<number, number>()
+      for (const { durationMs, requests } of entries) {
+        const bucket = latencyBucket(durationMs)
+        number += BigInt(requests) * 10n ** BigInt(12 * (bucket + 1))
+        counts.set(bucket, (counts.get(bucket) ?? 0) + requests)
+        const expected = [...counts].filter(([, count]) => count !== 0).sort(([a], [b]) => a - b)
+        expect(latencyCounts(String(number)).map((count) => [count.bucket, count.requests])).toEqual(expected)
+      }
     }),
   )
 })

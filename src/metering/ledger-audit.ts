@@ -95,7 +95,8 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
         status, currency, sum(requests) as requests, sum(input_tokens) as input_tokens,
         sum(cached_input_tokens) as cached_input_tokens, sum(cache_write_input_tokens) as cache_write_input_tokens,
         sum(output_tokens) as output_tokens, sum(reasoning_output_tokens) as reasoning_output_tokens,
-        sum(cost_nanos) as cost_nanos, sum(requests * duration_ms) as duration_ms
+        sum(cost_nanos) as cost_nanos, sum(requests * duration_ms) as duration_ms,
+        sum(requests * latency_histogram(duration_ms)) as latencies
       from usage_records where ${within(sql, 'start_time', month)}
       group by 1, 2, 3, 4, 5, 6, 7, 8
     ),
@@ -113,10 +114,10 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
           + r.reasoning_output_tokens, 0) as r_tokens,
         coalesce(l.cost_nanos, 0) as l_cost, coalesce(r.cost_nanos, 0) as r_cost,
         (l.requests, l.input_tokens, l.cached_input_tokens, l.cache_write_input_tokens, l.output_tokens,
-          l.reasoning_output_tokens, l.cost_nanos, l.duration_ms)
+          l.reasoning_output_tokens, l.cost_nanos, l.duration_ms, l.latencies)
         is distinct from
         (r.requests, r.input_tokens, r.cached_input_tokens, r.cache_write_input_tokens, r.output_tokens,
-          r.reasoning_output_tokens, r.cost_nanos, r.duration_ms) as is_wrong
+          r.reasoning_output_tokens, r.cost_nanos, r.duration_ms, r.latencies) as is_wrong
       from ledger l
       full join rollup r using (hour, organization_id, consumer_id, service_id, key_id, model, status, currency)
     )

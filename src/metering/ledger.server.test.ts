@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { correctionOf } from './correction.ts'
-import { latencyBucket } from './latency.ts'
+import { latencyBucket, latencyCounts } from './latency.ts'
 import { writeBatch, writeBatchIsolating } from './ledger.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import { startPartitions } from './partitions.ts'
@@ -23,9 +23,7 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop(), timeout)
 
-beforeEach(() =>
-  server.sql`truncate usage_records, usage_seen, usage_hourly, usage_hourly_latency, usage_quarantine`.then(() => {}),
-)
+beforeEach(() => server.sql`truncate usage_records, usage_seen, usage_hourly, usage_quarantine`.then(() => {}))
 
 /** What the ledger holds and what the rollup says, as comparable sums. */
 async function sums(): Promise<{ ledger: unknown; rollup: unknown }> {
@@ -34,14 +32,14 @@ async function sums(): Promise<{ ledger: unknown; rollup: unknown }> {
       coalesce(sum(cached_input_tokens), 0)::int8 as cached, coalesce(sum(cache_write_input_tokens), 0)::int8 as cache_write,
       coalesce(sum(output_tokens), 0)::int8 as output, coalesce(sum(reasoning_output_tokens), 0)::int8 as reasoning,
       coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(requests * duration_ms), 0)::int8 as duration,
-      coalesce(sum(requests), 0)::int8 as latencies
+      coalesce(sum(requests * latency_histogram(duration_ms)), 0)::text as latencies
     from usage_records`
   const [rollup] = await server.sql`
     select coalesce(sum(requests), 0)::int8 as requests, coalesce(sum(input_tokens), 0)::int8 as input,
       coalesce(sum(cached_input_tokens), 0)::int8 as cached, coalesce(sum(cache_write_input_tokens), 0)::int8 as cache_write,
       coalesce(sum(output_tokens), 0)::int8 as output, coalesce(sum(reasoning_output_tokens), 0)::int8 as reasoning,
       coalesce(sum(cost_nanos), 0)::int8 as cost, coalesce(sum(duration_ms), 0)::int8 as duration,
-      (select coalesce(sum(requests), 0)::int8 from usage_hourly_latency) as latencies
+      coalesce(sum(latencies), 0)::text as latencies
     from usage_hourly`
   return { ledger, rollup }
 }
@@ -64,7 +62,7 @@ test('keeps the attempts before the last one, and counts none of them', { timeou
   const counted = superseded.map((event) => ({ ...event, id: randomUUID(), costNanos: 1 }))
   expect(await writeBatch(server.sql, [...superseded, last, ...counted])).toMatchObject({ written: 3, quarantined: 2 })
   const { ledger, rollup } = await sums()
-  expect(ledger).toMatchObject({ requests: 1, cost: 1_234_567, latencies: 1 })
+  expect(ledger).toMatchObject({ requests: 1, cost: 1_234_567 })
   expect(rollup).toEqual(ledger)
   // Whoever writes past the checks of the ledger meets those of the table.
   await expect(server.sql`update usage_records set requests = 0 where attempt = 3`).rejects.toThrow()
@@ -100,11 +98,41 @@ test('sums follow corrections, whatever order they arrive in', { timeout }, asyn
     duration: 0 + 1 + 2 + 3 + 400 + 500,
   })
   expect(rollup).toEqual(ledger)
-  const histogram = await server.sql`
-    select bucket, sum(requests)::int as requests from usage_hourly_latency
-    group by bucket having sum(requests) <> 0 order by bucket`
+  const [histogram] = await server.sql<[{ text: string }]>`select sum(latencies)::text as text from usage_hourly`
   const expected = [0, 1, 2, 3, 400, 500].map((durationMs) => ({ bucket: latencyBucket(durationMs), requests: 1 }))
-  expect(histogram).toEqual(expected)
+  expect(latencyCounts(histogram.text)).toEqual(expected)
+})
+
+test('the histogram is that of the records after every batch, also while a reversal waits for its record', {
+  timeout,
+}, async () => {
+  const records = [0, 1, 7, 8, 9, 1_000, 1_001, 7_200_000].map((durationMs) => usageEvent({ durationMs }))
+  const corrections = records.map((record, n) =>
+    correctionOf(record, { ...record, durationMs: n % 2 === 0 ? record.durationMs : n * 300 }, randomUUID),
+  )
+  const superseded = usageEvent({ requests: 0, tokens: noTokens, costNanos: 0 })
+  const entries = [...records, ...corrections.flat(), superseded]
+  const order = fc.shuffledSubarray(entries, { minLength: entries.length })
+  await fc.assert(
+    fc.asyncProperty(order, fc.integer({ min: 1, max: entries.length }), async (some, size) => {
+      await server.sql`truncate usage_records, usage_seen, usage_hourly, usage_quarantine`
+      const counts = new Map<number, number>()
+      for (let from = 0; from < some.length; from += size) {
+        const batch = some.slice(from, from + size)
+        await writeBatch(server.sql, batch)
+        for (const { durationMs, requests } of batch) {
+          const bucket = latencyBucket(durationMs)
+          counts.set(bucket, (counts.get(bucket) ?? 0) + requests)
+        }
+        const { ledger, rollup } = await sums()
+        expect(rollup).toEqual(ledger)
+        const [{ text }] = await server.sql<[{ text: string }]>`select sum(latencies)::text as text from usage_hourly`
+        const expected = [...counts].filter(([, count]) => count !== 0).sort(([a], [b]) => a - b)
+        expect(latencyCounts(text).map(({ bucket, requests }) => [bucket, requests])).toEqual(expected)
+      }
+    }),
+    { numRuns: 15 },
+  )
 })
 
 test('refuses to change a record, in every partition', { timeout }, async () => {
@@ -189,7 +217,8 @@ test('a field of an event arrives unchanged, to the millisecond', { timeout }, a
 })
 
 test('keeps what it cannot take in quarantine, whole and once, and takes the rest', { timeout }, async () => {
-  const malformed = usageEvent({ costNanos: -1, metadata: { a: '\0\ud800' } })
+  const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`
+  const malformed = usageEvent({ id: 'none', traceparent, metadata: { a: '\0\ud800' } })
   const homeless = usageEvent({ startMs: Date.UTC(2001, 1, 1) })
   const sound = usageEvent()
   const first = await writeBatch(server.sql, [malformed, homeless, sound])
@@ -202,7 +231,7 @@ test('keeps what it cannot take in quarantine, whole and once, and takes the res
   const rows = await server.sql<
     { reason: string; event: string }[]
   >`select reason, event from usage_quarantine order by reason`
-  expect(rows.map((row) => row.reason)).toEqual(['costNanos is not a count', 'no partition holds its start'])
+  expect(rows.map((row) => row.reason)).toEqual(['id is not a UUID', 'no partition holds its start'])
   expect(rows.map((row) => JSON.parse(row.event))).toEqual([malformed, homeless])
 })
 

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { asEvent } from '../limits/event-codec.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
+import { isCountable } from './usage-defects.ts'
 import { totalTokens } from './usage-event.ts'
-import { isCountable, type RejectedEvent } from './usage-rows.ts'
+import type { RejectedEvent } from './usage-rows.ts'
 
 /** Reason of an event whose month has no partition: the one that cures itself, see `release.ts`. */
 export const homelessReason = 'no partition holds its start'

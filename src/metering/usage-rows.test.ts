@@ -30,20 +30,55 @@ test.for<[string, Partial<UsageEvent>]>([
   const event = usageEvent(changes)
   const { columns, rejected } = usageColumns([event, usageEvent()])
   expect(rejected).toEqual([{ event, reason }])
-  expect(columns.ids).toHaveLength(1)
+  expect(columns.records.ids).toHaveLength(1)
 })
 
 test('takes negative figures in a reversal', () => {
   const [reversal, rebooking] = correctionOf(usageEvent(), usageEvent({ costNanos: 1 }), randomUUID)
   expect(usageColumns([reversal, rebooking])).toMatchObject({
-    columns: { requests: [-1, 1], corrected: [reversal.corrects, reversal.corrects], costs: [-1_234_567, 1] },
+    columns: {
+      dimensions: { requests: expect.arrayContaining([-1, 1]), corrected: [reversal.corrects, reversal.corrects] },
+    },
     rejected: [],
   })
 })
 
 test('takes an attempt that another one followed', () => {
   const superseded = usageEvent({ requests: 0, tokens: noTokens, costNanos: 0 })
-  expect(usageColumns([superseded])).toMatchObject({ columns: { requests: [0] }, rejected: [] })
+  expect(usageColumns([superseded])).toMatchObject({ columns: { dimensions: { requests: [0] } }, rejected: [] })
+})
+
+test('names what records have in common once, and no record twice', () => {
+  const [a, b] = [usageEvent({ durationMs: 1 }), usageEvent({ durationMs: 2, metadata: { a: 'b' } })]
+  const other = usageEvent({ consumerId: 'consumer-b' })
+  const { columns } = usageColumns([other, b, a, b])
+  expect(columns.dimensions.consumerIds.toSorted()).toEqual(['consumer-a', 'consumer-b'])
+  expect(columns.records.ids).toEqual([a.id, b.id, other.id].toSorted())
+  const consumers = columns.records.dimensions.map((number) => columns.dimensions.consumerIds[number - 1])
+  expect(consumers).toEqual(columns.records.ids.map((id) => (id === other.id ? 'consumer-b' : 'consumer-a')))
+})
+
+test.for<[string, Partial<UsageEvent>]>([
+  ['hour', { startMs: 1_700_000_000_000 + 3_600_000 }],
+  ['organization', { organizationId: 'x' }],
+  ['consumer', { consumerId: 'x' }],
+  ['service', { serviceId: 'x' }],
+  ['endpoint', { endpointId: 'x' }],
+  ['key', { keyId: 'x' }],
+  ['status', { status: 'failed' }],
+  ['reason', { errorReason: 'x' }],
+  ['source', { usageSource: 'none' }],
+  ['currency', { currency: 'EUR' }],
+  ['version of the price', { priceVersion: 'x' }],
+  ['model', { model: 'x' }],
+  ['attempt', { attempt: 2 }],
+  ['request count', { requests: 0, tokens: noTokens, costNanos: 0 }],
+  ['sign', { requests: -1, corrects: randomUUID(), tokens: noTokens, costNanos: 0 }],
+  ['corrected record', { corrects: randomUUID() }],
+])('keeps apart what differs in its %s', ([, changes]) => {
+  const startMs = 1_700_000_000_000
+  const { columns } = usageColumns([usageEvent({ startMs }), usageEvent({ startMs, ...changes })])
+  expect(columns.records.dimensions.toSorted()).toEqual([1, 2])
 })
 
 test('rejects what is no event at all', () => {
@@ -57,7 +92,7 @@ test('makes the texts of callers and backends storable instead of rejecting them
     usageEvent({ model: `a\0b${'m'.repeat(500)}`, metadata: { 'k\0': 'v\ud800' }, durationMs: 1.6 }),
   ])
   expect(rejected).toEqual([])
-  expect(columns.models).toEqual([`a\uFFFDb${'m'.repeat(197)}`])
-  expect(columns.metadata).toEqual([JSON.stringify({ 'k\uFFFD': 'v\uFFFD' })])
-  expect(columns.durationsMs).toEqual([2])
+  expect(columns.dimensions.models).toEqual([`a\uFFFDb${'m'.repeat(197)}`])
+  expect(columns.records.metadata).toEqual([JSON.stringify({ 'k\uFFFD': 'v\uFFFD' })])
+  expect(columns.records.durationsMs).toEqual([2])
 })

@@ -1,32 +1,53 @@
-import { totalTokens, type UsageEvent } from './usage-event.ts'
+import { partitionName } from './month-partitions.ts'
+import { defectOf, metadataText, storable } from './usage-defects.ts'
+import type { UsageEvent } from './usage-event.ts'
 
-/** Events as columns, for UNNEST; the arrays have equal lengths. */
+/**
+ * A batch as columns, for UNNEST. Most of an event (whose call, which service, how it ended) is what many of a batch
+ * have in common: it is sent once, as a row of the **dimensions**, and the **records** name that row by its number.
+ */
 export interface UsageColumns {
-  readonly ids: string[]
-  readonly requestIds: string[]
+  readonly dimensions: DimensionColumns
+  readonly records: RecordColumns
+}
+
+/** Columns of equal length, one row for each different one; numbers count from 1. */
+export interface DimensionColumns {
+  /** Unix milliseconds at which the UTC hour began. */
+  readonly hoursMs: number[]
+  /** Name of the partition that such records belong to. */
+  readonly partitions: string[]
   readonly organizationIds: string[]
   readonly consumerIds: string[]
   readonly serviceIds: string[]
   readonly endpointIds: string[]
   readonly keyIds: string[]
-  readonly startsMs: number[]
+  readonly statuses: string[]
+  readonly errorReasons: string[]
+  readonly sources: string[]
+  readonly currencies: string[]
+  readonly priceVersions: string[]
+  readonly models: string[]
+  readonly attempts: number[]
   readonly requests: number[]
   /** Empty: null. */
   readonly corrected: string[]
+}
+
+/** Columns of equal length, each id once, in ascending order. */
+export interface RecordColumns {
+  readonly ids: string[]
+  readonly requestIds: string[]
+  /** Number of the record's row of the dimensions. */
+  readonly dimensions: number[]
+  readonly startsMs: number[]
   readonly durationsMs: number[]
-  readonly statuses: string[]
-  readonly errorReasons: string[]
   readonly inputs: number[]
   readonly cachedInputs: number[]
   readonly cacheWriteInputs: number[]
   readonly outputs: number[]
   readonly reasoningOutputs: number[]
-  readonly sources: string[]
   readonly costs: number[]
-  readonly currencies: string[]
-  readonly priceVersions: string[]
-  readonly models: string[]
-  readonly attempts: number[]
   /** JSON texts. */
   readonly metadata: string[]
 }
@@ -43,152 +64,111 @@ export interface RejectedEvent {
  * past the ledger by sending strange labels.
  */
 export function usageColumns(events: readonly UsageEvent[]): { columns: UsageColumns; rejected: RejectedEvent[] } {
-  const columns: UsageColumns = {
-    ids: [],
-    requestIds: [],
-    organizationIds: [],
-    consumerIds: [],
-    serviceIds: [],
-    endpointIds: [],
-    keyIds: [],
-    startsMs: [],
-    requests: [],
-    corrected: [],
-    durationsMs: [],
-    statuses: [],
-    errorReasons: [],
-    inputs: [],
-    cachedInputs: [],
-    cacheWriteInputs: [],
-    outputs: [],
-    reasoningOutputs: [],
-    sources: [],
-    costs: [],
-    currencies: [],
-    priceVersions: [],
-    models: [],
-    attempts: [],
-    metadata: [],
-  }
+  const sound: UsageEvent[] = []
   const rejected: RejectedEvent[] = []
   for (const event of events) {
     const reason = defectOf(event)
-    if (reason === undefined) append(columns, event)
+    if (reason === undefined) sound.push(event)
     else rejected.push({ event, reason })
+  }
+  const columns: UsageColumns = { dimensions: noDimensions(), records: noRecords() }
+  const numbers = new Map<string, number>()
+  let before = ''
+  for (const event of sound.sort(byId)) {
+    if (event.id === before) continue
+    before = event.id
+    appendRecord(columns.records, event, numberOf(event, numbers, columns.dimensions))
   }
   return { columns, rejected }
 }
 
-function append(columns: UsageColumns, event: UsageEvent): void {
-  columns.ids.push(event.id)
-  columns.requestIds.push(event.requestId)
-  columns.organizationIds.push(event.organizationId)
-  columns.consumerIds.push(event.consumerId)
-  columns.serviceIds.push(event.serviceId)
-  columns.endpointIds.push(event.endpointId)
-  columns.keyIds.push(event.keyId)
-  columns.startsMs.push(event.startMs)
+/** UUIDs of one form: their texts have the order that Postgres gives them. */
+function byId(a: UsageEvent, b: UsageEvent): number {
+  return a.id < b.id ? -1 : Number(a.id > b.id)
+}
+
+/** Number of the dimensions of an event, which are appended when they are new. */
+function numberOf(event: UsageEvent, numbers: Map<string, number>, columns: DimensionColumns): number {
+  const hourMs = event.startMs - (event.startMs % 3_600_000)
+  const { organizationId, consumerId, serviceId, endpointId, keyId, status, usageSource, currency, attempt } = event
+  const errorReason = storable(event.errorReason)
+  const priceVersion = storable(event.priceVersion)
+  const model = storable(event.model.slice(0, 200))
+  // No storable text has a NUL: texts that differ have keys that differ.
+  const key =
+    `${hourMs}\0${organizationId}\0${consumerId}\0${serviceId}\0${endpointId}\0${keyId}\0${status}\0${errorReason}\0` +
+    `${usageSource}\0${currency}\0${priceVersion}\0${model}\0${attempt}\0${event.requests}\0${event.corrects}`
+  const known = numbers.get(key)
+  if (known !== undefined) return known
+  columns.hoursMs.push(hourMs)
+  columns.partitions.push(partitionName(hourMs))
+  columns.organizationIds.push(organizationId)
+  columns.consumerIds.push(consumerId)
+  columns.serviceIds.push(serviceId)
+  columns.endpointIds.push(endpointId)
+  columns.keyIds.push(keyId)
+  columns.statuses.push(status)
+  columns.errorReasons.push(errorReason)
+  columns.sources.push(usageSource)
+  columns.currencies.push(currency)
+  columns.priceVersions.push(priceVersion)
+  columns.models.push(model)
+  columns.attempts.push(attempt)
   columns.requests.push(event.requests)
   columns.corrected.push(event.corrects)
+  numbers.set(key, numbers.size + 1)
+  return numbers.size
+}
+
+function appendRecord(columns: RecordColumns, event: UsageEvent, dimension: number): void {
+  columns.ids.push(event.id)
+  columns.requestIds.push(event.requestId)
+  columns.dimensions.push(dimension)
+  columns.startsMs.push(event.startMs)
   columns.durationsMs.push(Math.max(0, Math.round(event.durationMs)))
-  columns.statuses.push(event.status)
-  columns.errorReasons.push(storable(event.errorReason))
   columns.inputs.push(event.tokens.input)
   columns.cachedInputs.push(event.tokens.cachedInput)
   columns.cacheWriteInputs.push(event.tokens.cacheWriteInput)
   columns.outputs.push(event.tokens.output)
   columns.reasoningOutputs.push(event.tokens.reasoningOutput)
-  columns.sources.push(event.usageSource)
   columns.costs.push(event.costNanos)
-  columns.currencies.push(event.currency)
-  columns.priceVersions.push(storable(event.priceVersion))
-  columns.models.push(storable(event.model.slice(0, 200)))
-  columns.attempts.push(event.attempt)
   columns.metadata.push(metadataText(event.metadata))
 }
 
-/** What keeps an event out of the ledger; undefined for a sound one. Events come from a log: trust nothing in them. */
-function defectOf(event: UsageEvent): string | undefined {
-  try {
-    for (const field of ['id', 'requestId'] as const) if (!uuid.test(event[field])) return `${field} is not a UUID`
-    for (const field of texts)
-      if (!isIdentifier(event[field])) return `${field} is not a text of at most 128 characters`
-    for (const field of ['errorReason', 'priceVersion', 'model'] as const) {
-      if (typeof event[field] !== 'string') return `${field} is not a text`
-    }
-    if (!isCount(event.startMs) || event.startMs > latestMs) return 'startMs is out of range'
-    if (!Number.isFinite(event.durationMs) || event.durationMs > latestMs) return 'durationMs is out of range'
-    if (![1, 0, -1].includes(event.requests)) return 'requests is none of 1, 0 and -1'
-    if (event.corrects !== '' && !uuid.test(event.corrects)) return 'corrects is not a UUID'
-    if (event.requests === -1 && event.corrects === '') return 'corrects is not stated in a reversal'
-    for (const part of parts) {
-      if (!isCountOf(event.tokens[part], event)) return `tokens.${part} is not a count`
-    }
-    if (!isCountOf(event.costNanos, event)) return 'costNanos is not a count'
-    if (!isCount(event.attempt) || event.attempt > 1_000_000) return 'attempt is out of range'
-    metadataText(event.metadata)
-    return undefined
-  } catch {
-    return 'a field is missing'
+function noDimensions(): DimensionColumns {
+  return {
+    hoursMs: [],
+    partitions: [],
+    organizationIds: [],
+    consumerIds: [],
+    serviceIds: [],
+    endpointIds: [],
+    keyIds: [],
+    statuses: [],
+    errorReasons: [],
+    sources: [],
+    currencies: [],
+    priceVersions: [],
+    models: [],
+    attempts: [],
+    requests: [],
+    corrected: [],
   }
 }
 
-/** As Postgres prints it: ids that it returns are compared with these. */
-const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
-const parts = ['input', 'cachedInput', 'cacheWriteInput', 'output', 'reasoningOutput'] as const
-const texts = [
-  'organizationId',
-  'consumerId',
-  'serviceId',
-  'endpointId',
-  'keyId',
-  'status',
-  'usageSource',
-  'currency',
-] as const
-/** The year 2200: far enough, and safe for every timestamp function. */
-const latestMs = 7_258_118_400_000
-
-/**
- * True when quotas can count an event, wherever it stays: its scopes can be stored, its start is a time, and its figures
- * are counts (negative ones in a reversal, 0 of an attempt that another one followed).
- */
-export function isCountable(event: UsageEvent): boolean {
-  const { requests, tokens, costNanos } = event
-  const figures = [...parts.map((part) => tokens[part]), totalTokens(tokens), costNanos]
-  return (
-    uuid.test(event.id) &&
-    texts.every((field) => isIdentifier(event[field])) &&
-    isCount(event.startMs) &&
-    event.startMs <= latestMs &&
-    [1, 0, -1].includes(requests) &&
-    figures.every((figure) => isCountOf(figure, event))
-  )
-}
-
-function isCountOf(figure: number, { requests }: UsageEvent): boolean {
-  return requests === 0 ? figure === 0 : isCount(figure * requests)
-}
-
-function isCount(value: number): boolean {
-  return Number.isSafeInteger(value) && value >= 0
-}
-
-function isIdentifier(value: string): boolean {
-  return typeof value === 'string' && value.length <= 128 && value === storable(value)
-}
-
-function storable(text: string): string {
-  const whole = text.includes('\0') ? text.replaceAll('\0', '\uFFFD') : text
-  return whole.isWellFormed() ? whole : whole.toWellFormed()
-}
-
-function metadataText(metadata: Readonly<Record<string, string>>): string {
-  const clean: Record<string, string> = {}
-  let isEmpty = true
-  for (const [key, value] of Object.entries(metadata)) {
-    clean[storable(key)] = storable(value)
-    isEmpty = false
+function noRecords(): RecordColumns {
+  return {
+    ids: [],
+    requestIds: [],
+    dimensions: [],
+    startsMs: [],
+    durationsMs: [],
+    inputs: [],
+    cachedInputs: [],
+    cacheWriteInputs: [],
+    outputs: [],
+    reasoningOutputs: [],
+    costs: [],
+    metadata: [],
   }
-  return isEmpty ? '{}' : JSON.stringify(clean)
 }

@@ -1,5 +1,5 @@
 import { asStorageError, type Sql, type Transaction } from '../storage/postgres.ts'
-import { type LatencyCount, latencyPercentiles } from './latency.ts'
+import { type LatencyCount, latencyCounts, latencyPercentiles } from './latency.ts'
 import { droppedBeforeMs } from './month-partitions.ts'
 import { keptPeriod, type Period, splitPeriod } from './stats-period.ts'
 import type { CallStatus } from './usage-event.ts'
@@ -87,16 +87,16 @@ async function selectSums(tx: Transaction, query: StatsQuery): Promise<SumRow[]>
 
 async function selectLatency(tx: Transaction, query: StatsQuery): Promise<LatencyCount[]> {
   const { wholeHours } = splitPeriod(query.period)
-  return tx<LatencyCount[]>`
-    select bucket, sum(requests)::int8 as requests
+  const [row] = await tx<[{ latencies: string }]>`
+    select coalesce(sum(latencies), 0)::text as latencies
     from (
-      select bucket, requests from usage_hourly_latency
+      select latencies from usage_hourly
       where consumer_id = ${query.consumerId} and service_id = ${query.serviceId}
         and hour >= ${instant(tx, wholeHours.fromMs)} and hour < ${instant(tx, wholeHours.toMs)}
       union all
-      select latency_bucket(duration_ms), requests from usage_records where ${inPartHours(tx, query)}
-    ) as part
-    group by bucket`
+      select requests * latency_histogram(duration_ms) from usage_records where ${inPartHours(tx, query)}
+    ) as part`
+  return latencyCounts(row.latencies)
 }
 
 /** Index usage_records_consumer: consumer, start; partitions outside the two hours are not touched. */

@@ -22,9 +22,7 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop(), timeout)
 
-beforeEach(() =>
-  server.sql`truncate usage_records, usage_seen, usage_hourly, usage_hourly_latency, usage_quarantine`.then(() => {}),
-)
+beforeEach(() => server.sql`truncate usage_records, usage_seen, usage_hourly, usage_quarantine`.then(() => {}))
 
 const scope: UsageScope = { kind: 'consumer', id: 'consumer-a', serviceId: 'service-a' }
 

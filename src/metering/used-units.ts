@@ -1,7 +1,7 @@
 import { asStorageError, type Sql } from '../storage/postgres.ts'
 import { plainArray } from './array-literal.ts'
+import { isCountable } from './usage-defects.ts'
 import { totalTokens, type UsageEvent } from './usage-event.ts'
-import { isCountable } from './usage-rows.ts'
 
 export interface UsedUnitsQuery {
   readonly scope: UsageScope
