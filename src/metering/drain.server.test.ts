@@ -44,6 +44,29 @@ function someEvents(count: number): UsageEvent[] {
   return Array.from({ length: count }, (_, n) => usageEvent({ consumerId: `consumer-${n % 5}`, costNanos: n }))
 }
 
+/** Counts what readers of the log hold, and how many read at once, from now on. */
+function watchReads(): { readonly held: number; readonly mostHeld: number; readonly mostAtOnce: number } {
+  const counts = { held: 0, mostHeld: 0, mostAtOnce: 0 }
+  const read = usageLog.read.bind(usageLog)
+  const acknowledge = usageLog.acknowledge.bind(usageLog)
+  let readers = 0
+  usageLog.read = async (...args) => {
+    readers += 1
+    counts.mostAtOnce = Math.max(counts.mostAtOnce, readers)
+    const entries = await read(...args).finally(() => {
+      readers -= 1
+    })
+    counts.held += entries.length
+    counts.mostHeld = Math.max(counts.mostHeld, counts.held)
+    return entries
+  }
+  usageLog.acknowledge = async (entries) => {
+    await acknowledge(entries)
+    counts.held -= entries.length
+  }
+  return counts
+}
+
 /** Ids in the ledger; also checks that the rollup agrees. */
 async function ledgerIds(): Promise<string[]> {
   const rows = await server.sql<{ id: string }[]>`select id from usage_records order by id`
@@ -89,6 +112,67 @@ test('what a crashed reader had written but not acknowledged is in the ledger on
   expect(await drain.drained()).toBe(true)
   expect(await ledgerIds()).toEqual(idsOf(events))
   expect(drain.state()).toMatchObject({ written: 15, duplicates: 15 })
+})
+
+test('writes two batches at the same time and holds no third, and reads one after the other', { timeout }, async () => {
+  const events = someEvents(100)
+  usageLog.append(...events)
+  const reads = watchReads()
+  const writing = () => server.sql<{ count: number }[]>`
+    select count(*)::int as count from pg_locks
+    where relation = 'usage_records'::regclass and mode = 'RowExclusiveLock' and not granted`
+  await server.sql.begin(async (tx) => {
+    await tx`lock table usage_records in share mode`
+    drainOf({ batchMax: 10 }).start()
+    await expect.poll(writing, { timeout: 30_000 }).toEqual([{ count: 2 }])
+    expect(reads.held).toBe(20)
+  })
+  await expect.poll(async () => usageLog.backlog(), { timeout: 30_000 }).toBe(0)
+  expect(await ledgerIds()).toEqual(idsOf(events))
+  expect(reads).toMatchObject({ held: 0, mostHeld: 20, mostAtOnce: 1 })
+})
+
+test('a lane that cannot acknowledge holds up no other, and its batch is in the ledger once after a crash', {
+  timeout,
+}, async () => {
+  const events = someEvents(95)
+  usageLog.append(...events)
+  const acknowledge = usageLog.acknowledge.bind(usageLog)
+  usageLog.acknowledge = async (entries) => {
+    if (entries.some(({ position }) => position === '1')) throw new Error('the log is away')
+    await acknowledge(entries)
+  }
+  const drain = drainOf({ batchMax: 10, stopTimeoutMs: 500 })
+  drain.start()
+  await expect.poll(async () => usageLog.backlog(), { timeout: 30_000 }).toBe(10)
+  expect(drain.state()).toMatchObject({ written: 95, duplicates: 0, failing: 'the log is away' })
+  await drain.stop()
+
+  usageLog.acknowledge = acknowledge
+  usageLog.abandon()
+  const next = drainOf({ batchMax: 10 })
+  next.start()
+  expect(await next.drained()).toBe(true)
+  expect(next.state()).toMatchObject({ written: 0, duplicates: 10 })
+  expect(await ledgerIds()).toEqual(idsOf(events))
+})
+
+test('while Postgres is away each lane holds one batch and reads no other, and then all of it arrives once', {
+  timeout,
+}, async () => {
+  const reads = watchReads()
+  const drain = drainOf({ batchMax: 10, lanes: 3 })
+  await server.shutDown()
+  const events = someEvents(100)
+  usageLog.append(...events)
+  drain.start()
+  await expect.poll(() => reads.held, { timeout: 30_000 }).toBe(30)
+  await expect.poll(() => drain.state(), { timeout: 30_000 }).toMatchObject({ written: 0, backlog: 100 })
+  await server.restart()
+  expect(await drain.drained()).toBe(true)
+  expect(await ledgerIds()).toEqual(idsOf(events))
+  expect(drain.state()).toMatchObject({ written: 100, duplicates: 0, failing: undefined })
+  expect(reads).toMatchObject({ held: 0, mostHeld: 30 })
 })
 
 test('stop flushes what the log still holds', { timeout }, async () => {
@@ -139,14 +223,14 @@ test('kill -9 of Postgres between and amid batches: each event is in the ledger 
 })
 
 test('stop during an outage ends in time, and the log keeps its entries', { timeout }, async () => {
-  const drain = drainOf({ stopTimeoutMs: 500 })
+  const drain = drainOf({ batchMax: 2, stopTimeoutMs: 500 })
   drain.start()
   await server.shutDown()
-  const events = someEvents(3)
+  const events = someEvents(5)
   usageLog.append(...events)
   await expect.poll(() => drain.state().failing, { timeout: 30_000 }).toBeTypeOf('string')
   await drain.stop()
-  expect(await usageLog.backlog()).toBe(3)
+  expect(await usageLog.backlog()).toBe(5)
   await server.restart()
   usageLog.abandon()
   const next = drainOf()

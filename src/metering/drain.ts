@@ -1,9 +1,12 @@
 /**
- * The drain carries usage events from the usage log to the ledger: read → write → acknowledge, one batch at a time.
+ * The drain carries usage events from the usage log to the ledger: read → write → acknowledge, batch by batch.
  *
  * At least once: a batch is acknowledged only after its commit, and repeated until then, so that a crash anywhere
  * repeats it; the ledger's dedupe makes that a no-op. While Postgres is away the batch is held and tried again with a
  * growing pause; the log keeps everything behind it.
+ *
+ * A few **lanes** do that beside each other, each with a batch of its own: while one waits for Postgres, the next one
+ * prepares its batch. They read one after the other. The order of the log is not kept, and nothing needs it.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { UsageLog, UsageLogEntry } from '../limits/limits.ts'
@@ -11,6 +14,7 @@ import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts
 import { within } from '../within.ts'
 import { traceInserts } from './insert-spans.ts'
 import { type BatchResult, writeBatchIsolating } from './ledger.ts'
+import { createTurns } from './turns.ts'
 
 export interface DrainOptions {
   readonly usageLog: UsageLog
@@ -18,13 +22,15 @@ export interface DrainOptions {
   readonly log: StorageLog
   /** Told of each batch after its commit; must not throw. */
   readonly onBatch?: (result: BatchResult, durationMs: number) => void
-  /** Events in a batch at most; default 1000. */
+  /** Events in a batch at most; default 2000. */
   readonly batchMax?: number
+  /** Batches on their way at the same time, each with a connection of the pool while it is written; default 2. */
+  readonly lanes?: number
   /** How long one read waits for the first event; default 500. */
   readonly readWaitMs?: number
   /**
-   * Pause after a batch that was not full, so that the next one gathers more than the one event that came meanwhile;
-   * default 25. Each batch costs a transaction and an acknowledgement, however small it is.
+   * Pause after reading a batch that was not full, so that the next one gathers more than the one event that came
+   * meanwhile; default 25. Each batch costs a transaction and an acknowledgement, however small it is.
    */
   readonly lingerMs?: number
   /** Ceiling for one write, after which it is tried again; default 35 000, longer than the statement timeout. */
@@ -70,14 +76,16 @@ export interface Drain {
 /** See the head of this file. Constructed idle. */
 export function createDrain(options: DrainOptions): Drain {
   const { usageLog, sql, log } = options
-  const batchMax = options.batchMax ?? 1_000
+  const batchMax = options.batchMax ?? 2_000
   const readWaitMs = options.readWaitMs ?? 500
   const lingerMs = options.lingerMs ?? 25
   const writeTimeoutMs = options.writeTimeoutMs ?? 35_000
   const now = options.now ?? Date.now
   const random = options.random ?? Math.random
   const stopping = new AbortController()
-  let held: { entries: readonly UsageLogEntry[]; isWritten: boolean } | undefined
+  const first = newLane()
+  const lanes = [first, ...Array.from({ length: (options.lanes ?? 2) - 1 }, newLane)]
+  const reading = createTurns()
   let loops: Promise<unknown> = Promise.resolve()
   let state: DrainState = {
     backlog: 0,
@@ -88,20 +96,40 @@ export function createDrain(options: DrainOptions): Drain {
     quarantined: 0,
   }
 
-  async function step(waitMs: number, signal: AbortSignal): Promise<number> {
-    if (held === undefined) {
-      const entries = await usageLog.read(batchMax, waitMs, signal)
+  async function step(lane: Lane, read: () => Promise<readonly UsageLogEntry[]>): Promise<number> {
+    if (lane.held === undefined) {
+      const entries = await read()
       if (entries.length === 0) return 0
-      held = { entries, isWritten: false }
+      lane.held = { entries, isWritten: false }
     }
-    const { entries } = held
-    if (!held.isWritten) {
+    const { entries } = lane.held
+    if (!lane.held.isWritten) {
       await write(entries)
-      held = { entries, isWritten: true }
+      lane.held = { entries, isWritten: true }
     }
     await usageLog.acknowledge(entries)
-    held = undefined
+    lane.held = undefined
     return entries.length
+  }
+
+  /** Waits for its turn and for events; when few came, the next reader waits for more of them. */
+  async function readInTurn(): Promise<readonly UsageLogEntry[]> {
+    const done = await reading.take()
+    let size = 0
+    try {
+      if (stopping.signal.aborted) return []
+      const entries = await usageLog.read(batchMax, readWaitMs, stopping.signal)
+      size = entries.length
+      return entries
+    } finally {
+      if (size > 0 && size < batchMax) void pause(lingerMs).then(done)
+      else done()
+    }
+  }
+
+  /** A read that waits 1 ms: 0 means "for ever" to some stores. */
+  function readAtOnce(signal: AbortSignal): Promise<readonly UsageLogEntry[]> {
+    return usageLog.read(batchMax, 1, signal)
   }
 
   async function write(entries: readonly UsageLogEntry[]): Promise<void> {
@@ -121,27 +149,32 @@ export function createDrain(options: DrainOptions): Drain {
     options.onBatch?.(result, endMs - startMs)
   }
 
-  async function loop(): Promise<void> {
+  async function loop(lane: Lane): Promise<void> {
     const retryMinMs = options.retryMinMs ?? 100
     const retryMaxMs = options.retryMaxMs ?? 5_000
     let failures = 0
     while (!stopping.signal.aborted) {
       try {
-        const size = await step(readWaitMs, stopping.signal)
-        if (failures > 0) log.info({ failures }, 'the usage drain works again')
+        await step(lane, readInTurn)
         failures = 0
-        state = { ...state, failing: undefined }
-        if (size > 0 && size < batchMax) await pause(lingerMs)
+        if (lane.failing !== undefined) setFailing(lane, undefined)
       } catch (error) {
         if (stopping.signal.aborted) return
-        const failing = describeError(error)
-        if (failures === 0) log.warn({ failing }, 'the usage drain fails and will try again')
+        setFailing(lane, describeError(error))
         failures++
-        state = { ...state, failing }
         const ceilingMs = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(failures - 1, 20))
         await pause(ceilingMs * (0.5 + random() / 2))
       }
     }
+  }
+
+  /** Of one lane; what is said and logged is about all of them. */
+  function setFailing(lane: Lane, failing: string | undefined): void {
+    const before = state.failing
+    lane.failing = failing
+    state = { ...state, failing: lanes.find((other) => other.failing !== undefined)?.failing }
+    if (before === undefined) log.warn({ failing }, 'the usage drain fails and will try again')
+    else if (state.failing === undefined) log.info({}, 'the usage drain works again')
   }
 
   async function sweep(): Promise<void> {
@@ -167,13 +200,16 @@ export function createDrain(options: DrainOptions): Drain {
 
   async function flush(deadlineMs: number): Promise<void> {
     const patience = AbortSignal.timeout(Math.max(1, deadlineMs - now()))
-    // A read that waits 1 ms: 0 means "for ever" to some stores.
-    while (!patience.aborted && (await step(1, patience)) > 0);
+    // A lane that holds a batch writes that; then it reads like the others, until nothing comes.
+    for (const lane of lanes) {
+      let size = 1
+      while (size > 0 && !patience.aborted) size = await step(lane, () => readAtOnce(patience))
+    }
   }
 
   return {
     start: () => {
-      loops = Promise.all([loop(), sweep()])
+      loops = Promise.all([...lanes.map(loop), sweep()])
     },
     stop: async () => {
       const deadlineMs = now() + (options.stopTimeoutMs ?? 5_000)
@@ -185,16 +221,26 @@ export function createDrain(options: DrainOptions): Drain {
         log.warn({ failing: describeError(error) }, 'the usage drain stopped before its log was empty')
       }
     },
-    drainOnce: () => step(1, stopping.signal),
+    drainOnce: () => step(first, () => readAtOnce(stopping.signal)),
     drained: async (timeoutMs = 30_000) => {
       const deadlineMs = now() + timeoutMs
       while (!stopping.signal.aborted && now() < deadlineMs) {
         const backlog = await usageLog.backlog().catch(() => undefined)
-        if (backlog === 0 && held === undefined) return true
+        if (backlog === 0 && lanes.every(({ held }) => held === undefined)) return true
         await pause(20)
       }
       return false
     },
     state: () => state,
   }
+}
+
+interface Lane {
+  held: { readonly entries: readonly UsageLogEntry[]; readonly isWritten: boolean } | undefined
+  /** Why its last try failed. */
+  failing: string | undefined
+}
+
+function newLane(): Lane {
+  return { held: undefined, failing: undefined }
 }
