@@ -1,4 +1,10 @@
-import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf'
+import type {
+  DescMessage,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  MessageInitShape,
+  MessageShape,
+} from '@bufbuild/protobuf'
 import type { Span } from '@opentelemetry/api'
 import type { Principal } from './identity/principal.ts'
 
@@ -29,7 +35,17 @@ export type UnaryHandler<I extends DescMessage, O extends DescMessage> = (
   call: Call,
 ) => Promise<MessageInitShape<O>>
 
-/** Implementations of the unary RPCs of a service, by local name; missing ones answer RPC_NOT_FOUND. */
-export type UnaryService<M extends Record<string, unknown>> = {
-  readonly [K in keyof M]?: M[K] extends DescMethodUnary<infer I, infer O> ? UnaryHandler<I, O> : never
+/** Implementation of one RPC that answers with a stream. What its iterator holds is given up by `return`. */
+export type StreamHandler<I extends DescMessage, O extends DescMessage> = (
+  request: MessageShape<I>,
+  call: Call,
+) => AsyncIterable<MessageInitShape<O>>
+
+/** Implementations of the RPCs of a service, by local name; missing ones answer RPC_NOT_FOUND. */
+export type Handlers<M extends Record<string, unknown>> = {
+  readonly [K in keyof M]?: M[K] extends DescMethodUnary<infer I, infer O>
+    ? UnaryHandler<I, O>
+    : M[K] extends DescMethodServerStreaming<infer I, infer O>
+      ? StreamHandler<I, O>
+      : never
 }

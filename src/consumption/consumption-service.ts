@@ -1,11 +1,12 @@
 import type { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
-import type { Call, UnaryService } from '../call.ts'
+import type { Call, Handlers } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
 import { limitsOfCall } from '../limits/call-limits.ts'
 import type { Limit, LimitState, Limits } from '../limits/limits.ts'
 import { costMessage, usageMessage } from '../metering/messages.ts'
 import { chargeFor, dearestCharge } from '../pricing/price.ts'
+import type { Dialect } from '../providers/provider.ts'
 import { consumersKeyNotFound } from '../registry/not-found.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
@@ -14,6 +15,7 @@ import { idempotencyKeyOf } from './idempotency.ts'
 import { keyIdOf, planCall } from './plan.ts'
 import { limitStatusMessage } from './quota.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
+import { servedMessage, streamMessages } from './served-message.ts'
 
 export interface ConsumptionServiceOptions {
   readonly gate: Gate
@@ -32,7 +34,7 @@ export interface ConsumptionServiceOptions {
 /** marketplace.v1.ConsumptionService on the gate. */
 export function createConsumptionService(
   options: ConsumptionServiceOptions,
-): UnaryService<typeof ConsumptionService.method> {
+): Handlers<typeof ConsumptionService.method> {
   const { gate, snapshots, limits, keyOwner, rateLimiting, now, newId } = options
 
   function partiesOf(
@@ -59,25 +61,17 @@ export function createConsumptionService(
       const consumerId = ownConsumer(request.consumerId, call.principal)
       const idempotencyKey = idempotencyKeyOf(request.idempotencyKey, call)
       const { serviceId, payload, metadata } = request
-      const { body, event, charge, serviceVersion, isReplayed } = await gate.route(
-        { consumerId, serviceId, payload, metadata, idempotencyKey },
-        call,
-      )
-      return {
-        requestId: event.requestId,
-        responseData: body,
-        usage: usageMessage(event.tokens, event.usageSource),
-        cost: costMessage(charge),
-        latencyMs: BigInt(event.durationMs),
-        servedBy: {
-          serviceId: event.serviceId,
-          serviceVersion,
-          endpointId: event.endpointId,
-          attempt: event.attempt,
-          model: event.model,
-        },
-        replayed: isReplayed,
-      }
+      const asked = { consumerId, serviceId, payload, metadata, idempotencyKey, dialect }
+      const { body, ...served } = await gate.route(asked, call)
+      return { responseData: body, ...servedMessage(served) }
+    },
+
+    async *streamRequest(request, call) {
+      const consumerId = ownConsumer(request.consumerId, call.principal)
+      const idempotencyKey = idempotencyKeyOf(request.idempotencyKey, call)
+      const { serviceId, payload, metadata } = request
+      const asked = { consumerId, serviceId, payload, metadata, idempotencyKey, dialect }
+      yield* streamMessages(gate.stream(asked, call))
     },
 
     async checkQuota(request, call) {
@@ -119,9 +113,16 @@ export function createConsumptionService(
     async estimateCost(request, call) {
       const { consumer, service } = partiesOf(request, call)
       const { payload } = request
-      const body = { consumerId: consumer.id, serviceId: service.id, payload, metadata: {}, idempotencyKey: '' }
+      const body = {
+        consumerId: consumer.id,
+        serviceId: service.id,
+        payload,
+        metadata: {},
+        idempotencyKey: '',
+        dialect,
+      }
       const rules = snapshots.current().limitRules
-      const plan = planCall(body, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const plan = planCall(body, 'unary', call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
       const standings = await standingsOf(plan.costs.map((cost) => cost.limit))
       const reservations = standings.map(({ limit, state }, index) => {
         const amount = plan.costs[index]?.amount ?? 0
@@ -141,6 +142,9 @@ export function createConsumptionService(
     },
   }
 }
+
+/** Payloads of these RPCs are of the service's own API. */
+const dialect: Dialect = 'native'
 
 /** Keys of others have limits of others; an administrator may look at any key of the consumer that it names. */
 function foreignKey(): TollgateError {

@@ -19,8 +19,8 @@ import type { UsageEvent } from '../metering/usage-event.ts'
 import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
-import type { Attempt } from '../routing/dispatcher.ts'
-import { createGate, type Gate, type GateOptions, type GateRefusal } from './gate.ts'
+import type { Attempt, Dispatcher } from '../routing/dispatcher.ts'
+import { createGate, type GateOptions, type GateRefusal, type GateRequest } from './gate.ts'
 import { claimOf } from './idempotency.ts'
 
 const log = pino({ level: 'silent' })
@@ -42,7 +42,16 @@ const consumer: ConsumerRecord = {
   grantedServices: new Set(['*']),
   overrides: {},
 }
-const answer = Buffer.from('{"model":"m","usage":{"prompt_tokens":3,"completion_tokens":4}}')
+const answer = Buffer.from('{"model":"m","choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4}}')
+
+const plain: GateRequest = {
+  consumerId: consumer.id,
+  serviceId: service.id,
+  payload: chat('x'),
+  metadata: {},
+  idempotencyKey: '',
+  dialect: 'native',
+}
 
 let folder: string
 let limits: Limits
@@ -64,7 +73,9 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-const dispatcher: GateOptions['dispatcher'] = {
+type Dispatching = Pick<Dispatcher, 'dispatch'>
+
+const dispatcher: Dispatching = {
   async dispatch(_service, task, { signal }) {
     if (signal.aborted) return { attempts: [], error: signal.reason }
     dispatched += 1
@@ -90,15 +101,23 @@ const silent: GateOptions['observer'] = {
 }
 
 function route(
-  changes: Partial<GateOptions>,
+  {
+    dispatcher: dispatching = dispatcher,
+    ...changes
+  }: Omit<Partial<GateOptions>, 'dispatcher'> & {
+    dispatcher?: Dispatching
+  },
   signal = new AbortController().signal,
-  asked: Partial<Parameters<Gate['route']>[0]> = {},
+  asked: Partial<GateRequest> = {},
 ) {
   const gate = createGate({
     snapshots: snapshotOf(),
     policy: createBuiltinPolicyEngine(),
     limits,
-    dispatcher,
+    dispatcher: {
+      ...dispatching,
+      open: async () => ({ attempts: [], error: new TollgateError('INTERNAL', 'no streams here') }),
+    },
     rateLimiting: true,
     observer: silent,
     log,
@@ -107,7 +126,6 @@ function route(
     ...changes,
   })
   const principal = { kind: 'key', roles: ['consumer'], keyId: 'key', consumerId: consumer.id, organizationId } as const
-  const plain = { consumerId: consumer.id, serviceId: service.id, payload: chat('x'), metadata: {}, idempotencyKey: '' }
   const request = { ...plain, ...asked }
   return gate.route(request, { ...testCall(principal), id: newId(), signal })
 }
@@ -145,7 +163,7 @@ test('a call that needed three attempts is charged once, and each attempt has it
   const down = new TollgateError('BACKEND_TIMEOUT', 'slow')
   const attempts = [attempt(1, down), attempt(2, new TollgateError('BACKEND_FAILED', 'down')), attempt(3)]
   const sent: string[] = []
-  const third: GateOptions['dispatcher'] = {
+  const third: Dispatching = {
     async dispatch(_service, task) {
       sent.push(...attempts.map(({ number }) => task.attemptId(number)))
       return { attempts, value: task.read(answer) }
@@ -279,7 +297,7 @@ describe('limits', () => {
       rules = [...others, rule(refusing.scope, refusing.id, refusing.name, refusing.amount)]
       const first = Promise.withResolvers<void>()
       const reached = Promise.withResolvers<void>()
-      const slow: GateOptions['dispatcher'] = {
+      const slow: Dispatching = {
         async dispatch(of, task, call) {
           reached.resolve()
           await first.promise
@@ -319,7 +337,7 @@ describe('limits', () => {
 
   test('a budget that is made during a call counts that call', async () => {
     const current = { value: snapshotOf().current() }
-    const slow: GateOptions['dispatcher'] = {
+    const slow: Dispatching = {
       async dispatch(of, task, call) {
         rules = [rule('consumer', consumer.id, 'cost_per_month', 5_000_000)]
         current.value = snapshotOf().current()
@@ -368,7 +386,7 @@ describe('limits', () => {
   test('a call that lasts into the next month is booked in the month that it was admitted in', async () => {
     const last = Date.UTC(2026, 10, 30, 23, 59, 59, 900)
     let nowMs = last
-    const slow: GateOptions['dispatcher'] = {
+    const slow: Dispatching = {
       dispatch: (of, task, call) => {
         nowMs = last + 60_000
         return dispatcher.dispatch(of, task, call)
@@ -423,7 +441,7 @@ describe('an idempotency key', () => {
 
   test('of an answer too large to keep makes no second call either', async () => {
     const large = Buffer.concat([answer.subarray(0, -1), Buffer.from(`,"x":"${'x'.repeat(1_048_576)}"}`)])
-    const lavish: GateOptions['dispatcher'] = {
+    const lavish: Dispatching = {
       dispatch: async (_, task) => ({ attempts: [attempt(1)], value: task.read(large) }),
     }
     expect((await route({ dispatcher: lavish }, anySignal(), asked)).body).toHaveLength(large.length)
@@ -448,7 +466,7 @@ describe('an idempotency key', () => {
 
   test('lets whoever waits go when the caller leaves', async () => {
     const caller = new AbortController()
-    const never: GateOptions['dispatcher'] = { dispatch: (_service, _task, call) => aborted(call.signal) }
+    const never: Dispatching = { dispatch: (_service, _task, call) => aborted(call.signal) }
     const holder = new AbortController()
     const holding = route({ dispatcher: never }, holder.signal, asked)
     await eventually(async () => (await limits.admit(probe())).outcome === 'running')
@@ -461,7 +479,7 @@ describe('an idempotency key', () => {
 
   /** An admission that asks for the claim and takes nothing. */
   function probe(): Parameters<Limits['admit']>[0] {
-    const claim = claimOf(asked.idempotencyKey, consumer.id, service.id, chat('x'))
+    const claim = claimOf({ ...plain, ...asked }, 'unary', consumer.id, service.id)
     return { id: newId(), costs: [], leaseMs: 1, ifAbandoned: usageEvent(), claim }
   }
 

@@ -8,49 +8,32 @@
  * reservation's lease runs out and the record says "abandoned". Attempts before the last one leave records that count
  * nothing.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Call } from '../call.ts'
-import { TollgateError } from '../errors.ts'
-import { tightestHeaders } from '../limits/limit-headers.ts'
-import type { Admission, AdmissionResult, Limits, Settled } from '../limits/limits.ts'
-import { attemptIdOf } from '../metering/attempt-id.ts'
-import {
-  type CallStatus,
-  noTokens,
-  type TokenParts,
-  type UsageEvent,
-  type UsageSource,
-} from '../metering/usage-event.ts'
-import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
-import { type Charge, chargeFor, noCharge } from '../pricing/price.ts'
-import { readUsage } from '../providers/openai.ts'
-import { acceptJson, requestHeaders } from '../providers/target.ts'
-import type { ConsumerRecord, ServiceRecord, Tier } from '../registry/records.ts'
+import type { TollgateError } from '../errors.ts'
+import type { Limits, Settled } from '../limits/limits.ts'
+import type { UsageEvent } from '../metering/usage-event.ts'
+import type { PolicyEngine } from '../policy/policy-engine.ts'
+import type { Charge } from '../pricing/price.ts'
+import { type Framing, splitEvents } from '../providers/event-stream.ts'
+import type { Dialect, RequestKind } from '../providers/provider.ts'
+import type { Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { Attempt, Dispatcher } from '../routing/dispatcher.ts'
-import { withSpan } from '../telemetry/tracing.ts'
-import { claimOf, decodeAnswer, encodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
-import {
-  actualUse,
-  admissionOf,
-  eventOf,
-  keyIdOf,
-  leaseGraceMs,
-  type Plan,
-  planCall,
-  supersededEvents,
-} from './plan.ts'
-import { policyDenial, refusal } from './refusal.ts'
-import { resolveConsumer, resolveService } from './resolve.ts'
-import { createSettler } from './settlement.ts'
+import { streamTask, unaryTask } from './backend-task.ts'
+import { createEntrance } from './entrance.ts'
+import type { KeptAnswer } from './idempotency.ts'
+import { KeptStream } from './kept-stream.ts'
+import { answered, failed, streamed } from './outcome.ts'
+import type { Plan } from './plan.ts'
+import { createRecorder } from './recorder.ts'
 
 export interface GateOptions {
   readonly snapshots: Pick<SnapshotSource, 'current'>
   /** Undefined allows every call (ENABLE_POLICY_VALIDATION). */
   readonly policy: PolicyEngine | undefined
   readonly limits: Limits
-  readonly dispatcher: Pick<Dispatcher, 'dispatch'>
+  readonly dispatcher: Pick<Dispatcher, 'dispatch' | 'open'>
   /** False takes nothing from any limit; calls are metered all the same (ENABLE_RATE_LIMITING). */
   readonly rateLimiting: boolean
   readonly observer: GateObserver
@@ -94,16 +77,52 @@ export interface GateRequest {
   readonly metadata: Readonly<Record<string, string>>
   /** Empty for none. */
   readonly idempotencyKey: string
+  readonly dialect: Dialect
+  /** What the caller's path says that it asks for; without it the body decides. */
+  readonly kind?: RequestKind
 }
 
-export interface GateAnswer {
-  /** The backend's body, untouched. */
-  readonly body: Uint8Array
+/** What is known of a call that succeeded. */
+export interface Served {
   readonly event: UsageEvent
   readonly charge: Charge
   readonly serviceVersion: string
+  /** Why the backend stopped, in the OpenAI API's words where it has one; empty when the answer does not say. */
+  readonly finishReason: string
   /** True when an earlier call with the same idempotency key was answered so; `event` is that call's. */
   readonly isReplayed: boolean
+}
+
+export interface GateAnswer extends Served {
+  /** In the caller's dialect: the backend's body, untouched, where that is its own. */
+  readonly body: Uint8Array
+}
+
+/** Of a stream: a start, then pieces, then its end. A stream that breaks off throws instead of its end. */
+export type GateStreamItem = GateStreamStart | GateStreamPieces | GateStreamEnd
+
+/** The first output is there. */
+export interface GateStreamStart {
+  readonly kind: 'start'
+  /** Of the record: that of an earlier call when that call's answer is replayed. */
+  readonly requestId: string
+  /** Of the pieces. */
+  readonly framing: Framing
+}
+
+export interface GateStreamPieces {
+  readonly kind: 'pieces'
+  /** Whole events with their framing, in the caller's dialect. */
+  readonly pieces: readonly Uint8Array[]
+}
+
+/** The record is durable. */
+export interface GateStreamEnd extends Served {
+  readonly kind: 'end'
+  /** The last events, which make the answer a success in the caller's eyes; none where there are no more. */
+  readonly tail: readonly Uint8Array[]
+  /** From the admission to the first output, in milliseconds; 0 of a replayed stream. */
+  readonly firstTokenMs: number
 }
 
 export interface Gate {
@@ -113,191 +132,75 @@ export interface Gate {
    * when the record could not be made durable while the caller waited.
    */
   route(request: GateRequest, call: Call): Promise<GateAnswer>
+  /**
+   * As {@link Gate.route} for an answer that arrives piece by piece: what fails before the first output is thrown before the
+   * first item. Its reader must read it to its end or return it, or the call is never recorded before its lease ends.
+   */
+  stream(request: GateRequest, call: Call): AsyncGenerator<GateStreamItem, void>
 }
-
-/** How an attempt ended, as its record says it. */
-export interface Ending {
-  readonly status: CallStatus
-  readonly errorReason: string
-  /** Empty when no backend was called. */
-  readonly endpointId: string
-  /** Number of the last attempt; 0 when no backend was called. */
-  readonly attempt: number
-  readonly tokens: TokenParts
-  readonly usageSource: UsageSource
-  readonly charge: Charge
-  readonly model: string
-}
-
-/** Whoever waits for another call with the same idempotency key asks again after this long, twice as long each time. */
-const firstWaitMs = 10
-const longestWaitMs = 200
 
 export function createGate(options: GateOptions): Gate {
-  const { limits, dispatcher, observer, log, now } = options
-  const settler = createSettler(limits, now)
+  const { dispatcher } = options
+  const entrance = createEntrance(options)
+  const recorder = createRecorder(options)
 
-  async function route(request: GateRequest, call: Call): Promise<GateAnswer> {
-    const snapshot = options.snapshots.current()
-    const consumer = resolveConsumer(snapshot, request.consumerId)
-    const service = resolveService(snapshot, request.serviceId)
-    const entry = await enter(request, call, consumer, service)
-    return 'kept' in entry ? replay(entry.kept, call) : serve(entry, call)
-  }
+  return {
+    async route(request, call) {
+      const entered = await entrance.enter(request, 'unary', call)
+      if ('kept' in entered) return { ...entered.kept, isReplayed: true }
+      const { service, price } = entered.plan
+      const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
+      const outcome =
+        'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
+      const served = await recorder.record(entered, call, outcome)
+      return { ...served, body: outcome.body ?? new Uint8Array() }
+    },
 
-  /** Policy and admission: after this the call will leave a record, unless it was answered before. */
-  async function enter(
-    request: GateRequest,
-    call: Call,
-    consumer: ConsumerRecord,
-    service: ServiceRecord,
-  ): Promise<Entered | { readonly kept: KeptAnswer }> {
-    try {
-      if (options.policy !== undefined)
-        await checkPolicy(options.policy, { consumer, service, payload: request.payload })
-      const { plan, admission, result } = await admit(request, call, consumer, service)
-      if (result.outcome === 'answered') return { kept: decodeAnswer(result.answer) }
-      if (result.outcome === 'mismatch') throw keyReused()
-      if (result.outcome === 'refused') throw refusal(plan, result)
-      for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) call.setResponseHeader(name, value)
-      return { plan, admission }
-    } catch (error) {
-      if (error instanceof TollgateError) {
-        const { organizationId, id: consumerId, tier } = consumer
-        const caller = { requestId: call.id, organizationId, consumerId, keyId: keyIdOf(call) }
-        observer.refused({ ...caller, serviceId: service.id, tier, error })
+    async *stream(request, call) {
+      const entered = await entrance.enter(request, 'stream', call)
+      if ('kept' in entered) return yield* replay(entered.kept)
+      const { plan, admission } = entered
+      const { service, price, framing } = plan
+      const opened = await dispatcher.open(service, streamTask(plan), call)
+      if ('error' in opened) {
+        await recorder.record(entered, call, failed(price, opened.attempts, opened.error))
+        return
       }
-      throw error
-    }
-  }
+      const { value: backend, attempts, over } = opened
+      const kept = new KeptStream(admission.claim !== undefined)
 
-  async function checkPolicy(policy: PolicyEngine, facts: ConsumptionFacts): Promise<void> {
-    const startedMs = performance.now()
-    const decision = await policy.validateConsumption(facts)
-    observer.policyChecked((performance.now() - startedMs) / 1000)
-    if (!decision.allowed) throw policyDenial(decision)
-  }
+      /** Reads what the caller did not, so that the record says what became of the stream. */
+      const finish = async (): Promise<GateStreamEnd> => {
+        for await (const pieces of backend.pieces) kept.add(pieces)
+        const [end, last] = await Promise.all([backend.end, over])
+        const tail = end.verdict === 'complete' ? end.tail : new Uint8Array()
+        const all = [...attempts.slice(0, -1), last]
+        const outcome = streamed(price, all, backend.report(), end, kept.body(tail))
+        const served = await recorder.record(entered, call, outcome)
+        return { kind: 'end', tail: splitEvents(tail, framing), ...served, firstTokenMs: firstTokenOf(plan, last) }
+      }
 
-  /**
-   * Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. The call is planned anew each
-   * time: its month, its price and its lease are those of the moment at which it is admitted.
-   */
-  async function admit(
-    request: GateRequest,
-    call: Call,
-    consumer: ConsumerRecord,
-    service: ServiceRecord,
-  ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
-    const { rateLimiting, newId } = options
-    const { idempotencyKey: key, payload } = request
-    const claim = key === '' ? undefined : claimOf(key, consumer.id, service.id, payload)
-    for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
-      const { limitRules: rules } = options.snapshots.current()
-      const plan = planCall(request, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
-      const admission = admissionOf(plan, call, claim)
-      const result = await withSpan('admit', () => limits.admit(admission))
-      if (result.outcome !== 'running') return { plan, admission, result }
-      await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
-    }
+      let end: GateStreamEnd
+      try {
+        yield { kind: 'start', requestId: call.id, framing }
+        for await (const pieces of backend.pieces) {
+          kept.add(pieces)
+          yield { kind: 'pieces', pieces: pieces.map(({ bytes }) => bytes) }
+        }
+      } finally {
+        end = await finish()
+      }
+      yield end
+    },
   }
-
-  async function serve({ plan, admission }: Entered, call: Call): Promise<GateAnswer> {
-    const outcome = await askBackend(plan, call)
-    const { body, charge, error: failure } = outcome
-    const event = eventOf(plan, call, { ...outcome, durationMs: now() - plan.startMs })
-    const answer = { event, charge, serviceVersion: plan.service.version, body }
-    const keepsAnswer = admission.claim !== undefined && failure === undefined
-    const settlement = {
-      admission,
-      actual: actualUse(plan, event),
-      event,
-      ...(keepsAnswer ? { answer: encodeAnswer(answer) } : {}),
-    }
-    try {
-      tellRecorded(event, plan, await withSpan('settle', () => settler.settle(settlement)))
-    } catch (error) {
-      log.error({ err: error, requestId: call.id }, 'usage could not be recorded; it is tried until the lease ends')
-      void settler.settleLate(settlement, call.deadlineMs + leaseGraceMs).then((settled) => {
-        if (settled !== undefined) tellRecorded(event, plan, settled)
-      })
-      throw failure ?? error
-    }
-    if (outcome.attempts.length > 1) await recordSuperseded(plan, event, outcome.attempts)
-    if (failure !== undefined) throw failure
-    return { ...answer, isReplayed: false }
-  }
-
-  function replay(kept: KeptAnswer, call: Call): GateAnswer {
-    call.setResponseHeader('idempotent-replayed', 'true')
-    return { ...kept, isReplayed: true }
-  }
-
-  /** No money is in these records, so the caller is not told when they cannot be written. */
-  async function recordSuperseded(plan: Plan, event: UsageEvent, attempts: readonly Attempt[]): Promise<void> {
-    const events = supersededEvents(plan, event, attempts)
-    await limits.correct({ events, counters: [] }).catch((error: unknown) => {
-      log.error({ err: error, requestId: event.requestId }, 'attempts before the last one could not be recorded')
-    })
-  }
-
-  /** Sends the call to a backend, as often as it takes and may be, and says what came of it. Never throws. */
-  async function askBackend({ attemptId, request, service, price }: Plan, call: Call): Promise<Outcome> {
-    const { payload } = request
-    const dispatched = await dispatcher.dispatch(
-      service,
-      {
-        attemptId: (number) => attemptIdOf(attemptId, number),
-        prepare: ({ url }, credential) => {
-          return { url, headers: requestHeaders('bearer', { url, model: '', credential }, acceptJson), body: payload }
-        },
-        read(body) {
-          const { tokens, source, model } = readUsage(body, payload.length)
-          return { body, tokens, usageSource: source, model, charge: chargeFor(price, tokens) }
-        },
-      },
-      call,
-    )
-    const { attempts } = dispatched
-    const last = { attempts, attempt: attempts.length, endpointId: attempts.at(-1)?.endpointId ?? '' }
-    if ('value' in dispatched) return { ...last, status: 'succeeded', errorReason: '', ...dispatched.value }
-    const { error } = dispatched
-    const charge = noCharge(price)
-    return { ...last, ...nothingUsed, charge, status: statusOf(error), errorReason: error.reason, error }
-  }
-
-  /** The record is durable: nothing that an observer does may make the caller believe otherwise. */
-  function tellRecorded(event: UsageEvent, plan: Plan, { crossed }: Settled): void {
-    try {
-      observer.recorded(event, plan.consumer.tier)
-      for (const crossing of crossed) observer.thresholdPassed(event, crossing)
-    } catch (error) {
-      log.error({ err: error, requestId: event.requestId }, 'an observer of recorded calls failed')
-    }
-  }
-
-  return { route }
 }
 
-const nothingUsed = {
-  tokens: noTokens,
-  usageSource: 'none',
-  model: '',
-  body: new Uint8Array(),
-} as const
-
-interface Entered {
-  readonly plan: Plan
-  readonly admission: Admission
+function* replay({ body, framing, ...served }: KeptAnswer): Generator<GateStreamItem, void> {
+  yield { kind: 'start', requestId: served.event.requestId, framing }
+  yield { kind: 'pieces', pieces: splitEvents(body, framing) }
+  yield { kind: 'end', tail: [], ...served, firstTokenMs: 0, isReplayed: true }
 }
 
-interface Outcome extends Ending {
-  readonly attempts: readonly Attempt[]
-  readonly body: Uint8Array
-  readonly error?: TollgateError
-}
-
-function statusOf(error: TollgateError): CallStatus {
-  if (error.reason === 'DEADLINE_EXCEEDED') return 'deadline_exceeded'
-  if (error.reason === 'CANCELLED' || error.reason === 'SHUTTING_DOWN') return 'cancelled'
-  return 'failed'
+function firstTokenOf({ startMs }: Plan, attempt: Attempt): number {
+  return attempt.startMs - startMs + (attempt.firstTokenMs ?? 0)
 }

@@ -14,7 +14,14 @@ function answerOf(bodyBytes: number): KeptAnswer {
     return { kind: 'cache_write_input', quantity: 100_000_000, rateNanos: 10_000_000_000_000, nanos: 1 } as const
   })
   const charge = { nanos: 1, currency: 'USD', priceVersion: '1', components }
-  return { event, charge, serviceVersion: '1.0.0', body: Buffer.alloc(bodyBytes, 'x') }
+  return {
+    event,
+    charge,
+    serviceVersion: '1.0.0',
+    finishReason: 'stop',
+    framing: 'sse',
+    body: Buffer.alloc(bodyBytes, 'x'),
+  }
 }
 
 describe('a kept answer', () => {

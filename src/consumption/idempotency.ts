@@ -10,6 +10,9 @@ import { asEvent } from '../limits/event-codec.ts'
 import type { Claim } from '../limits/limits.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import type { Charge, ChargeComponent } from '../pricing/price.ts'
+import type { Framing } from '../providers/event-stream.ts'
+import type { Mode } from '../providers/provider.ts'
+import type { GateRequest } from './gate.ts'
 
 /** Longest key, in characters. */
 export const keyMaxLength = 255
@@ -25,11 +28,13 @@ export function idempotencyKeyOf(field: string, call: Call): string {
   return field === '' ? header : field
 }
 
-/** The claim of a consumer's call; a repetition must have the same service and the same payload, byte for byte. */
-export function claimOf(key: string, consumerId: string, serviceId: string, payload: Uint8Array): Claim {
+/** The claim of a consumer's call; a repetition must ask the same service for the same, byte for byte. */
+export function claimOf(request: GateRequest, mode: Mode, consumerId: string, serviceId: string): Claim {
+  const { idempotencyKey, dialect, kind = '', payload } = request
+  const asked = [serviceId, mode, dialect, kind, ''].join('\n')
   return {
-    key: `${consumerId}:${hash('sha256', key, 'base64url')}`,
-    fingerprint: createHash('sha256').update(serviceId).update('\n').update(payload).digest('base64url'),
+    key: `${consumerId}:${hash('sha256', idempotencyKey, 'base64url')}`,
+    fingerprint: createHash('sha256').update(asked).update(payload).digest('base64url'),
   }
 }
 
@@ -38,14 +43,22 @@ export interface KeptAnswer {
   readonly event: UsageEvent
   readonly charge: Charge
   readonly serviceVersion: string
+  readonly finishReason: string
+  /** Of a stream's events. */
+  readonly framing: Framing
+  /** The whole answer, or all events of a stream. */
   readonly body: Uint8Array
 }
 
-/** A line of JSON with everything but the body, then the body; without the body when that is too large to keep. */
-export function encodeAnswer({ event, charge, serviceVersion, body }: KeptAnswer): Uint8Array {
-  const isKept = body.length <= answerMaxBytes
-  const head = JSON.stringify({ event, components: charge.components, serviceVersion, isKept })
-  return Buffer.concat([Buffer.from(`${head}\n`), isKept ? body : new Uint8Array()])
+/**
+ * A line of JSON with everything but the body, then the body; without the body when that is too large to keep, or is
+ * undefined because it was.
+ */
+export function encodeAnswer(answer: Omit<KeptAnswer, 'body'> & { readonly body: Uint8Array | undefined }): Uint8Array {
+  const { charge, body, ...head } = answer
+  const isKept = body !== undefined && body.length <= answerMaxBytes
+  const line = JSON.stringify({ ...head, components: charge.components, isKept })
+  return Buffer.concat([Buffer.from(`${line}\n`), isKept ? body : new Uint8Array()])
 }
 
 /** Throws IDEMPOTENT_ANSWER_NOT_KEPT when the body was too large. */
@@ -55,26 +68,26 @@ export function decodeAnswer(bytes: Uint8Array): KeptAnswer {
   if (head === undefined) {
     throw new TollgateError('INTERNAL', 'The kept answer of this idempotency key cannot be read.')
   }
-  const { event, components, serviceVersion, isKept } = head
+  const { components, isKept, ...known } = head
+  const { event } = known
   if (!isKept) throw notKept(event)
   const charge = { nanos: event.costNanos, currency: event.currency, priceVersion: event.priceVersion, components }
-  return { event, charge, serviceVersion, body: bytes.subarray(end + 1) }
+  return { ...known, charge, body: bytes.subarray(end + 1) }
 }
 
-interface Head {
-  readonly event: UsageEvent
+interface Head extends Omit<KeptAnswer, 'charge' | 'body'> {
   readonly components: readonly ChargeComponent[]
-  readonly serviceVersion: string
   readonly isKept: boolean
 }
 
 function asHead(value: unknown): Head | undefined {
   if (!isRecord(value)) return undefined
-  const { components, serviceVersion, isKept } = value
+  const { components, serviceVersion, finishReason, framing, isKept } = value
   const event = asEvent(value.event)
   if (event === undefined || typeof serviceVersion !== 'string' || typeof isKept !== 'boolean') return undefined
+  if (typeof finishReason !== 'string' || (framing !== 'sse' && framing !== 'lines')) return undefined
   if (!Array.isArray(components) || !components.every(isComponent)) return undefined
-  return { event, components, serviceVersion, isKept }
+  return { event, components, serviceVersion, finishReason, framing, isKept }
 }
 
 function isComponent(value: unknown): value is ChargeComponent {

@@ -5,17 +5,25 @@ import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/li
 import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
 import { chargeFor, dearestCharge } from '../pricing/price.ts'
-import { estimateTokens, readRequest } from '../providers/openai.ts'
+import { estimateTokens } from '../providers/counts.ts'
+import type { Framing } from '../providers/event-stream.ts'
+import type { Mode, ReadRequest } from '../providers/provider.ts'
 import { type ConsumerRecord, type PriceRecord, priceAt, type ServiceRecord } from '../registry/records.ts'
 import type { Attempt } from '../routing/dispatcher.ts'
 import { traceparentOf } from '../telemetry/tracing.ts'
-import type { Ending, GateRequest } from './gate.ts'
+import { providerOf } from './backend-task.ts'
+import type { GateRequest } from './gate.ts'
+import type { Ending } from './outcome.ts'
 
 /** All that is fixed about a call before it is admitted. */
 export interface Plan {
   /** UUIDv7 of the call's usage event; the ids of its attempts follow from it. */
   readonly attemptId: string
   readonly request: GateRequest
+  /** What the request asks of a backend. */
+  readonly asked: ReadRequest
+  /** Of the caller's stream. */
+  readonly framing: Framing
   readonly consumer: ConsumerRecord
   readonly service: ServiceRecord
   /** In force at `startMs`; undefined when the service is unpriced. */
@@ -54,6 +62,7 @@ export const leaseGraceMs = 15_000
  */
 export function planCall(
   request: GateRequest,
+  mode: Mode,
   call: Call,
   consumer: ConsumerRecord,
   service: ServiceRecord,
@@ -63,11 +72,13 @@ export function planCall(
     throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
   }
   const startMs = context.nowMs
-  const facts = readRequest(request.payload)
+  const { payload, dialect, kind } = request
+  const provider = providerOf(service)
+  const asked = provider.readRequest({ payload, mode, dialect, startMs, ...(kind === undefined ? {} : { kind }) })
   const reserved: TokenParts = {
     ...noTokens,
-    input: estimateTokens(request.payload.length, facts.model),
-    output: facts.maxOutputTokens ?? service.defaultMaxOutputTokens * facts.choices,
+    input: estimateTokens(payload.length, asked.model),
+    output: asked.maxOutputTokens ?? service.defaultMaxOutputTokens * asked.choices,
   }
   const price = priceAt(service, startMs)
   const limits = context.rateLimiting
@@ -76,12 +87,14 @@ export function planCall(
   return {
     attemptId: context.newId(),
     request,
+    asked,
+    framing: provider.framing ?? 'sse',
     consumer,
     service,
     price,
     startMs,
     reserved,
-    choices: facts.choices,
+    choices: asked.choices,
     costs: limits.map((limit) => ({ limit, amount: reservation(limit, service, price, reserved) })),
     traceparent: traceparentOf(call.span),
   }

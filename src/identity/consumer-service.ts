@@ -7,7 +7,7 @@ import {
   type LimitOverrides as LimitOverridesMessage,
   Tier,
 } from '../../gen/marketplace/v1/consumers_pb.ts'
-import type { UnaryService } from '../call.ts'
+import type { Handlers } from '../call.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { consumerNotFound, organizationNotFound } from '../registry/not-found.ts'
@@ -33,7 +33,7 @@ export interface ConsumerServiceOptions {
 }
 
 /** marketplace.v1.ConsumerService on Postgres. */
-export function createConsumerService(options: ConsumerServiceOptions): UnaryService<typeof ConsumerService.method> {
+export function createConsumerService(options: ConsumerServiceOptions): Handlers<typeof ConsumerService.method> {
   const { sql, newId, snapshots } = options
   return {
     async createOrganization({ organization }) {

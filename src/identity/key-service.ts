@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampFromDate } from '@bufbuild/protobuf/wkt'
 import type { ApiKeySchema, KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
-import type { UnaryService } from '../call.ts'
+import type { Handlers } from '../call.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { consumerNotFound, consumersKeyNotFound } from '../registry/not-found.ts'
@@ -27,7 +27,7 @@ export interface KeyServiceOptions {
 }
 
 /** marketplace.v1.KeyService on Postgres. Keys of another consumer are as good as absent: KEY_NOT_FOUND. */
-export function createKeyService(options: KeyServiceOptions): UnaryService<typeof KeyService.method> {
+export function createKeyService(options: KeyServiceOptions): Handlers<typeof KeyService.method> {
   const { sql, hasher, snapshots, random = randomBytes, environment = 'live' } = options
   return {
     async createKey(request, call) {

@@ -1,5 +1,5 @@
 import type { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
-import type { UnaryService } from '../call.ts'
+import type { Handlers } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import {
@@ -30,7 +30,7 @@ export interface LimitServiceOptions {
 }
 
 /** marketplace.v1.LimitService on Postgres. */
-export function createLimitService({ sql, snapshots }: LimitServiceOptions): UnaryService<typeof LimitService.method> {
+export function createLimitService({ sql, snapshots }: LimitServiceOptions): Handlers<typeof LimitService.method> {
   return {
     async setLimit({ limit }) {
       const row = limitRow(limit)

@@ -1,6 +1,6 @@
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt'
 import type { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
-import type { Call, UnaryService } from '../call.ts'
+import type { Call, Handlers } from '../call.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
 import { pageSizeOf } from '../page-token.ts'
 import { chargeFor } from '../pricing/price.ts'
@@ -30,7 +30,7 @@ export interface UsageServiceOptions {
 }
 
 /** marketplace.v1.UsageService: what the ledger holds, to whom it belongs. */
-export function createUsageService(options: UsageServiceOptions): UnaryService<typeof UsageService.method> {
+export function createUsageService(options: UsageServiceOptions): Handlers<typeof UsageService.method> {
   const { sql, now, snapshots, onCorrected } = options
 
   /** By the price that the record names, else by the one in force when its call started. */

@@ -1,5 +1,5 @@
 import type { PolicyEngine as PolicyEngineService } from '../../gen/marketplace/v1/policy_pb.ts'
-import type { Call, UnaryService } from '../call.ts'
+import type { Call, Handlers } from '../call.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
 import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { takesCalls } from '../registry/records.ts'
@@ -16,7 +16,7 @@ export interface PolicyServiceOptions {
  * marketplace.v1.PolicyEngine. Throws CONSUMER_NOT_FOUND and SERVICE_NOT_FOUND; everything else that would keep a call
  * from being made is a violation of the decision.
  */
-export function createPolicyService(options: PolicyServiceOptions): UnaryService<typeof PolicyEngineService.method> {
+export function createPolicyService(options: PolicyServiceOptions): Handlers<typeof PolicyEngineService.method> {
   const { engine, snapshots } = options
 
   function resolve(request: { consumerId: string; serviceId: string }, call: Call): AccessRequest {

@@ -23,7 +23,7 @@ const messages = '/messages'
 export function createAnthropicProvider(options: AnthropicOptions): Provider {
   return {
     protocol: 'anthropic',
-    streams: true,
+    framing: 'sse',
     readRequest: (request) =>
       request.dialect === 'native' ? readNative(request) : readTranslated(request, options.defaultMaxOutputTokens),
     prepare(request, target) {

@@ -3,7 +3,6 @@ import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
 import { noTokens } from '../metering/usage-event.ts'
 import { invalidAnswer } from './failures.ts'
 import { isAbsent, isObject, type JsonObject } from './json.ts'
-import { estimateTokens } from './openai.ts'
 
 /** Token counts above this are no counts: a request that allows or an answer that reports one is invalid. */
 export const maxTokens = 100_000_000
@@ -77,6 +76,22 @@ export function toOpenaiUsage(tokens: TokenParts): JsonObject {
     prompt_tokens_details: { cached_tokens: tokens.cachedInput, cache_write_tokens: tokens.cacheWriteInput },
     completion_tokens_details: { reasoning_tokens: tokens.reasoningOutput },
   }
+}
+
+/**
+ * Bytes of JSON per token for estimates, by family of models, the first that matches. A token of a vocabulary of 100,000
+ * and more is about four bytes of English, of a smaller one about three; JSON's own punctuation makes the estimate err on
+ * the high side. Text that is not Latin has fewer bytes a token in old vocabularies and more in new ones.
+ */
+const bytesPerToken: readonly (readonly [family: RegExp, bytes: number])[] = [
+  [/claude|mistral|mixtral|llama-?2|qwen|deepseek|phi-/i, 3],
+  [/(?:)/, 4],
+]
+
+/** Tokens that so many bytes may be to a model (by default one that nobody knows), before the backend counts them. */
+export function estimateTokens(byteLength: number, model = ''): number {
+  const [, bytes] = bytesPerToken.find(([family]) => family.test(model)) ?? ['', 4]
+  return Math.ceil(byteLength / bytes)
 }
 
 /** Usage of a whole answer that reports none, from the bytes of request and answer. */

@@ -124,9 +124,18 @@ export class EventStream {
   }
 }
 
+/** The whole events in some bytes, each with its framing, as views. */
+export function splitEvents(bytes: Uint8Array, framing: Framing): Uint8Array[] {
+  const events: Uint8Array[] = []
+  const take = ({ raw }: RawEvent): boolean => events.push(raw) > 0
+  new EventStream(framing, { skip: () => -1, take }).push(bytes)
+  return events
+}
+
 /** The data of a whole event with its framing, as a view or, for several data lines, a copy; empty when it has none. */
-export function eventData(event: Uint8Array): Uint8Array {
-  return readFields(Buffer.from(event.buffer, event.byteOffset, event.byteLength)).data ?? new Uint8Array()
+export function eventData(event: Uint8Array, framing: Framing): Uint8Array {
+  const raw = Buffer.from(event.buffer, event.byteOffset, event.byteLength)
+  return (framing === 'sse' ? readFields(raw) : readLine(raw)).data ?? new Uint8Array()
 }
 
 function findLineEnd(chunk: Buffer, from: number): number {

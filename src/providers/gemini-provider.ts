@@ -16,7 +16,7 @@ import { type AuthForm, acceptEvents, acceptJson, isHost, requestHeaders, splitU
 export function createGeminiProvider(auth: AuthForm): Provider {
   return {
     protocol: 'gemini',
-    streams: true,
+    framing: 'sse',
     readRequest: (request) => (request.dialect === 'native' ? readNative(request) : readTranslated(request)),
     prepare: (request, target) => ({
       url: geminiUrl(target.url, target.model || request.model, request.mode, request.kind === 'chat'),

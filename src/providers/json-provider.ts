@@ -31,7 +31,7 @@ export function createJsonProvider(auth: AuthForm, texts: JsonPointers): Provide
   const pointers = parsePointers(texts)
   return {
     protocol: 'json',
-    streams: false,
+    framing: undefined,
     readRequest: (request) => readJsonRequest(request, pointers),
     prepare: (request, target) => ({
       url: target.url,

@@ -26,7 +26,7 @@ const paths = Object.values(operations)
 export function createOllamaProvider(auth: AuthForm): Provider {
   return {
     protocol: 'ollama',
-    streams: true,
+    framing: 'lines',
     readRequest: readOllamaRequest,
     prepare(request, target) {
       const isRenamed = target.model !== '' && target.model !== request.model

@@ -33,7 +33,7 @@ export function createOpenaiProvider(options: OpenaiOptions): Provider {
   const root = options.protocol === 'azure_openai' ? '/openai/v1' : '/v1'
   return {
     protocol: options.protocol,
-    streams: true,
+    framing: 'sse',
     readRequest(request) {
       const facts = readOpenaiFacts(request, parseRequest(request.payload))
       return { ...facts, body: openaiBody(request.payload, facts, options.asksForUsage) }

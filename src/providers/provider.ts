@@ -10,6 +10,7 @@
  */
 import type { TollgateError } from '../errors.ts'
 import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
+import type { Framing } from './event-stream.ts'
 
 export type Protocol = 'openai' | 'azure_openai' | 'anthropic' | 'gemini' | 'ollama' | 'json'
 export type Dialect = 'native' | 'openai'
@@ -82,8 +83,8 @@ export interface Answer {
 
 export interface Provider {
   readonly protocol: Protocol
-  /** Whether it has streams. */
-  readonly streams: boolean
+  /** Of its streams; undefined when it has none. */
+  readonly framing: Framing | undefined
   /**
    * Reads, checks and, where the caller's dialect is not the backend's, translates a request. Throws INVALID_ARGUMENT
    * naming the field for what cannot be: nothing that a caller asks for is dropped in silence.

@@ -4,6 +4,7 @@
  * - A **service** is one registered version; its **endpoints** are where its calls go.
  * - A **price** is one version of what calls cost, in force from an instant until the next version's instant.
  */
+import type { Protocol } from '../providers/provider.ts'
 
 /** Lifecycle of a service version; `active` and `deprecated` take calls. */
 export type ServiceStatus = 'pending_approval' | 'active' | 'deprecated' | 'suspended' | 'retired'
@@ -41,7 +42,7 @@ export interface EndpointRecord {
   readonly id: string
   /** Absolute http or https URL that payloads are posted to. */
   readonly url: string
-  readonly protocol: 'openai'
+  readonly protocol: Protocol
   /** "env:NAME", "file:/path", or empty for none. */
   readonly credentialRef: string
   /** Share of the calls among endpoints of one priority; at least 1. */

@@ -1,6 +1,6 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt'
 import type { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
-import type { UnaryService } from '../call.ts'
+import type { Handlers } from '../call.ts'
 import type { TollgateError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
@@ -24,7 +24,7 @@ export interface RegistryServiceOptions {
 }
 
 /** marketplace.v1.Registry: writes to Postgres, reads from the snapshot. A writer reads its own write. */
-export function createRegistryService(options: RegistryServiceOptions): UnaryService<typeof Registry.method> {
+export function createRegistryService(options: RegistryServiceOptions): Handlers<typeof Registry.method> {
   const { sql, snapshots, newId, now = Date.now } = options
   return {
     async registerService(request) {

@@ -1,5 +1,6 @@
 import type { LimitRule } from '../limits/limit-rule.ts'
 import { selectLimitRules } from '../limits/limit-store.ts'
+import type { Protocol } from '../providers/provider.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-store.ts'
 import type {
@@ -101,7 +102,7 @@ interface EndpointRow {
   readonly id: string
   readonly service_id: string
   readonly url: string
-  readonly protocol: 'openai'
+  readonly protocol: Protocol
   readonly credential_ref: string
   readonly weight: number
   readonly priority: number

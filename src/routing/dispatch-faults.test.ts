@@ -16,7 +16,7 @@ beforeAll(async () => {
 beforeEach(() => practice.renew())
 afterAll(() => practice?.stop())
 
-const deadlines: Partial<EndpointRecord> = { headersTimeoutMs: 150, idleTimeoutMs: 150 }
+const deadlines: Partial<EndpointRecord> = { headersTimeoutMs: 1_000, idleTimeoutMs: 1_000 }
 
 /** What comes of a whole answer, by fault of the practice backend. */
 interface Row {

@@ -19,7 +19,7 @@ beforeAll(async () => {
 beforeEach(() => practice.renew())
 afterAll(() => practice?.stop())
 
-const deadlines: Partial<EndpointRecord> = { headersTimeoutMs: 5_000, firstTokenTimeoutMs: 5_000, idleTimeoutMs: 150 }
+const deadlines: Partial<EndpointRecord> = { headersTimeoutMs: 5_000, firstTokenTimeoutMs: 5_000, idleTimeoutMs: 1_000 }
 
 function payload(model: string): Uint8Array {
   return new TextEncoder().encode(

@@ -9,11 +9,10 @@ import {
 import { pino } from 'pino'
 import { ConsumptionService, QuotaStatusSchema } from '../../gen/marketplace/v1/consumption_pb.ts'
 import type { Call } from '../call.ts'
-import type { GateRequest } from '../consumption/gate.ts'
 import { TollgateError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { CallObserver } from './observe.ts'
-import { fixtureApi } from './openai/fixture-gate.ts'
+import { type Asked, fixtureApi } from './openai/fixture-gate.ts'
 import { register, type ServiceRegistration } from './rpc.ts'
 import { type RunningServer, type ServerOptions, startServer } from './server.ts'
 
@@ -25,7 +24,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
   const ended: Fixture['ended'] = []
   const lines: string[] = []
   const calls: Call[] = []
-  const asked: GateRequest[] = []
+  const asked: Asked = { requests: [], taken: 0, open: 0 }
   let held = Promise.withResolvers<void>()
   const observer: CallObserver = {
     start: () => {},
@@ -66,8 +65,8 @@ export interface Fixture {
   readonly server: RunningServer
   /** What the implementation was called with, in order. */
   readonly calls: readonly Call[]
-  /** What the gate behind the OpenAI API was asked, in order. */
-  readonly asked: readonly GateRequest[]
+  /** What the gate behind the OpenAI API was asked. */
+  readonly asked: Asked
   /** What the observer was told, in order. */
   readonly ended: { readonly rpc: string; readonly reason: string }[]
   /** Log lines. */

@@ -21,7 +21,7 @@ import { isEnveloped } from './request-body.ts'
 import type { Rpc, ServerCall } from './server-call.ts'
 
 /**
- * Implementations of a service's RPCs by local name. Missing ones answer RPC_NOT_FOUND. A `UnaryService` of
+ * Implementations of a service's RPCs by local name. Missing ones answer RPC_NOT_FOUND. A `Handlers` of
  * src/call.ts is one.
  */
 export type ServiceImplementation<S extends DescService> = {

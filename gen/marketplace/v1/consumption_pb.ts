@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/consumption.proto.
  */
 export const file_marketplace_v1_consumption: GenFile = /*@__PURE__*/
-  fileDesc("CiBtYXJrZXRwbGFjZS92MS9jb25zdW1wdGlvbi5wcm90bxIObWFya2V0cGxhY2UudjEinAIKE1JvdXRlUmVxdWVzdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBElwKCG1ldGFkYXRhGAQgAygLMjEubWFya2V0cGxhY2UudjEuUm91dGVSZXF1ZXN0UmVxdWVzdC5NZXRhZGF0YUVudHJ5Qhe6SBSaAREQECIGcgQQARhAKgVyAxiAAhIhCg9pZGVtcG90ZW5jeV9rZXkYBSABKAlCCLpIBXIDGP8BGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLkAQoUUm91dGVSZXF1ZXN0UmVzcG9uc2USEgoKcmVxdWVzdF9pZBgBIAEoCRIbCg1yZXNwb25zZV9kYXRhGAIgASgMQgTY5xgBEiQKBXVzYWdlGAMgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgEIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSEgoKbGF0ZW5jeV9tcxgFIAEoAxIrCglzZXJ2ZWRfYnkYBiABKAsyGC5tYXJrZXRwbGFjZS52MS5TZXJ2ZWRCeRIQCghyZXBsYXllZBgHIAEoCCLXAQoFVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgDEhUKDW91dHB1dF90b2tlbnMYAiABKAMSFAoMdG90YWxfdG9rZW5zGAMgASgDEhsKE2NhY2hlZF9pbnB1dF90b2tlbnMYBCABKAMSIAoYY2FjaGVfd3JpdGVfaW5wdXRfdG9rZW5zGAUgASgDEh8KF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGAYgASgDEisKBnNvdXJjZRgHIAEoDjIbLm1hcmtldHBsYWNlLnYxLlVzYWdlU291cmNlIocBCgRDb3N0Eg4KBmFtb3VudBgBIAEoARIQCghjdXJyZW5jeRgCIAEoCRIUCgxhbW91bnRfbmFub3MYAyABKAMSFQoNcHJpY2VfdmVyc2lvbhgEIAEoCRIwCglicmVha2Rvd24YBSADKAsyHS5tYXJrZXRwbGFjZS52MS5Db3N0Q29tcG9uZW50IrQCCg1Db3N0Q29tcG9uZW50EjAKBGtpbmQYASABKA4yIi5tYXJrZXRwbGFjZS52MS5Db3N0Q29tcG9uZW50LktpbmQSEAoIcXVhbnRpdHkYAiABKAMSEgoKcmF0ZV9uYW5vcxgDIAEoAxIUCgxhbW91bnRfbmFub3MYBCABKAMitAEKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEg4KCktJTkRfSU5QVVQQARIVChFLSU5EX0NBQ0hFRF9JTlBVVBACEhoKFktJTkRfQ0FDSEVfV1JJVEVfSU5QVVQQAxIPCgtLSU5EX09VVFBVVBAEEhkKFUtJTkRfUkVBU09OSU5HX09VVFBVVBAFEhAKDEtJTkRfUkVRVUVTVBAGEhUKEUtJTkRfU1VCU0NSSVBUSU9OEAcibAoIU2VydmVkQnkSEgoKc2VydmljZV9pZBgBIAEoCRIXCg9zZXJ2aWNlX3ZlcnNpb24YAiABKAkSEwoLZW5kcG9pbnRfaWQYAyABKAkSDwoHYXR0ZW1wdBgEIAEoBRINCgVtb2RlbBgFIAEoCSJRChFDaGVja1F1b3RhUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABIpgBCgtRdW90YVN0YXR1cxIRCglyZW1haW5pbmcYASABKAMSDQoFbGltaXQYAiABKAMSEAoIcmVzZXRfYXQYAyABKAMSDAoEdXNlZBgEIAEoAxIMCgR0aWVyGAUgASgJEhAKCGV4Y2VlZGVkGAYgASgIEhIKCnNlcnZpY2VfaWQYByABKAkSEwoLY29uc3VtZXJfaWQYCCABKAkiaAoPR2V0UXVvdGFSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEh4KCnNlcnZpY2VfaWQYAiABKAlCCrpIB3IFEAEYgAESFwoGa2V5X2lkGAMgASgJQge6SARyAhhAImsKBVF1b3RhEhMKC2NvbnN1bWVyX2lkGAEgASgJEhIKCnNlcnZpY2VfaWQYAiABKAkSDAoEdGllchgDIAEoCRIrCgZsaW1pdHMYBCADKAsyGy5tYXJrZXRwbGFjZS52MS5MaW1pdFN0YXR1cyLsAQoLTGltaXRTdGF0dXMSDQoFbGltaXQYASABKAkSDwoHc3ViamVjdBgCIAEoCRISCgpzZXJ2aWNlX2lkGAMgASgJEicKBHVuaXQYBCABKA4yGS5tYXJrZXRwbGFjZS52MS5MaW1pdFVuaXQSEAoIY3VycmVuY3kYBSABKAkSDAoEdXNlZBgGIAEoAxINCgV0b3RhbBgHIAEoAxIRCglyZW1haW5pbmcYCCABKAMSLAoIcmVzZXRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGV4Y2VlZGVkGAogASgIImoKE0VzdGltYXRlQ29zdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBItABCgxDb3N0RXN0aW1hdGUSEgoKc2VydmljZV9pZBgBIAEoCRIkCgV1c2FnZRgCIAEoCzIVLm1hcmtldHBsYWNlLnYxLlVzYWdlEiIKBGNvc3QYAyABKAsyFC5tYXJrZXRwbGFjZS52MS5Db3N0EhYKDnJlc2VydmVkX25hbm9zGAQgASgDEjYKDHJlc2VydmF0aW9ucxgFIAMoCzIgLm1hcmtldHBsYWNlLnYxLkxpbWl0UmVzZXJ2YXRpb24SEgoKYWRtaXNzaWJsZRgGIAEoCCJOChBMaW1pdFJlc2VydmF0aW9uEioKBWxpbWl0GAEgASgLMhsubWFya2V0cGxhY2UudjEuTGltaXRTdGF0dXMSDgoGYW1vdW50GAIgASgDKpMBCgtVc2FnZVNvdXJjZRIcChhVU0FHRV9TT1VSQ0VfVU5TUEVDSUZJRUQQABIZChVVU0FHRV9TT1VSQ0VfUFJPVklERVIQARIYChRVU0FHRV9TT1VSQ0VfUEFSVElBTBACEhoKFlVTQUdFX1NPVVJDRV9FU1RJTUFURUQQAxIVChFVU0FHRV9TT1VSQ0VfTk9ORRAEKoMBCglMaW1pdFVuaXQSGgoWTElNSVRfVU5JVF9VTlNQRUNJRklFRBAAEhcKE0xJTUlUX1VOSVRfUkVRVUVTVFMQARIVChFMSU1JVF9VTklUX1RPS0VOUxACEhQKEExJTUlUX1VOSVRfTkFOT1MQAxIUChBMSU1JVF9VTklUX0NBTExTEAQyoAUKEkNvbnN1bXB0aW9uU2VydmljZRLNAQoMUm91dGVSZXF1ZXN0EiMubWFya2V0cGxhY2UudjEuUm91dGVSZXF1ZXN0UmVxdWVzdBokLm1hcmtldHBsYWNlLnYxLlJvdXRlUmVxdWVzdFJlc3BvbnNlInLS5xggChFjb25zdW1wdGlvbi5yb3V0ZRILY29uc3VtZXJfaWSC0+STAkg6ASpaIToBKiIcL2FwaS92MS9jb25zdW1lL3tzZXJ2aWNlX2lkfSIgL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfS9pbnZva2USkAEKCkNoZWNrUXVvdGESIS5tYXJrZXRwbGFjZS52MS5DaGVja1F1b3RhUmVxdWVzdBobLm1hcmtldHBsYWNlLnYxLlF1b3RhU3RhdHVzIkKQAgHS5xgZCgpxdW90YS5yZWFkEgtjb25zdW1lcl9pZILT5JMCHBIaL2FwaS92MS9xdW90YS97c2VydmljZV9pZH0SggEKCEdldFF1b3RhEh8ubWFya2V0cGxhY2UudjEuR2V0UXVvdGFSZXF1ZXN0GhUubWFya2V0cGxhY2UudjEuUXVvdGEiPpACAdLnGBkKCnF1b3RhLnJlYWQSC2NvbnN1bWVyX2lkgtPkkwIYEhYvdjEvcXVvdGEve3NlcnZpY2VfaWR9EqEBCgxFc3RpbWF0ZUNvc3QSIy5tYXJrZXRwbGFjZS52MS5Fc3RpbWF0ZUNvc3RSZXF1ZXN0GhwubWFya2V0cGxhY2UudjEuQ29zdEVzdGltYXRlIk7S5xgZCgpxdW90YS5yZWFkEgtjb25zdW1lcl9pZILT5JMCKzoBKiImL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfTplc3RpbWF0ZUNvc3RiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("CiBtYXJrZXRwbGFjZS92MS9jb25zdW1wdGlvbi5wcm90bxIObWFya2V0cGxhY2UudjEinAIKE1JvdXRlUmVxdWVzdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBElwKCG1ldGFkYXRhGAQgAygLMjEubWFya2V0cGxhY2UudjEuUm91dGVSZXF1ZXN0UmVxdWVzdC5NZXRhZGF0YUVudHJ5Qhe6SBSaAREQECIGcgQQARhAKgVyAxiAAhIhCg9pZGVtcG90ZW5jeV9rZXkYBSABKAlCCLpIBXIDGP8BGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLkAQoUUm91dGVSZXF1ZXN0UmVzcG9uc2USEgoKcmVxdWVzdF9pZBgBIAEoCRIbCg1yZXNwb25zZV9kYXRhGAIgASgMQgTY5xgBEiQKBXVzYWdlGAMgASgLMhUubWFya2V0cGxhY2UudjEuVXNhZ2USIgoEY29zdBgEIAEoCzIULm1hcmtldHBsYWNlLnYxLkNvc3QSEgoKbGF0ZW5jeV9tcxgFIAEoAxIrCglzZXJ2ZWRfYnkYBiABKAsyGC5tYXJrZXRwbGFjZS52MS5TZXJ2ZWRCeRIQCghyZXBsYXllZBgHIAEoCCKeAgoUU3RyZWFtUmVxdWVzdFJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAARIVCgdwYXlsb2FkGAMgASgMQgTY5xgBEl0KCG1ldGFkYXRhGAQgAygLMjIubWFya2V0cGxhY2UudjEuU3RyZWFtUmVxdWVzdFJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISIQoPaWRlbXBvdGVuY3lfa2V5GAUgASgJQgi6SAVyAxj/ARovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEikwEKFVN0cmVhbVJlcXVlc3RSZXNwb25zZRIsCgVzdGFydBgBIAEoCzIbLm1hcmtldHBsYWNlLnYxLlN0cmVhbVN0YXJ0SAASGgoKZXZlbnRfZGF0YRgCIAEoDEIE2OcYAUgAEigKA2VuZBgDIAEoCzIZLm1hcmtldHBsYWNlLnYxLlN0cmVhbUVuZEgAQgYKBHBhcnQiIQoLU3RyZWFtU3RhcnQSEgoKcmVxdWVzdF9pZBgBIAEoCSLrAQoJU3RyZWFtRW5kEhIKCnJlcXVlc3RfaWQYASABKAkSJAoFdXNhZ2UYAiABKAsyFS5tYXJrZXRwbGFjZS52MS5Vc2FnZRIiCgRjb3N0GAMgASgLMhQubWFya2V0cGxhY2UudjEuQ29zdBIVCg1maW5pc2hfcmVhc29uGAQgASgJEhIKCmxhdGVuY3lfbXMYBSABKAMSFgoOZmlyc3RfdG9rZW5fbXMYBiABKAMSKwoJc2VydmVkX2J5GAcgASgLMhgubWFya2V0cGxhY2UudjEuU2VydmVkQnkSEAoIcmVwbGF5ZWQYCCABKAgi1wEKBVVzYWdlEhQKDGlucHV0X3Rva2VucxgBIAEoAxIVCg1vdXRwdXRfdG9rZW5zGAIgASgDEhQKDHRvdGFsX3Rva2VucxgDIAEoAxIbChNjYWNoZWRfaW5wdXRfdG9rZW5zGAQgASgDEiAKGGNhY2hlX3dyaXRlX2lucHV0X3Rva2VucxgFIAEoAxIfChdyZWFzb25pbmdfb3V0cHV0X3Rva2VucxgGIAEoAxIrCgZzb3VyY2UYByABKA4yGy5tYXJrZXRwbGFjZS52MS5Vc2FnZVNvdXJjZSKHAQoEQ29zdBIOCgZhbW91bnQYASABKAESEAoIY3VycmVuY3kYAiABKAkSFAoMYW1vdW50X25hbm9zGAMgASgDEhUKDXByaWNlX3ZlcnNpb24YBCABKAkSMAoJYnJlYWtkb3duGAUgAygLMh0ubWFya2V0cGxhY2UudjEuQ29zdENvbXBvbmVudCK0AgoNQ29zdENvbXBvbmVudBIwCgRraW5kGAEgASgOMiIubWFya2V0cGxhY2UudjEuQ29zdENvbXBvbmVudC5LaW5kEhAKCHF1YW50aXR5GAIgASgDEhIKCnJhdGVfbmFub3MYAyABKAMSFAoMYW1vdW50X25hbm9zGAQgASgDIrQBCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIOCgpLSU5EX0lOUFVUEAESFQoRS0lORF9DQUNIRURfSU5QVVQQAhIaChZLSU5EX0NBQ0hFX1dSSVRFX0lOUFVUEAMSDwoLS0lORF9PVVRQVVQQBBIZChVLSU5EX1JFQVNPTklOR19PVVRQVVQQBRIQCgxLSU5EX1JFUVVFU1QQBhIVChFLSU5EX1NVQlNDUklQVElPThAHImwKCFNlcnZlZEJ5EhIKCnNlcnZpY2VfaWQYASABKAkSFwoPc2VydmljZV92ZXJzaW9uGAIgASgJEhMKC2VuZHBvaW50X2lkGAMgASgJEg8KB2F0dGVtcHQYBCABKAUSDQoFbW9kZWwYBSABKAkiUQoRQ2hlY2tRdW90YVJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAASKYAQoLUXVvdGFTdGF0dXMSEQoJcmVtYWluaW5nGAEgASgDEg0KBWxpbWl0GAIgASgDEhAKCHJlc2V0X2F0GAMgASgDEgwKBHVzZWQYBCABKAMSDAoEdGllchgFIAEoCRIQCghleGNlZWRlZBgGIAEoCBISCgpzZXJ2aWNlX2lkGAcgASgJEhMKC2NvbnN1bWVyX2lkGAggASgJImgKD0dldFF1b3RhUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABEhcKBmtleV9pZBgDIAEoCUIHukgEcgIYQCJrCgVRdW90YRITCgtjb25zdW1lcl9pZBgBIAEoCRISCgpzZXJ2aWNlX2lkGAIgASgJEgwKBHRpZXIYAyABKAkSKwoGbGltaXRzGAQgAygLMhsubWFya2V0cGxhY2UudjEuTGltaXRTdGF0dXMi7AEKC0xpbWl0U3RhdHVzEg0KBWxpbWl0GAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKc2VydmljZV9pZBgDIAEoCRInCgR1bml0GAQgASgOMhkubWFya2V0cGxhY2UudjEuTGltaXRVbml0EhAKCGN1cnJlbmN5GAUgASgJEgwKBHVzZWQYBiABKAMSDQoFdG90YWwYByABKAMSEQoJcmVtYWluaW5nGAggASgDEiwKCHJlc2V0X2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghleGNlZWRlZBgKIAEoCCJqChNFc3RpbWF0ZUNvc3RSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEh4KCnNlcnZpY2VfaWQYAiABKAlCCrpIB3IFEAEYgAESFQoHcGF5bG9hZBgDIAEoDEIE2OcYASLQAQoMQ29zdEVzdGltYXRlEhIKCnNlcnZpY2VfaWQYASABKAkSJAoFdXNhZ2UYAiABKAsyFS5tYXJrZXRwbGFjZS52MS5Vc2FnZRIiCgRjb3N0GAMgASgLMhQubWFya2V0cGxhY2UudjEuQ29zdBIWCg5yZXNlcnZlZF9uYW5vcxgEIAEoAxI2CgxyZXNlcnZhdGlvbnMYBSADKAsyIC5tYXJrZXRwbGFjZS52MS5MaW1pdFJlc2VydmF0aW9uEhIKCmFkbWlzc2libGUYBiABKAgiTgoQTGltaXRSZXNlcnZhdGlvbhIqCgVsaW1pdBgBIAEoCzIbLm1hcmtldHBsYWNlLnYxLkxpbWl0U3RhdHVzEg4KBmFtb3VudBgCIAEoAyqTAQoLVXNhZ2VTb3VyY2USHAoYVVNBR0VfU09VUkNFX1VOU1BFQ0lGSUVEEAASGQoVVVNBR0VfU09VUkNFX1BST1ZJREVSEAESGAoUVVNBR0VfU09VUkNFX1BBUlRJQUwQAhIaChZVU0FHRV9TT1VSQ0VfRVNUSU1BVEVEEAMSFQoRVVNBR0VfU09VUkNFX05PTkUQBCqDAQoJTGltaXRVbml0EhoKFkxJTUlUX1VOSVRfVU5TUEVDSUZJRUQQABIXChNMSU1JVF9VTklUX1JFUVVFU1RTEAESFQoRTElNSVRfVU5JVF9UT0tFTlMQAhIUChBMSU1JVF9VTklUX05BTk9TEAMSFAoQTElNSVRfVU5JVF9DQUxMUxAEMqcGChJDb25zdW1wdGlvblNlcnZpY2USzQEKDFJvdXRlUmVxdWVzdBIjLm1hcmtldHBsYWNlLnYxLlJvdXRlUmVxdWVzdFJlcXVlc3QaJC5tYXJrZXRwbGFjZS52MS5Sb3V0ZVJlcXVlc3RSZXNwb25zZSJy0ucYIAoRY29uc3VtcHRpb24ucm91dGUSC2NvbnN1bWVyX2lkgtPkkwJIOgEqWiE6ASoiHC9hcGkvdjEvY29uc3VtZS97c2VydmljZV9pZH0iIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vaW52b2tlEoQBCg1TdHJlYW1SZXF1ZXN0EiQubWFya2V0cGxhY2UudjEuU3RyZWFtUmVxdWVzdFJlcXVlc3QaJS5tYXJrZXRwbGFjZS52MS5TdHJlYW1SZXF1ZXN0UmVzcG9uc2UiJNLnGCAKEWNvbnN1bXB0aW9uLnJvdXRlEgtjb25zdW1lcl9pZDABEpABCgpDaGVja1F1b3RhEiEubWFya2V0cGxhY2UudjEuQ2hlY2tRdW90YVJlcXVlc3QaGy5tYXJrZXRwbGFjZS52MS5RdW90YVN0YXR1cyJCkAIB0ucYGQoKcXVvdGEucmVhZBILY29uc3VtZXJfaWSC0+STAhwSGi9hcGkvdjEvcXVvdGEve3NlcnZpY2VfaWR9EoIBCghHZXRRdW90YRIfLm1hcmtldHBsYWNlLnYxLkdldFF1b3RhUmVxdWVzdBoVLm1hcmtldHBsYWNlLnYxLlF1b3RhIj6QAgHS5xgZCgpxdW90YS5yZWFkEgtjb25zdW1lcl9pZILT5JMCGBIWL3YxL3F1b3RhL3tzZXJ2aWNlX2lkfRKhAQoMRXN0aW1hdGVDb3N0EiMubWFya2V0cGxhY2UudjEuRXN0aW1hdGVDb3N0UmVxdWVzdBocLm1hcmtldHBsYWNlLnYxLkNvc3RFc3RpbWF0ZSJO0ucYGQoKcXVvdGEucmVhZBILY29uc3VtZXJfaWSC0+STAis6ASoiJi92MS9zZXJ2aWNlcy97c2VydmljZV9pZH06ZXN0aW1hdGVDb3N0YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_options]);
 
 /**
  * RouteRequestRequest is one call to a service.
@@ -132,6 +132,192 @@ export const RouteRequestResponseSchema: GenMessage<RouteRequestResponse> = /*@_
   messageDesc(file_marketplace_v1_consumption, 1);
 
 /**
+ * StreamRequestRequest is one call to a service whose answer is a stream.
+ *
+ * @generated from message marketplace.v1.StreamRequestRequest
+ */
+export type StreamRequestRequest = Message<"marketplace.v1.StreamRequestRequest"> & {
+  /**
+   * The consumer that pays for the call. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id or name of the registered service.
+   *
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+
+  /**
+   * Request body in the service's own format. The gate asks the backend for a stream, and for usage in it, whether the
+   * body does or not.
+   *
+   * @generated from field: bytes payload = 3;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Labels kept with the usage record.
+   *
+   * @generated from field: map<string, string> metadata = 4;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * As in RouteRequestRequest; a repetition gets the events of the kept stream at once.
+   *
+   * @generated from field: string idempotency_key = 5;
+   */
+  idempotencyKey: string;
+};
+
+/**
+ * Describes the message marketplace.v1.StreamRequestRequest.
+ * Use `create(StreamRequestRequestSchema)` to create a new message.
+ */
+export const StreamRequestRequestSchema: GenMessage<StreamRequestRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 2);
+
+/**
+ * StreamRequestResponse is a part of a stream: first a start, then events, at last an end.
+ *
+ * @generated from message marketplace.v1.StreamRequestResponse
+ */
+export type StreamRequestResponse = Message<"marketplace.v1.StreamRequestResponse"> & {
+  /**
+   * The part.
+   *
+   * @generated from oneof marketplace.v1.StreamRequestResponse.part
+   */
+  part: {
+    /**
+     * The first output is there.
+     *
+     * @generated from field: marketplace.v1.StreamStart start = 1;
+     */
+    value: StreamStart;
+    case: "start";
+  } | {
+    /**
+     * Data of one event of the backend's stream, without its framing.
+     *
+     * @generated from field: bytes event_data = 2;
+     */
+    value: Uint8Array;
+    case: "eventData";
+  } | {
+    /**
+     * The stream ended as it should.
+     *
+     * @generated from field: marketplace.v1.StreamEnd end = 3;
+     */
+    value: StreamEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message marketplace.v1.StreamRequestResponse.
+ * Use `create(StreamRequestResponseSchema)` to create a new message.
+ */
+export const StreamRequestResponseSchema: GenMessage<StreamRequestResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 3);
+
+/**
+ * StreamStart tells what is known when a stream begins.
+ *
+ * @generated from message marketplace.v1.StreamStart
+ */
+export type StreamStart = Message<"marketplace.v1.StreamStart"> & {
+  /**
+   * Id of the call (UUIDv7); the usage record carries the same one.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.StreamStart.
+ * Use `create(StreamStartSchema)` to create a new message.
+ */
+export const StreamStartSchema: GenMessage<StreamStart> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 4);
+
+/**
+ * StreamEnd is what a whole stream used and cost.
+ *
+ * @generated from message marketplace.v1.StreamEnd
+ */
+export type StreamEnd = Message<"marketplace.v1.StreamEnd"> & {
+  /**
+   * Id of the call.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * Tokens of the call.
+   *
+   * @generated from field: marketplace.v1.Usage usage = 2;
+   */
+  usage?: Usage | undefined;
+
+  /**
+   * Price of the call.
+   *
+   * @generated from field: marketplace.v1.Cost cost = 3;
+   */
+  cost?: Cost | undefined;
+
+  /**
+   * Why the backend stopped, in its own words, for example "stop" or "length".
+   *
+   * @generated from field: string finish_reason = 4;
+   */
+  finishReason: string;
+
+  /**
+   * Time in the gate and the backend together, in milliseconds.
+   *
+   * @generated from field: int64 latency_ms = 5;
+   */
+  latencyMs: bigint;
+
+  /**
+   * Time to the first output, in milliseconds.
+   *
+   * @generated from field: int64 first_token_ms = 6;
+   */
+  firstTokenMs: bigint;
+
+  /**
+   * Which service, endpoint and attempt answered.
+   *
+   * @generated from field: marketplace.v1.ServedBy served_by = 7;
+   */
+  servedBy?: ServedBy | undefined;
+
+  /**
+   * True when this is the kept answer of an earlier call with the same idempotency key; request_id is that call's.
+   *
+   * @generated from field: bool replayed = 8;
+   */
+  replayed: boolean;
+};
+
+/**
+ * Describes the message marketplace.v1.StreamEnd.
+ * Use `create(StreamEndSchema)` to create a new message.
+ */
+export const StreamEndSchema: GenMessage<StreamEnd> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumption, 5);
+
+/**
  * Usage counts tokens. The parts are included in input_tokens and output_tokens; total_tokens is their sum.
  *
  * @generated from message marketplace.v1.Usage
@@ -192,7 +378,7 @@ export type Usage = Message<"marketplace.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 2);
+  messageDesc(file_marketplace_v1_consumption, 6);
 
 /**
  * Cost is the price of a call. Exact figures are integers in nano-units (10^-9 of the currency's unit).
@@ -241,7 +427,7 @@ export type Cost = Message<"marketplace.v1.Cost"> & {
  * Use `create(CostSchema)` to create a new message.
  */
 export const CostSchema: GenMessage<Cost> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 3);
+  messageDesc(file_marketplace_v1_consumption, 7);
 
 /**
  * CostComponent is one line of a cost.
@@ -283,7 +469,7 @@ export type CostComponent = Message<"marketplace.v1.CostComponent"> & {
  * Use `create(CostComponentSchema)` to create a new message.
  */
 export const CostComponentSchema: GenMessage<CostComponent> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 4);
+  messageDesc(file_marketplace_v1_consumption, 8);
 
 /**
  * Kind names what a rate applies to.
@@ -359,7 +545,7 @@ export type CostComponent_Kind = (typeof CostComponent_Kind)[keyof typeof CostCo
  * Describes the enum marketplace.v1.CostComponent.Kind.
  */
 export const CostComponent_KindSchema: GenEnum<CostComponent_Kind> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_consumption, 4, 0);
+  enumDesc(file_marketplace_v1_consumption, 8, 0);
 
 /**
  * ServedBy names who answered a call.
@@ -408,7 +594,7 @@ export type ServedBy = Message<"marketplace.v1.ServedBy"> & {
  * Use `create(ServedBySchema)` to create a new message.
  */
 export const ServedBySchema: GenMessage<ServedBy> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 5);
+  messageDesc(file_marketplace_v1_consumption, 9);
 
 /**
  * CheckQuotaRequest asks for the quota of a consumer for a service.
@@ -436,7 +622,7 @@ export type CheckQuotaRequest = Message<"marketplace.v1.CheckQuotaRequest"> & {
  * Use `create(CheckQuotaRequestSchema)` to create a new message.
  */
 export const CheckQuotaRequestSchema: GenMessage<CheckQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 6);
+  messageDesc(file_marketplace_v1_consumption, 10);
 
 /**
  * QuotaStatus is the state of a month's token quota.
@@ -506,7 +692,7 @@ export type QuotaStatus = Message<"marketplace.v1.QuotaStatus"> & {
  * Use `create(QuotaStatusSchema)` to create a new message.
  */
 export const QuotaStatusSchema: GenMessage<QuotaStatus> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 7);
+  messageDesc(file_marketplace_v1_consumption, 11);
 
 /**
  * GetQuotaRequest names a consumer and a service.
@@ -541,7 +727,7 @@ export type GetQuotaRequest = Message<"marketplace.v1.GetQuotaRequest"> & {
  * Use `create(GetQuotaRequestSchema)` to create a new message.
  */
 export const GetQuotaRequestSchema: GenMessage<GetQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 8);
+  messageDesc(file_marketplace_v1_consumption, 12);
 
 /**
  * Quota is every limit of a consumer's calls to a service.
@@ -583,7 +769,7 @@ export type Quota = Message<"marketplace.v1.Quota"> & {
  * Use `create(QuotaSchema)` to create a new message.
  */
 export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 9);
+  messageDesc(file_marketplace_v1_consumption, 13);
 
 /**
  * LimitStatus is the state of one limit at a moment.
@@ -667,7 +853,7 @@ export type LimitStatus = Message<"marketplace.v1.LimitStatus"> & {
  * Use `create(LimitStatusSchema)` to create a new message.
  */
 export const LimitStatusSchema: GenMessage<LimitStatus> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 10);
+  messageDesc(file_marketplace_v1_consumption, 14);
 
 /**
  * EstimateCostRequest is a call that is not made.
@@ -702,7 +888,7 @@ export type EstimateCostRequest = Message<"marketplace.v1.EstimateCostRequest"> 
  * Use `create(EstimateCostRequestSchema)` to create a new message.
  */
 export const EstimateCostRequestSchema: GenMessage<EstimateCostRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 11);
+  messageDesc(file_marketplace_v1_consumption, 15);
 
 /**
  * CostEstimate is what a call would reserve and cost.
@@ -758,7 +944,7 @@ export type CostEstimate = Message<"marketplace.v1.CostEstimate"> & {
  * Use `create(CostEstimateSchema)` to create a new message.
  */
 export const CostEstimateSchema: GenMessage<CostEstimate> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 12);
+  messageDesc(file_marketplace_v1_consumption, 16);
 
 /**
  * LimitReservation is what a call would take from one limit.
@@ -786,7 +972,7 @@ export type LimitReservation = Message<"marketplace.v1.LimitReservation"> & {
  * Use `create(LimitReservationSchema)` to create a new message.
  */
 export const LimitReservationSchema: GenMessage<LimitReservation> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumption, 13);
+  messageDesc(file_marketplace_v1_consumption, 17);
 
 /**
  * UsageSource says how far token counts can be trusted.
@@ -914,6 +1100,19 @@ export const ConsumptionService: GenService<{
     methodKind: "unary";
     input: typeof RouteRequestRequestSchema;
     output: typeof RouteRequestResponseSchema;
+  },
+  /**
+   * StreamRequest is RouteRequest for answers that arrive token by token: the backend is asked for a stream, and each of
+   * its events is handed on as it comes. Every stream that ends well ends with StreamEnd, which is sent after the usage
+   * record is durable; one that breaks off ends with an error status, and what was delivered is billed. Failures before
+   * the first output are ordinary errors.
+   *
+   * @generated from rpc marketplace.v1.ConsumptionService.StreamRequest
+   */
+  streamRequest: {
+    methodKind: "server_streaming";
+    input: typeof StreamRequestRequestSchema;
+    output: typeof StreamRequestResponseSchema;
   },
   /**
    * CheckQuota reports the month's token quota of a consumer for a service.

@@ -1,6 +1,7 @@
 import { endpointRecord, serviceRecord } from '../../../test/support/registry-records.ts'
 import { usageEvent } from '../../../test/support/usage-events.ts'
-import type { GateAnswer, GateRequest } from '../../consumption/gate.ts'
+import type { Call } from '../../call.ts'
+import type { GateAnswer, GateRequest, GateStreamItem, Served } from '../../consumption/gate.ts'
 import { isReason, type Reason, TollgateError, type TollgateErrorInit } from '../../errors.ts'
 import { createBuiltinPolicyEngine } from '../../policy/policy-engine.ts'
 import { buildSnapshot } from '../../registry/snapshot.ts'
@@ -35,11 +36,21 @@ const services = [
   serviceRecord({ id: 'id-delta', name: 'delta', status: 'retired' }),
 ]
 
+/** What the fixture's gate was asked, and what became of its streams. */
+export interface Asked {
+  readonly requests: GateRequest[]
+  /** Pieces that were taken from "flood". */
+  taken: number
+  /** Streams that are not over. */
+  open: number
+}
+
 /**
- * A gate for tests of the wire: a model that is the name of a reason is refused so, "crash" fails inside, "held" waits for
- * `held`; all others echo their body. `asked` gets what arrives.
+ * A gate for tests of the wire. A model that is the name of a reason is refused so, "crash" fails inside, "held" waits for
+ * `held`, whatever becomes of its caller; all others echo their body. Streams of "late:<reason>" fail after a piece, "cut"
+ * ends without its end, and "flood" does not end by itself.
  */
-export function fixtureApi(consumerId: string, asked: GateRequest[], held: () => Promise<void>): OpenAiOptions {
+export function fixtureApi(consumerId: string, asked: Asked, held: () => Promise<void>): OpenAiOptions {
   const consumer = {
     id: consumerId,
     organizationId: 'o1',
@@ -55,22 +66,59 @@ export function fixtureApi(consumerId: string, asked: GateRequest[], held: () =>
     policy: createBuiltinPolicyEngine(),
     gate: {
       async route(request, call): Promise<GateAnswer> {
-        asked.push(request)
-        const { serviceId } = request
-        if (isReason(serviceId)) throw new TollgateError(serviceId, `refused: ${serviceId}`, errorFacts[serviceId])
-        if (serviceId === 'crash') throw new Error('password of the database is hunter2')
-        if (serviceId === 'held') await held()
-        for (const [name, value] of announced) call.setResponseHeader(name, value)
-        return {
-          body: request.payload,
-          event: usageEvent({ requestId: `recorded-${call.id}` }),
-          charge: { nanos: 1500, currency: 'USD', priceVersion: 'v1', components: [] },
-          serviceVersion: '1.0.0',
-          isReplayed: false,
+        asked.requests.push(request)
+        admit(request, call)
+        if (request.serviceId === 'held') await held()
+        return { body: request.payload, ...recorded(call) }
+      },
+
+      async *stream(request, call): AsyncGenerator<GateStreamItem> {
+        asked.requests.push(request)
+        asked.open++
+        try {
+          admit(request, call)
+          yield { kind: 'start', requestId: `recorded-${call.id}`, framing: 'sse' }
+          yield piece('data: {"n":1}\n\n')
+          const { serviceId } = request
+          if (serviceId === 'held') await held()
+          if (serviceId === 'cut') return
+          if (serviceId.startsWith('late:')) throw refusalOf(serviceId.slice('late:'.length))
+          for (; serviceId === 'flood'; asked.taken++) {
+            call.signal.throwIfAborted()
+            yield piece(`data: "${'x'.repeat(65_536)}"\n\n`)
+          }
+          yield piece('data: {"n":2}\n\n')
+          yield { kind: 'end', tail: [Buffer.from('data: [DONE]\n\n')], ...recorded(call), firstTokenMs: 1 }
+        } finally {
+          asked.open--
         }
       },
     },
   }
+}
+
+function admit({ serviceId }: GateRequest, call: Call): void {
+  if (isReason(serviceId) || serviceId === 'crash') throw refusalOf(serviceId)
+  for (const [name, value] of announced) call.setResponseHeader(name, value)
+}
+
+function refusalOf(name: string): Error {
+  if (isReason(name)) return new TollgateError(name, `refused: ${name}`, errorFacts[name])
+  return new Error('password of the database is hunter2')
+}
+
+function recorded(call: Call): Served {
+  return {
+    event: usageEvent({ requestId: `recorded-${call.id}` }),
+    charge: { nanos: 1500, currency: 'USD', priceVersion: 'v1', components: [] },
+    serviceVersion: '1.0.0',
+    finishReason: 'stop',
+    isReplayed: false,
+  }
+}
+
+function piece(text: string): GateStreamItem {
+  return { kind: 'pieces', pieces: [Buffer.from(text)] }
 }
 
 const announced = [

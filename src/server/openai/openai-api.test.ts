@@ -13,6 +13,11 @@ afterAll(async () => {
 })
 
 const operations = ['/v1/chat/completions', '/v1/completions', '/v1/embeddings'] as const
+const kinds = {
+  '/v1/chat/completions': 'chat',
+  '/v1/completions': 'completion',
+  '/v1/embeddings': 'embedding',
+} as const
 
 function post(path: string, body: RequestInit['body'], headers: Record<string, string> = {}): Promise<Response> {
   return fetch(fixture.server.address + path, {
@@ -36,13 +41,15 @@ describe.each(operations)('POST %s', (path) => {
     const response = await post(path, body, { 'idempotency-key': 'key-1' })
     expect(await response.text()).toBe(body)
     expect(response.status).toBe(200)
-    expect(fixture.asked.at(-1)).toMatchObject({
+    expect(fixture.asked.requests.at(-1)).toMatchObject({
       consumerId: ownConsumer,
       serviceId: 'alpha',
       idempotencyKey: 'key-1',
+      dialect: 'openai',
+      kind: kinds[path],
       metadata: {},
     })
-    expect(Buffer.from(fixture.asked.at(-1)?.payload ?? []).toString()).toBe(body)
+    expect(Buffer.from(fixture.asked.requests.at(-1)?.payload ?? []).toString()).toBe(body)
   })
 
   test('is counted as one call, under its own name', async () => {
@@ -121,11 +128,11 @@ describe('a credential', () => {
   const refused = { error: { type: 'invalid_request_error', code: 'invalid_api_key' } }
 
   test.each(operations)('that is wrong sees 401 on %s before the body is read', async (path) => {
-    const before = fixture.asked.length
+    const before = fixture.asked.requests.length
     const response = await post(path, new Uint8Array(8 * 1024 * 1024), { authorization: 'Bearer tg_wrong' })
     expect(response.status).toBe(401)
     expect(await response.json()).toMatchObject(refused)
-    expect(fixture.asked.length).toBe(before)
+    expect(fixture.asked.requests.length).toBe(before)
   })
 
   test('that is missing sees 401', async () => {
@@ -267,14 +274,14 @@ test('a caller that waits no longer is answered at its deadline', async () => {
 
 test('a caller that leaves ends its call', async () => {
   const leave = new AbortController()
-  const before = fixture.asked.length
+  const before = fixture.asked.requests.length
   const call = fetch(`${fixture.server.address}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...as(keys.own).headers },
     body: '{"model":"held"}',
     signal: leave.signal,
   })
-  await until(() => fixture.asked.length > before)
+  await until(() => fixture.asked.requests.length > before)
   leave.abort()
   await expect(call).rejects.toThrow()
   await until(() => fixture.ended.at(-1)?.reason === 'CANCELLED')

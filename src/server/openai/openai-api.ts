@@ -8,11 +8,12 @@
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
-import type { Gate } from '../../consumption/gate.ts'
+import type { Gate, GateRequest } from '../../consumption/gate.ts'
 import { idempotencyKeyOf } from '../../consumption/idempotency.ts'
 import { TollgateError } from '../../errors.ts'
 import type { PolicyEngine } from '../../policy/policy-engine.ts'
 import { toJsonBytes } from '../../providers/json.ts'
+import type { RequestKind } from '../../providers/provider.ts'
 import type { SnapshotSource } from '../../registry/snapshot.ts'
 import { pathOf, type Request } from '../answer.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
@@ -20,6 +21,7 @@ import type { Target } from '../dispatch.ts'
 import type { Chain } from '../middleware.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
 import { rowOf, toOpenAiError } from './error-table.ts'
+import { openEventStream } from './event-stream.ts'
 import { type BodyOptions, readJsonBody } from './json-body.ts'
 import { getModel, listModels } from './models.ts'
 import { renameRateLimits } from './rate-limit-headers.ts'
@@ -58,27 +60,40 @@ export function createOpenAiApi(options: ServedOptions): (request: Request) => T
     }
   }
 
-  async function consume(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
-    const { payload, model, stream } = await readJsonBody(request, call, options)
-    await chain.message(call)
-    if (stream) throw unsupportedStream()
-    const asked = {
-      consumerId: consumerOf(call),
-      serviceId: model,
-      payload,
-      metadata: {},
-      idempotencyKey: idempotencyKeyOf('', call),
+  function consume(kind: RequestKind): Operation['run'] {
+    return async (request, call, headers) => {
+      const { payload, model, stream } = await readJsonBody(request, call, options)
+      await chain.message(call)
+      const asked: GateRequest = {
+        consumerId: consumerOf(call),
+        serviceId: model,
+        payload,
+        metadata: {},
+        idempotencyKey: idempotencyKeyOf('', call),
+        dialect: 'openai',
+        kind,
+      }
+      const answered = stream ? await streamed(asked, call, headers) : await routed(asked, call, headers)
+      headers.set('openai-processing-ms', String(Math.round(performance.now() - call.startedMs)))
+      renameRateLimits(headers)
+      return answered
     }
+  }
+
+  async function routed(asked: GateRequest, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
     const { body, event, charge } = await work(call, () => gate.route(asked, call))
     headers.set('x-request-id', event.requestId)
-    headers.set('openai-processing-ms', String(Math.round(performance.now() - call.startedMs)))
     if (charge.currency !== '') {
       headers.set('x-tollgate-cost-nanos', String(charge.nanos))
       headers.set('x-tollgate-currency', charge.currency)
       headers.set('x-tollgate-price-version', charge.priceVersion)
     }
-    renameRateLimits(headers)
     return whole(200, headers, body)
+  }
+
+  async function streamed(asked: GateRequest, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
+    if (asked.kind === 'embedding') throw noStream()
+    return await openEventStream(gate.stream(asked, call), call, headers, work)
   }
 
   async function models(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
@@ -101,9 +116,9 @@ export function createOpenAiApi(options: ServedOptions): (request: Request) => T
   const consumption = 'consumption.route'
   const operations = new Map<string, Operation>(
     [
-      { rpc: operation('POST', '/v1/chat/completions', consumption), run: consume },
-      { rpc: operation('POST', '/v1/completions', consumption), run: consume },
-      { rpc: operation('POST', '/v1/embeddings', consumption), run: consume },
+      { rpc: operation('POST', '/v1/chat/completions', consumption), run: consume('chat') },
+      { rpc: operation('POST', '/v1/completions', consumption), run: consume('completion') },
+      { rpc: operation('POST', '/v1/embeddings', consumption), run: consume('embedding') },
       { rpc: operation('GET', '/v1/models', 'services.read'), run: models },
       { rpc: operation('GET', '/v1/models/{model}', 'services.read'), run: models },
     ].map((each) => [each.rpc.name, each]),
@@ -123,8 +138,8 @@ function operation(verb: 'GET' | 'POST', path: string, permission: string): Rpc 
   return { ...unknownRpc, name: `${verb} ${path}`, verb, path, access: { permission } }
 }
 
-function unsupportedStream(): TollgateError {
-  return new TollgateError('INVALID_ARGUMENT', 'stream must be absent or false: answers come as a whole', {
+function noStream(): TollgateError {
+  return new TollgateError('INVALID_ARGUMENT', 'stream must be absent or false: embeddings come as a whole', {
     metadata: { param: 'stream' },
   })
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { UsageService } from '../../../gen/marketplace/v1/usage_pb.ts'
 import { eventually } from '../../support/eventually.ts'
-import { at, type Json, list, string } from '../../support/json.ts'
+import { at, has, type Json, list, string } from '../../support/json.ts'
 import { toolTimeoutMs } from '../../support/tools.ts'
 import { type Step, sdks } from './steps.ts'
 import { services, startWorld, type World } from './world.ts'
@@ -175,6 +175,39 @@ describe.each(['Python', 'Node'] as const)('the SDK for %s', (sdk) => {
     })
   })
 
+  describe('streams', () => {
+    const body = { model: services.chat, messages, max_tokens: 8 }
+
+    test('the text that a whole answer has, with usage for who asks for it only', async () => {
+      const [whole = null, plain = null, counted = null] = await take(
+        chat(world.keys.rich),
+        { do: 'stream', key: world.keys.rich, body },
+        { do: 'stream', key: world.keys.rich, body: { ...body, stream_options: { include_usage: true } } },
+      )
+      for (const told of [plain, counted]) {
+        expect(textOf(told)).toBe(at(whole, 'answer', 'choices', 0, 'message', 'content'))
+        expect(finishOf(told)).toEqual(['length'])
+      }
+      expect(usageOf(plain)).toEqual([])
+      expect(usageOf(counted)).toMatchObject([at(whole, 'answer', 'usage')])
+    })
+
+    test('nothing when it is refused, and raises its own typed error', async () => {
+      const told = await takeOne({ do: 'stream', key: world.keys.empty, body })
+      expect(told).toMatchObject({
+        chunks: [],
+        error: { name: 'RateLimitError', status: 429, code: 'insufficient_quota' },
+      })
+    })
+
+    test.each(['cut=3', 'end=3', 'malformed=3'])('what came before a fault (%s), and raises', async (fault) => {
+      world.backend.failNext(fault)
+      const told = await takeOne({ do: 'stream', key: world.keys.rich, body })
+      expect(textOf(told).trim().split(' ')).toHaveLength(3)
+      expect(at(told, 'error')).toMatchObject({ name: 'APIError', type: 'server_error' })
+    })
+  })
+
   test('comes through a rate limit by its own retries, when our headers tell it to', async () => {
     const answered = await answeredDuring(async () => {
       const told = await take(chat(world.keys.slow), chat(world.keys.slow), chat(world.keys.slow))
@@ -201,6 +234,25 @@ describe.each(['Python', 'Node'] as const)('the SDK for %s', (sdk) => {
     await fetch(`${world.backend.url}/practice/faults`, { method: 'DELETE' })
   })
 })
+
+/** Of the chunks of a stream. */
+function textOf(told: Json): string {
+  return list(at(told, 'chunks'))
+    .flatMap((chunk) => list(at(chunk, 'choices')))
+    .map((choice) => at(choice, 'delta'))
+    .map((delta) => (has(delta, 'content') ? (at(delta, 'content') ?? '') : ''))
+    .join('')
+}
+
+function finishOf(told: Json): Json[] {
+  const choices = list(at(told, 'chunks')).flatMap((chunk) => list(at(chunk, 'choices')))
+  return choices.map((choice) => at(choice, 'finish_reason')).filter((reason) => reason !== null)
+}
+
+function usageOf(told: Json): Json[] {
+  const chunks = list(at(told, 'chunks')).filter((chunk) => has(chunk, 'usage'))
+  return chunks.map((chunk) => at(chunk, 'usage')).filter((usage) => usage !== null)
+}
 
 async function recordOf(key: string, requestId: string): Promise<void> {
   const usage = world.tollgate.client(UsageService, key)

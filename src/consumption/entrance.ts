@@ -1,0 +1,96 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Call } from '../call.ts'
+import { TollgateError } from '../errors.ts'
+import { tightestHeaders } from '../limits/limit-headers.ts'
+import type { Admission, AdmissionResult } from '../limits/limits.ts'
+import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
+import type { Mode } from '../providers/provider.ts'
+import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
+import { withSpan } from '../telemetry/tracing.ts'
+import type { GateOptions, GateRequest } from './gate.ts'
+import { claimOf, decodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
+import { admissionOf, keyIdOf, type Plan, planCall } from './plan.ts'
+import { policyDenial, refusal } from './refusal.ts'
+import { resolveConsumer, resolveService } from './resolve.ts'
+
+/** A call that was admitted: from here on, every way out must settle it. */
+export interface Entered {
+  readonly plan: Plan
+  readonly admission: Admission
+}
+
+export interface Entrance {
+  /**
+   * Resolve, policy, plan, admit: after this the call will leave a record, unless it was answered before. Throws the
+   * refusals of each step, which take nothing.
+   */
+  enter(request: GateRequest, mode: Mode, call: Call): Promise<Entered | { readonly kept: KeptAnswer }>
+}
+
+/** Whoever waits for another call with the same idempotency key asks again after this long, twice as long each time. */
+const firstWaitMs = 10
+const longestWaitMs = 200
+
+export function createEntrance(options: GateOptions): Entrance {
+  const { limits, observer, now } = options
+
+  async function checkPolicy(policy: PolicyEngine, facts: ConsumptionFacts): Promise<void> {
+    const startedMs = performance.now()
+    const decision = await policy.validateConsumption(facts)
+    observer.policyChecked((performance.now() - startedMs) / 1000)
+    if (!decision.allowed) throw policyDenial(decision)
+  }
+
+  /**
+   * Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. The call is planned anew each
+   * time: its month, its price and its lease are those of the moment at which it is admitted.
+   */
+  async function admit(
+    request: GateRequest,
+    mode: Mode,
+    call: Call,
+    consumer: ConsumerRecord,
+    service: ServiceRecord,
+  ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
+    const { rateLimiting, newId } = options
+    const claim = request.idempotencyKey === '' ? undefined : claimOf(request, mode, consumer.id, service.id)
+    for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
+      const { limitRules: rules } = options.snapshots.current()
+      const plan = planCall(request, mode, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const admission = admissionOf(plan, call, claim)
+      const result = await withSpan('admit', () => limits.admit(admission))
+      if (result.outcome !== 'running') return { plan, admission, result }
+      await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
+    }
+  }
+
+  return {
+    async enter(request, mode, call) {
+      const snapshot = options.snapshots.current()
+      const consumer = resolveConsumer(snapshot, request.consumerId)
+      const service = resolveService(snapshot, request.serviceId)
+      try {
+        const { policy } = options
+        if (policy !== undefined) await checkPolicy(policy, { consumer, service, payload: request.payload })
+        const { plan, admission, result } = await admit(request, mode, call, consumer, service)
+        if (result.outcome === 'answered') {
+          call.setResponseHeader('idempotent-replayed', 'true')
+          return { kept: decodeAnswer(result.answer) }
+        }
+        if (result.outcome === 'mismatch') throw keyReused()
+        if (result.outcome === 'refused') throw refusal(plan, result)
+        for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) {
+          call.setResponseHeader(name, value)
+        }
+        return { plan, admission }
+      } catch (error) {
+        if (error instanceof TollgateError) {
+          const { organizationId, id: consumerId, tier } = consumer
+          const caller = { requestId: call.id, organizationId, consumerId, keyId: keyIdOf(call) }
+          observer.refused({ ...caller, serviceId: service.id, tier, error })
+        }
+        throw error
+      }
+    },
+  }
+}

@@ -1,0 +1,70 @@
+/** What came of a call at its backends, as its record says it. */
+import type { TollgateError } from '../errors.ts'
+import { type CallStatus, noTokens, type TokenParts, type UsageSource } from '../metering/usage-event.ts'
+import { type Charge, chargeFor, noCharge } from '../pricing/price.ts'
+import type { Answer, StreamEnd, StreamReport } from '../providers/provider.ts'
+import type { PriceRecord } from '../registry/records.ts'
+import type { Attempt } from '../routing/dispatcher.ts'
+
+/** How a call ended. */
+export interface Ending {
+  readonly status: CallStatus
+  /** Empty on success. */
+  readonly errorReason: string
+  /** Empty when no backend was called. */
+  readonly endpointId: string
+  /** Number of the last attempt; 0 when no backend was called. */
+  readonly attempt: number
+  readonly tokens: TokenParts
+  readonly usageSource: UsageSource
+  readonly charge: Charge
+  readonly model: string
+}
+
+export interface Outcome extends Ending {
+  /** In order; none when no backend was called. */
+  readonly attempts: readonly Attempt[]
+  readonly finishReason: string
+  /** For the caller, and for repetitions with the same idempotency key; undefined when it is too large to keep. */
+  readonly body: Uint8Array | undefined
+  /** What the caller is told, unless it succeeded. */
+  readonly error?: TollgateError
+}
+
+export function answered(price: PriceRecord | undefined, attempts: readonly Attempt[], answer: Answer): Outcome {
+  const { tokens, usageSource, model, finishReason, body } = answer
+  const used = { tokens, usageSource, model, finishReason, charge: chargeFor(price, tokens) }
+  return { ...lastOf(attempts), ...used, status: 'succeeded', errorReason: '', body }
+}
+
+/** Nothing was delivered. */
+export function failed(price: PriceRecord | undefined, attempts: readonly Attempt[], error: TollgateError): Outcome {
+  const nothing = { tokens: noTokens, usageSource: 'none', model: '', finishReason: '' } as const
+  const ending = { status: statusOf(error), errorReason: error.reason, error }
+  return { ...lastOf(attempts), ...nothing, ...ending, charge: noCharge(price), body: new Uint8Array() }
+}
+
+/** A stream whose first output was delivered; when it broke off after that, what was delivered is charged. */
+export function streamed(
+  price: PriceRecord | undefined,
+  attempts: readonly Attempt[],
+  { tokens, usageSource, model, finishReason }: StreamReport,
+  end: StreamEnd,
+  body: Uint8Array | undefined,
+): Outcome {
+  const charge = usageSource === 'none' ? noCharge(price) : chargeFor(price, tokens)
+  const used = { ...lastOf(attempts), tokens, usageSource, model, finishReason, charge, body }
+  if (end.verdict === 'complete') return { ...used, status: 'succeeded', errorReason: '' }
+  const { error } = end
+  return { ...used, status: statusOf(error), errorReason: error.reason, error }
+}
+
+function lastOf(attempts: readonly Attempt[]): Pick<Outcome, 'attempts' | 'attempt' | 'endpointId'> {
+  return { attempts, attempt: attempts.length, endpointId: attempts.at(-1)?.endpointId ?? '' }
+}
+
+function statusOf({ reason }: TollgateError): CallStatus {
+  if (reason === 'DEADLINE_EXCEEDED') return 'deadline_exceeded'
+  if (reason === 'CANCELLED' || reason === 'SHUTTING_DOWN') return 'cancelled'
+  return 'failed'
+}
