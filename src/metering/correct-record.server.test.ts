@@ -7,9 +7,9 @@ import { UsageSource } from '../../gen/marketplace/v1/consumption_pb.ts'
 import { type CorrectUsageRecordRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
 import { unbalanced } from '../../test/support/audit.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
-import { serviceRecord } from '../../test/support/registry-records.ts'
+import { consumerRecord, serviceRecord } from '../../test/support/registry-records.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
-import type { PriceRecord } from '../registry/records.ts'
+import type { ConsumerRecord, PriceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import { as, type Fixture, keys, startFixture, wires } from '../server/fixture.ts'
 import { register } from '../server/rpc.ts'
@@ -36,7 +36,7 @@ beforeAll(async () => {
   const service = createUsageService({
     sql: server.sql,
     now: Date.now,
-    snapshots: { current: () => snapshot },
+    snapshots: { current: () => buildSnapshot({ version: 1, services: [chat], consumers, nowMs: now }) },
     onCorrected: async (entries) => {
       told.push(entries.map(({ id }) => id))
       const failure = failures.pop()
@@ -61,12 +61,13 @@ const prices: PriceRecord[] = [
   { version: '2', currency: 'USD', effectiveFromMs: now - 3_600_000, model: { kind: 'per_request', requestNanos: 3 } },
   { version: '1', currency: 'USD', effectiveFromMs: 0, model: { kind: 'per_request', requestNanos: 2 } },
 ]
-const service = serviceRecord({ id: 'service-a', name: 'chat', status: 'retired', prices })
-const snapshot = buildSnapshot({ version: 1, services: [service], consumers: [], nowMs: now })
+const chat = serviceRecord({ id: 'service-a', name: 'chat', status: 'retired', prices })
+const consumers: ConsumerRecord[] = []
 
 /** A record of a consumer of its own, in the ledger. */
 async function recorded(changes: Partial<UsageEvent> = {}): Promise<UsageEvent> {
   const record = usageEvent({ consumerId: randomUUID(), startMs: now, ...changes })
+  consumers.push(consumerRecord({ id: record.consumerId }))
   await writeBatch(server.sql, [record])
   return record
 }
