@@ -76,8 +76,11 @@ export function costMessage(cost: CostFigures): MessageInitShape<typeof CostSche
   }
 }
 
-/** A row of the ledger. Its cost has no breakdown: the ledger keeps the sum and the version of the price. */
-export function usageRecordMessage(event: UsageEvent): MessageInitShape<typeof UsageRecordSchema> {
+/**
+ * A row of the ledger, taken at `recordedMs` where that is known. Its cost has no breakdown: the ledger keeps the sum and
+ * the version of the price.
+ */
+export function usageRecordMessage(event: UsageEvent, recordedMs?: number): MessageInitShape<typeof UsageRecordSchema> {
   return {
     id: event.id,
     requestId: event.requestId,
@@ -97,6 +100,7 @@ export function usageRecordMessage(event: UsageEvent): MessageInitShape<typeof U
     model: event.model,
     attempt: event.attempt,
     metadata: { ...event.metadata },
+    ...(recordedMs !== undefined && { createTime: timestampFromMs(recordedMs) }),
   }
 }
 

@@ -1,4 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
+import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type ListUsageRecordsRequestSchema, UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
@@ -73,6 +74,14 @@ test('finds the attempts of a call, and nothing for an id that is none', { timeo
   const found = await list(consumer, { requestId: wanted?.requestId ?? '' })
   expect(found.usageRecords).toMatchObject([{ id: wanted?.id, metadata: { age: '2000' } }])
   expect(await list(consumer, { requestId: 'not-a-uuid' })).toMatchObject({ usageRecords: [], nextPageToken: '' })
+})
+
+test('a record says when the ledger took it, whenever its call was', { timeout }, async () => {
+  const page = await list(consumer)
+  const [{ at } = { at: 0 }] = await server.sql<{ at: number }[]>`
+    select (extract(epoch from max(recorded_at)) * 1000)::int8 as at from usage_records where consumer_id = 'consumer-a'`
+  expect(at).toBeGreaterThan(Date.now() - 600_000)
+  for (const { createTime } of page.usageRecords) expect(createTime).toEqual(timestampFromMs(at))
 })
 
 test('an administrator sees the consumer that it names', { timeout }, async () => {

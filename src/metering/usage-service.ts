@@ -57,7 +57,8 @@ export function createUsageService(options: UsageServiceOptions): Handlers<typeo
         pageSize: pageSizeOf(request.pageSize),
         pageToken: request.pageToken,
       })
-      return { usageRecords: page.events.map(usageRecordMessage), nextPageToken: page.nextPageToken }
+      const usageRecords = page.records.map(({ event, recordedMs }) => usageRecordMessage(event, recordedMs))
+      return { usageRecords, nextPageToken: page.nextPageToken }
     },
     getUsageStats: async (request, call) => {
       const subject = { consumerId: consumerOf(request.consumerId, call), serviceId: request.serviceId }

@@ -14,10 +14,18 @@ export interface UsageQuery {
 }
 
 export interface UsagePage {
-  /** Newest first; traceparent is not kept and empty. */
-  readonly events: readonly UsageEvent[]
+  /** Newest first. */
+  readonly records: readonly UsageRecord[]
   /** Empty on the last page. */
   readonly nextPageToken: string
+}
+
+/** An entry of the ledger. */
+export interface UsageRecord {
+  /** Its traceparent is not kept and empty. */
+  readonly event: UsageEvent
+  /** Unix milliseconds at which the ledger took it. */
+  readonly recordedMs: number
 }
 
 /**
@@ -28,10 +36,10 @@ export async function listUsageRecords(sql: Sql, query: UsageQuery): Promise<Usa
   const [startMs, id] = parsePageToken(query.pageToken, 2, isTokenPart) ?? []
   const requestId = (query.requestId ?? '').toLowerCase()
   // An id that is no UUID names no call.
-  if (requestId !== '' && !isUuid(requestId)) return { events: [], nextPageToken: '' }
+  if (requestId !== '' && !isUuid(requestId)) return { records: [], nextPageToken: '' }
   // Index usage_records_consumer read backwards, or usage_records_request.
-  const rows = await sql<UsageRow[]>`
-    select ${recordColumns(sql)} from usage_records
+  const rows = await sql<(UsageRow & Pick<UsageRecord, 'recordedMs'>)[]>`
+    select ${recordColumns(sql)}, (extract(epoch from recorded_at) * 1000)::int8 as "recordedMs" from usage_records
     where consumer_id = ${query.consumerId}
       ${requestId === '' ? sql`` : sql`and request_id = ${requestId}`}
       ${startMs === undefined || id === undefined ? sql`` : sql`and (start_time, id) < (to_timestamp(${startMs}::int8 / 1000.0), ${id}::uuid)`}
@@ -40,7 +48,8 @@ export async function listUsageRecords(sql: Sql, query: UsageQuery): Promise<Usa
     throw asStorageError(error)
   })
   const page = pageOf(rows, query.pageSize, (row) => [String(row.startMs), row.id])
-  return { events: page.rows.map(toEvent), nextPageToken: page.nextPageToken }
+  const records = page.rows.map(({ recordedMs, ...row }) => ({ event: toEvent(row), recordedMs }))
+  return { records, nextPageToken: page.nextPageToken }
 }
 
 /** Of a record's start in Unix milliseconds and its id. */
