@@ -8,6 +8,8 @@ export type BucketStep =
   | { readonly kind: 'admit'; readonly amounts: readonly number[] }
   /** One of the open calls ends; of a gateway that crashed, none ever does. */
   | { readonly kind: 'settle'; readonly call: number; readonly actual: readonly number[] }
+  /** One of the open calls never began. */
+  | { readonly kind: 'release'; readonly call: number }
   /** The lease of one of the open calls runs out. */
   | { readonly kind: 'abandon'; readonly call: number }
   /** Somebody doubts a period. */
@@ -32,6 +34,7 @@ export const bucketPrograms: fc.Arbitrary<BucketStep[]> = fc.array(
   fc.oneof(
     { weight: 6, arbitrary: fc.record({ kind: fc.constant('admit' as const), amounts }) },
     { weight: 4, arbitrary: fc.record({ kind: fc.constant('settle' as const), call, actual: amounts }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('release' as const), call }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('abandon' as const), call }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('forget' as const), period: fc.nat(1) }) },
     { weight: 3, arbitrary: fc.record({ kind: fc.constant('tick' as const), micros: ticks }) },

@@ -43,12 +43,15 @@ local function refill_micros(limit, parts)
   return quotient
 end
 
--- The threshold that a use has passed, in percent.
-local function passed(used, capacity)
-  if capacity == 0 or used < capacity * 0.8 then
-    return 0
+-- The highest threshold that a period passed, in percent, if nobody was told of it.
+local function untold(slot, capacity)
+  if capacity == 0 or slot.used < capacity * 0.8 then
+    return nil
   end
-  return used < capacity and 80 or 100
+  if slot.used < capacity then
+    return slot.told80 < capacity and 80 or nil
+  end
+  return slot.told100 < capacity and 100 or nil
 end
 
 local function load_bucket(limit, raw, now)
@@ -70,16 +73,19 @@ local function load_bucket(limit, raw, now)
   return { level = math.min(full, level + elapsed * limit.rate), at = now }
 end
 
--- 'used held warned', or 'u held version' while it is unknown.
+-- A period with all that is kept of it; `used` is nil while it is unknown, and only then its version counts.
+local function period_slot(used, held, version, told)
+  return { used = used, held = held, version = version, told80 = told.told80, told100 = told.told100 }
+end
+
+-- 'used held version told80 told100', with 'u' for used while it is unknown.
 local function load_period(raw)
   if not raw then
-    return { unknown = true, held = 0, version = 0 }
+    return { held = 0, version = 0, told80 = 0, told100 = 0 }
   end
-  local first, held, last = string.match(raw, '^(%S+) (%d+) (%d+)$')
-  if first == 'u' then
-    return { unknown = true, held = tonumber(held), version = tonumber(last) }
-  end
-  return { used = tonumber(first), held = tonumber(held), warned = tonumber(last) }
+  local used, held, version, told80, told100 = string.match(raw, '^(%S+) (%d+) (%d+) (%d+) (%d+)$')
+  local told = { told80 = tonumber(told80), told100 = tonumber(told100) }
+  return period_slot(tonumber(used), tonumber(held), tonumber(version), told)
 end
 
 local function load_slot(limit, now)
@@ -93,10 +99,8 @@ local function load_slot(limit, now)
 end
 
 local function period_text(slot)
-  if slot.unknown then
-    return 'u ' .. int(slot.held) .. ' ' .. int(slot.version)
-  end
-  return int(slot.used) .. ' ' .. int(slot.held) .. ' ' .. int(slot.warned)
+  local used = slot.used and int(slot.used) or 'u'
+  return table.concat({ used, int(slot.held), int(slot.version), int(slot.told80), int(slot.told100) }, ' ')
 end
 
 local function store_slot(limit, slot, now)
@@ -133,10 +137,8 @@ local function taken_from(limit, slot, amount)
     return { level = slot.level - bucket_parts(limit, amount), at = slot.at }
   elseif limit.kind == 'c' then
     return { open = slot.open + amount }
-  elseif slot.unknown then
-    return { unknown = true, held = slot.held + amount, version = slot.version }
   end
-  return { used = slot.used, held = slot.held + amount, warned = slot.warned }
+  return period_slot(slot.used, slot.held + amount, slot.version, slot)
 end
 
 -- Where `amount` was taken and `used` was used: the difference returns, clipped at capacity, or becomes debt.
@@ -149,11 +151,16 @@ local function settled(limit, slot, amount, used)
     return { open = math.max(0, slot.open - amount) }
   end
   local held = math.max(0, slot.held - amount)
-  if slot.unknown then
-    return { unknown = true, held = held, version = slot.version + 1 }
+  if not slot.used then
+    return period_slot(nil, held, slot.version + 1, slot)
   end
-  local total = slot.used + used
-  return { used = total, held = held, warned = passed(total, limit.capacity) }
+  return period_slot(slot.used + used, held, slot.version, slot)
+end
+
+-- Notes what was told of a period, by whoever remembers it.
+local function remind(slot, told80, told100)
+  slot.told80 = math.max(slot.told80, told80)
+  slot.told100 = math.max(slot.told100, told100)
 end
 
 -- Makes the periods of KEYS[first...last] unknown, those that exist: a seed is asked for a period that exists, so a period
@@ -166,9 +173,8 @@ local function forget(first, last, now)
     local raw = redis.call('GET', KEYS[i])
     if raw then
       local slot = load_period(raw)
-      local version = math.max(now, slot.unknown and slot.version + 1 or 1)
-      local text = period_text({ unknown = true, held = slot.held, version = version })
-      redis.call('SET', KEYS[i], text, 'KEEPTTL')
+      local version = math.max(now, slot.used and 1 or slot.version + 1)
+      redis.call('SET', KEYS[i], period_text(period_slot(nil, slot.held, version, slot)), 'KEEPTTL')
     end
   end
 end
@@ -208,18 +214,19 @@ local function load_known(limits, now)
   local unseeded = { 'unseeded' }
   for i, limit in ipairs(limits) do
     local slot = slots[limit.key] or load_slot(limit, now)
-    if limit.kind == 'p' and slot.unknown then
+    local is_unknown = limit.kind == 'p' and not slot.used
+    if is_unknown then
       local used, version = string.match(limit.seed, '^(%d+) (%d+)$')
       if used and tonumber(version) == slot.version then
-        used = tonumber(used)
-        slot = { used = used, held = slot.held, warned = passed(used, limit.capacity) }
+        slot = period_slot(tonumber(used), slot.held, 0, slot)
         store_slot(limit, slot, now)
+        is_unknown = false
       elseif slot.version == 0 then
-        slot = { unknown = true, held = slot.held, version = now }
+        slot = period_slot(nil, slot.held, now, slot)
         store_slot(limit, slot, now)
       end
     end
-    if slot.unknown then
+    if is_unknown then
       unseeded[#unseeded + 1] = i - 1
       unseeded[#unseeded + 1] = int(slot.version)
     end
@@ -228,8 +235,8 @@ local function load_known(limits, now)
   return slots, #unseeded > 1 and unseeded or nil
 end
 
--- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's' id: settled, with the id of its stream
--- entry where it has one.
+-- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's': settled, where it
+-- has them with the id of its stream entry and, each after a space, what its settlement told of thresholds.
 local function read_reservation(key)
   local held = redis.call('GET', key)
   if not held then
@@ -251,15 +258,12 @@ local function read_plan(plan)
   return limits
 end
 
--- Settles what a reservation took except its buckets: nothing was used, or all that was reserved. A threshold that a
--- period passes by it is left to the next settlement to tell.
+-- Settles what a reservation took except its buckets: nothing was used, or all that was reserved. Nobody hears of
+-- thresholds then.
 local function release_plan(plan, is_used, now)
   for _, limit in ipairs(read_plan(plan)) do
     if limit.kind ~= 'b' then
-      local before = load_slot(limit, now)
-      local after = settled(limit, before, limit.amount, is_used and limit.amount or 0)
-      after.warned = before.warned
-      store_slot(limit, after, now)
+      store_slot(limit, settled(limit, load_slot(limit, now), limit.amount, is_used and limit.amount or 0), now)
     end
   end
 end

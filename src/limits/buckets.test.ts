@@ -7,7 +7,9 @@ import {
   declare,
   forget,
   maxDebtParts,
+  nothingTold,
   partsOf,
+  release,
   type Slot,
   seed,
   seedVersion,
@@ -194,9 +196,10 @@ describe('at any interleaving of calls, abandoned and lost ones among them, and 
             const [cost] = open.splice(step.call, 1)
             if (cost === undefined) continue
             const reserved = cost.map((entry) => entry.amount)
-            const actual = step.kind === 'settle' ? step.actual : reserved
+            const actual = step.kind === 'settle' ? step.actual : step.kind === 'abandon' ? reserved : cost.map(() => 0)
             if (step.kind === 'settle') settle(slots, cost, actual, now)
-            else abandon(slots, cost, now)
+            else if (step.kind === 'abandon') abandon(slots, cost, now)
+            else release(slots, cost, now)
             for (const index of [0, 1]) {
               const [units = 0, most = 0] = [actual[2 + index], reserved[2 + index]]
               used[index] = (used[index] ?? 0) + units
@@ -257,14 +260,44 @@ describe('a period', () => {
     expect(verdict).toMatchObject({ kind: 'refused', retryAfterMs: 90_000 })
   })
 
-  it('tells of a threshold that an abandoned call passed by the next settlement', () => {
+  it('is told of by the next settlement when nobody heard of the threshold that was passed', () => {
     const month = period({ capacity: 10 })
-    const slots = known([month])
     const cost = [{ limit: month, amount: 9 }]
-    admit(slots, cost, start)
-    abandon(slots, cost, start)
-    const crossed = settle(slots, [{ limit: month, amount: 0 }], [0], start)
-    expect(crossed).toEqual([{ index: 0, used: 9, threshold: 80 }])
+    const silent = [abandon, (slots: Map<string, Slot>) => seed(slots, month, 9, seedVersion(slots, month.key))]
+    for (const pass of silent) {
+      const slots = pass === abandon ? known([month]) : new Map<string, Slot>()
+      pass(slots, cost, start)
+      release(slots, [{ limit: month, amount: 0 }], start)
+      expect(tellOf(slots, month)).toEqual([{ index: 0, used: 9, threshold: 80 }])
+      expect(tellOf(slots, month)).toEqual([])
+    }
+  })
+
+  it('has each threshold of a capacity told once, whatever becomes of its use and of its capacity', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(20), fc.integer({ min: 8, max: 12 })), { maxLength: 30 }), (program) => {
+        const month = period({ capacity: 10 })
+        const slots = new Map<string, Slot>()
+        const told = new Set<string>()
+        for (const [used, capacity] of program) {
+          forget(slots, month.key, start)
+          expect(tellOf(slots, { ...month, capacity })).toEqual([])
+          seed(slots, month, used, seedVersion(slots, month.key))
+          const [crossing] = tellOf(slots, { ...month, capacity })
+          const passed = [80, 100].filter((percent) => used * 100 >= capacity * percent)
+          if (crossing === undefined) {
+            // What was told of a larger capacity holds for a smaller one.
+            const isTold = (percent: number) =>
+              [8, 9, 10, 11, 12].some((of) => of >= capacity && told.has(`${percent}/${of}`))
+            expect(passed.length === 0 || isTold(passed.at(-1) ?? 0)).toBe(true)
+          } else {
+            expect(crossing).toEqual({ index: 0, used, threshold: passed.at(-1) })
+            expect(told).not.toContain(`${crossing.threshold}/${capacity}`)
+            for (const percent of passed) told.add(`${percent}/${capacity}`)
+          }
+        }
+      }),
+    )
   })
 
   it('stays exact at the largest amounts', () => {
@@ -289,7 +322,12 @@ describe('after a loss of data', () => {
   })
 })
 
+/** What a settlement of nothing tells. */
+function tellOf(slots: Map<string, Slot>, limit: Limit): ReturnType<typeof settle> {
+  return settle(slots, [{ limit, amount: 0 }], [0], start)
+}
+
 function known(limits: readonly Limit[]): Map<string, Slot> {
-  const none: Slot = { kind: 'period', used: 0, held: 0, warned: 0 }
+  const none: Slot = { kind: 'period', used: 0, held: 0, ...nothingTold }
   return new Map(limits.flatMap((limit) => (limit.kind === 'period' ? [[limit.key, none]] : [])))
 }

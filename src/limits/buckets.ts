@@ -11,6 +11,10 @@ import type { BucketLimit, Limit, LimitCost, LimitState, PeriodLimit } from './l
  * A period knows what is `used` (settled, also beyond its capacity: that is debt) and what is `held` by open
  * reservations. It is **unknown** while nobody can say what was used; what is held is known all the same. Each event that
  * an unknown period sees moves its `version`: a seed is right when it was asked at the version that it is given to.
+ *
+ * A **threshold** is told by the first settlement that finds a known period beyond it, whatever passed it. What was told
+ * is kept, also while the period is unknown, and never falls: a correction that leads below a threshold makes nobody hear
+ * of it twice. It is kept as the capacity that it was told of, so that a raised limit has thresholds of its own.
  */
 export interface Slots {
   get(key: string): Slot | undefined
@@ -27,17 +31,21 @@ export interface BucketSlot {
   readonly at: number
 }
 
-export interface PeriodSlot {
+/** What was told of a period: of each threshold the largest capacity that it was told of; 0 if it never was. */
+export interface Told {
+  readonly told80: number
+  readonly told100: number
+}
+
+export interface PeriodSlot extends Told {
   readonly kind: 'period'
   /** Units, settled. */
   readonly used: number
   /** Units of open reservations. */
   readonly held: number
-  /** Highest threshold that was told of, in percent. */
-  readonly warned: Threshold | 0
 }
 
-export interface UnknownSlot {
+export interface UnknownSlot extends Told {
   readonly kind: 'unknown'
   readonly held: number
   readonly version: number
@@ -49,6 +57,8 @@ export interface ConcurrencySlot {
 }
 
 export type Threshold = 80 | 100
+
+export const nothingTold: Told = { told80: 0, told100: 0 }
 
 export type Verdict =
   /** Periods that nobody knows, as indices into the costs; nothing was taken. */
@@ -98,8 +108,8 @@ export function admit(slots: Slots, costs: readonly LimitCost[], nowMicros: numb
 }
 
 /**
- * Replaces what was taken by what was used, and says which periods passed a threshold by it (indices into `taken`). The
- * difference returns, clipped at the bucket's capacity, or becomes debt.
+ * Replaces what was taken by what was used, and says of which periods a threshold is to be told (indices into `taken`).
+ * The difference returns, clipped at the bucket's capacity, or becomes debt.
  */
 export function settle(
   slots: Slots,
@@ -109,28 +119,29 @@ export function settle(
 ): { index: number; used: number; threshold: Threshold }[] {
   const crossed: { index: number; used: number; threshold: Threshold }[] = []
   taken.forEach(({ limit, amount }, index) => {
-    const slot = current(slots, limit, nowMicros)
-    const used = actual[index] ?? amount
-    const after = settled(slot, limit, amount, used)
+    const after = settled(current(slots, limit, nowMicros), limit, amount, actual[index] ?? amount)
     slots.set(limit.key, after)
-    if (after.kind === 'period' && slot.kind === 'period' && after.warned > slot.warned && after.warned !== 0) {
-      crossed.push({ index, used: after.used, threshold: after.warned })
-    }
+    const threshold = after.kind === 'period' ? untold(after, limit.capacity) : undefined
+    if (after.kind !== 'period' || threshold === undefined) return
+    crossed.push({ index, used: after.used, threshold })
+    remind(slots, limit.key, toldOf(threshold, limit.capacity))
   })
   return crossed
 }
 
-/**
- * Settles what was taken at that amount, because nobody says what was used. A threshold that a period passes by it is left
- * to the next settlement to tell.
- */
+/** Settles what was taken at that amount, because nobody says what was used. Nobody hears of thresholds then. */
 export function abandon(slots: Slots, taken: readonly LimitCost[], nowMicros: number): void {
   for (const { limit, amount } of taken) {
     // A bucket paid it already.
     if (limit.kind === 'bucket') continue
-    const slot = current(slots, limit, nowMicros)
-    const after = settled(slot, limit, amount, amount)
-    slots.set(limit.key, after.kind === 'period' && slot.kind === 'period' ? { ...after, warned: slot.warned } : after)
+    slots.set(limit.key, settled(current(slots, limit, nowMicros), limit, amount, amount))
+  }
+}
+
+/** Gives back what was taken for a call that never began. Nobody hears of thresholds then. */
+export function release(slots: Slots, taken: readonly LimitCost[], nowMicros: number): void {
+  for (const { limit, amount } of taken) {
+    slots.set(limit.key, settled(current(slots, limit, nowMicros), limit, amount, 0))
   }
 }
 
@@ -146,11 +157,24 @@ export function declare(slots: Slots, costs: readonly LimitCost[], nowMicros: nu
 
 /** Makes a period unknown; what is held stays held. A seed that was asked before this is not taken any more. */
 export function forget(slots: Slots, key: string, nowMicros: number): void {
-  const slot = slots.get(key)
-  const held = slot?.kind === 'period' || slot?.kind === 'unknown' ? slot.held : 0
+  const slot = periodSlot(slots, key)
+  const { held, told80, told100 } = slot
   // By the clock, so that no version comes twice, whatever the counter was meanwhile.
-  const version = Math.max(nowMicros, slot?.kind === 'unknown' ? slot.version + 1 : 1)
-  slots.set(key, { kind: 'unknown', held, version })
+  const version = Math.max(nowMicros, slot.kind === 'unknown' ? slot.version + 1 : 1)
+  slots.set(key, { kind: 'unknown', held, version, told80, told100 })
+}
+
+/** Notes what was told of a period, by whoever remembers it. */
+export function remind(slots: Slots, key: string, told: Told): void {
+  const slot = periodSlot(slots, key)
+  const told80 = Math.max(slot.told80, told.told80)
+  const told100 = Math.max(slot.told100, told.told100)
+  slots.set(key, { ...slot, told80, told100 })
+}
+
+/** What is told with a threshold: whoever hears that all is used need not hear of 80 percent. */
+export function toldOf(threshold: Threshold, capacity: number): Told {
+  return { told80: capacity, told100: threshold === 100 ? capacity : 0 }
 }
 
 /** Version of an unknown period, to ask a seed for; 0 when nothing is there. */
@@ -164,7 +188,8 @@ export function seed(slots: Slots, limit: PeriodLimit, used: number, version: nu
   const slot = slots.get(limit.key)
   if (slot !== undefined && (slot.kind !== 'unknown' || slot.version !== version)) return
   if (slot === undefined && version !== 0) return
-  slots.set(limit.key, { kind: 'period', used, held: slot?.held ?? 0, warned: passed(used, limit.capacity) })
+  const { held, told80, told100 } = periodSlot(slots, limit.key)
+  slots.set(limit.key, { kind: 'period', used, held, told80, told100 })
 }
 
 /** States without taking anything; an unknown period counts as unused: see {@link unseeded}. */
@@ -204,7 +229,13 @@ function current(slots: Slots, limit: Limit, nowMicros: number): Slot {
   const slot = slots.get(limit.key)
   if (limit.kind === 'bucket') return refilled(slot, limit, nowMicros)
   if (limit.kind === 'concurrency') return slot?.kind === 'concurrency' ? slot : { kind: 'concurrency', open: 0 }
-  return slot?.kind === 'period' || slot?.kind === 'unknown' ? slot : { kind: 'unknown', held: 0, version: 0 }
+  return periodSlot(slots, limit.key)
+}
+
+function periodSlot(slots: Slots, key: string): PeriodSlot | UnknownSlot {
+  const slot = slots.get(key)
+  if (slot?.kind === 'period' || slot?.kind === 'unknown') return slot
+  return { kind: 'unknown', held: 0, version: 0, ...nothingTold }
 }
 
 function take(slot: Slot, limit: Limit, amount: number): Slot {
@@ -228,23 +259,17 @@ function settled(slot: Slot, limit: Limit, amount: number, used: number): Slot {
     case 'concurrency':
       return { kind: 'concurrency', open: Math.max(0, slot.open - amount) }
     case 'unknown':
-      return { kind: 'unknown', held: Math.max(0, slot.held - amount), version: slot.version + 1 }
-    case 'period': {
-      const total = slot.used + used
-      return {
-        kind: 'period',
-        used: total,
-        held: Math.max(0, slot.held - amount),
-        warned: passed(total, limit.capacity),
-      }
-    }
+      return { ...slot, held: Math.max(0, slot.held - amount), version: slot.version + 1 }
+    case 'period':
+      return { ...slot, used: slot.used + used, held: Math.max(0, slot.held - amount) }
   }
 }
 
-/** The threshold that a use has passed. */
-function passed(used: number, capacity: number): Threshold | 0 {
-  if (capacity === 0 || used < capacity * 0.8) return 0
-  return used < capacity ? 80 : 100
+/** The highest threshold that was passed, if nobody was told of it. */
+function untold({ used, told80, told100 }: PeriodSlot, capacity: number): Threshold | undefined {
+  if (capacity === 0 || used < capacity * 0.8) return undefined
+  if (used < capacity) return told80 < capacity ? 80 : undefined
+  return told100 < capacity ? 100 : undefined
 }
 
 /** 0 when the limit covers the amount, else milliseconds until it could, at least 1. */

@@ -1,10 +1,21 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { noTokens } from '../metering/usage-event.ts'
-import { admit, declare, partsOf, type Slot, settle, states } from './buckets.ts'
+import {
+  admit,
+  declare,
+  forget,
+  nothingTold,
+  partsOf,
+  type Slot,
+  seed,
+  seedVersion,
+  settle,
+  states,
+} from './buckets.ts'
 import type { Scene } from './conformance-scene.ts'
 import { admission, bucket, concurrency, period, settlement, usageEvent, uuid } from './conformance-support.ts'
-import type { Admission, Limit, LimitCost } from './limits.ts'
+import type { Admission, Limit, LimitCost, PeriodLimit } from './limits.ts'
 
 type Step =
   | { readonly kind: 'admit'; readonly amounts: readonly number[] }
@@ -116,8 +127,8 @@ async function run(scene: Scene, program: readonly Step[]): Promise<void> {
       })
       await limits.correct({ events: [event], counters: [tokens.key, money.key] })
       for (const slots of [slow, fast]) {
-        const nothing = [tokens, money].map((limit) => ({ limit, amount: 0 }))
-        settle(slots, nothing, [step.tokens, step.nanos], 0)
+        follow(slots, tokens, step.tokens)
+        follow(slots, money, step.nanos)
       }
     } else if (step.kind === 'drain') {
       for (let left = await limits.usageLog.backlog(); left > 0; left = await limits.usageLog.backlog()) {
@@ -126,6 +137,14 @@ async function run(scene: Scene, program: readonly Step[]): Promise<void> {
     }
     between(await limits.read(all))
   }
+}
+
+/** A period that was doubted, and is read from the ledger again. */
+function follow(slots: Map<string, Slot>, limit: PeriodLimit, change: number): void {
+  const slot = slots.get(limit.key)
+  const used = slot?.kind === 'period' ? slot.used + change : 0
+  forget(slots, limit.key, 0)
+  seed(slots, limit, used, seedVersion(slots, limit.key))
 }
 
 /** What the store admitted by its own clock. */
@@ -144,5 +163,5 @@ function takeAnyway(slots: Map<string, Slot>, costs: readonly LimitCost[], nowMi
 function unusedSlot(limit: Limit): Slot {
   if (limit.kind === 'bucket') return { kind: 'bucket', level: limit.capacity * partsOf(limit), at: 0 }
   if (limit.kind === 'concurrency') return { kind: 'concurrency', open: 0 }
-  return { kind: 'period', used: usedBefore, held: 0, warned: 0 }
+  return { kind: 'period', used: usedBefore, held: 0, ...nothingTold }
 }

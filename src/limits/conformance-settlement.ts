@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import { noTokens } from '../metering/usage-event.ts'
 import { costs, type Scene } from './conformance-scene.ts'
-import { admission, bucket, concurrency, period, settlement, unknownCall } from './conformance-support.ts'
+import { admission, bucket, concurrency, period, settlement, unknownCall, usageEvent } from './conformance-support.ts'
+import type { PeriodLimit } from './limits.ts'
 
 /** What was reserved becomes what was used, once, whatever becomes of the call. */
 export function settlementConformance(scene: () => Scene): void {
@@ -88,6 +90,35 @@ export function settlementConformance(scene: () => Scene): void {
         { limit: money, used: 900, threshold: 80 },
       ])
       expect(await scene().settle(call, [100, 900])).toEqual({ crossed: [] })
+    })
+
+    it('tells by the next settlement of a threshold that nobody heard of, and never again, also after a correction', async () => {
+      const month = period({ capacity: 1_000 })
+      const used = async (change: number) => {
+        const tokens = { ...noTokens, input: change }
+        const event = usageEvent({ consumerId: month.scope.id, tokens })
+        await scene().limits.correct({ events: [event], counters: [month.key] })
+      }
+      const told = async (limit: PeriodLimit, actual = 0) =>
+        (await scene().settle(await scene().admitted(costs([limit, 1])), [actual])).crossed
+      await scene().abandoned(costs([month, 810]))
+      expect(await told(month)).toEqual([{ limit: month, used: 810, threshold: 80 }])
+      await used(-500)
+      expect(await told(month, 500)).toEqual([])
+      const last = await scene().admitted(costs([month, 1]))
+      await used(300)
+      // Nobody knows the counter now.
+      expect((await scene().settle(last, [1])).crossed).toEqual([])
+      const raised = { ...month, capacity: 1_200 }
+      expect(await told(raised)).toEqual([{ limit: raised, used: 1_111, threshold: 80 }])
+      expect(await told(raised)).toEqual([])
+    })
+
+    it('tells of a threshold that was passed before anybody asked for the counter', async () => {
+      const month = period({ capacity: 1_000 })
+      scene().ledger.usedBefore.set(month.key, 900)
+      const call = await scene().admitted(costs([month, 1]))
+      expect((await scene().settle(call, [1])).crossed).toEqual([{ limit: month, used: 901, threshold: 80 }])
     })
 
     it('tells each threshold by exactly one of many settlements that come at once', async () => {

@@ -17,6 +17,7 @@ export type { UsageScope }
  *   that comes after that corrects the record and the counters.
  * - A **seed** is what the ledger knows of a period. A period counter that the store does not know is *unknown*, and
  *   admits nothing until it was seeded; whoever doubts a counter makes it unknown again.
+ * - A **threshold** of a period is told once, by the first settlement that finds the counter beyond it.
  * - A **claim** belongs to a call with an idempotency key: one call at a time holds it, and when that call was answered,
  *   the claim keeps the answer for the others.
  *
@@ -167,7 +168,11 @@ export interface Settlement {
 }
 
 export interface Settled {
-  /** Period limits whose settled use passed a threshold by this settlement, in percent of the capacity. */
+  /**
+   * Period limits of the call whose settled use is beyond a threshold, in percent of the capacity, of which nobody was told
+   * in this month: this settlement passed it, or something else did that nobody hears of, like an abandoned call, a
+   * correction, or a settlement while the counter was unknown.
+   */
   readonly crossed: readonly { readonly limit: PeriodLimit; readonly used: number; readonly threshold: 80 | 100 }[]
 }
 

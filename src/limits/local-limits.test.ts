@@ -104,6 +104,20 @@ describe('after the process died', () => {
     expect(await later.read([month, calls])).toMatchObject(left)
   })
 
+  it('tells a threshold of a month once, over any number of restarts', async () => {
+    const month = period({ capacity: 100 })
+    const { seed } = new FakeLedger()
+    const told: unknown[] = []
+    for (const actual of [85, 0, 20, 0]) {
+      folder = await folders.crash(folder)
+      const next = await folders.start(folder, { seed })
+      const call = admission([{ limit: month, amount: 1 }])
+      await next.admit(call)
+      told.push((await next.settle(settlement(call, [actual]))).crossed.map(({ threshold }) => threshold))
+    }
+    expect(told).toEqual([[80], [], [100], []])
+  })
+
   it('cuts off an unfinished record and keeps every one before it', async () => {
     const kept = [await settled(limits), await settled(limits)].sort()
     const [name = ''] = await segmentsOf(folder)

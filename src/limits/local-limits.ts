@@ -5,7 +5,7 @@ import { correctionIds, correctionOf } from '../metering/correction.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { AcknowledgedFile } from './acknowledged-file.ts'
-import { admit, settle, states } from './buckets.ts'
+import { abandon, admit, release, remind, settle, states } from './buckets.ts'
 import type {
   Admission,
   AdmissionResult,
@@ -27,6 +27,7 @@ import { type AnswerRecord, replayRecords, type SettledRecord } from './local-re
 import { LocalUsageLog } from './local-usage-log.ts'
 import { RecentIds } from './recent-ids.ts'
 import { SegmentLog, type SegmentLogOptions, type StoredRecord } from './segment-log.ts'
+import { ToldFile } from './told-file.ts'
 
 export interface LocalLimitsOptions {
   /** Of this process alone; made when it is missing. */
@@ -57,6 +58,8 @@ export interface LocalLimitsOptions {
  * - At start, settled events that were not acknowledged are delivered again; calls that were in flight are recorded as
  *   abandoned at once and their claims are free, because the process that held them is dead; claims of answered calls
  *   keep their answers. Buckets start full and concurrencies at 0.
+ * - What was told of thresholds is on the disk before anybody hears of it, so it is told once, or, if the process dies
+ *   just then, not at all.
  * - Period counters are unknown at start. A seed is asked with the events that are not acknowledged, so the ledger counts
  *   each event once, whether it has it already or not.
  * - When the log cannot be written, settlements fail with STORAGE_UNAVAILABLE and admissions with LIMITS_UNAVAILABLE;
@@ -86,8 +89,10 @@ export async function createLocalLimits(options: LocalLimitsOptions): Promise<Li
     closers.unshift(() => answers.close())
     const { segments, records } = await SegmentLog.open({ ...segmentOptions, atLeast: acknowledged.through + 1 })
     closers.unshift(() => segments.close())
+    const told = await ToldFile.open(options.folder, (options.clock ?? Date.now)())
+    closers.unshift(() => told.close())
     const journal = new LocalJournal({ segments, acknowledged, answers, log: options.log })
-    const limits = new LocalLimits(options, { journal, through: acknowledged.through, claims, closers })
+    const limits = new LocalLimits(options, { journal, told, through: acknowledged.through, claims, closers })
     await limits.replay(records, acknowledged.through)
     return limits
   } catch (error) {
@@ -98,6 +103,7 @@ export async function createLocalLimits(options: LocalLimitsOptions): Promise<Li
 
 interface Parts {
   readonly journal: LocalJournal
+  readonly told: ToldFile
   /** Every record up to this number is acknowledged. */
   readonly through: number
   readonly claims: LocalClaims
@@ -116,6 +122,7 @@ class LocalLimits implements Limits {
   readonly usageLog: LocalUsageLog
   readonly #options: LocalLimitsOptions
   readonly #journal: LocalJournal
+  readonly #told: ToldFile
   readonly #closers: Parts['closers']
   readonly #claims: LocalClaims
   readonly #clock: () => number
@@ -128,6 +135,7 @@ class LocalLimits implements Limits {
   constructor(options: LocalLimitsOptions, parts: Parts) {
     this.#options = options
     this.#journal = parts.journal
+    this.#told = parts.told
     this.#closers = parts.closers
     this.#claims = parts.claims
     this.#clock = options.clock ?? Date.now
@@ -146,6 +154,7 @@ class LocalLimits implements Limits {
       seed: options.seed,
       waiting: (limit) => this.usageLog.waitingFor(limit),
     })
+    for (const period of parts.told.periods()) remind(this.#counters, period.key, period)
   }
 
   /** Takes up what the log holds from earlier processes. */
@@ -257,8 +266,7 @@ class LocalLimits implements Limits {
       .catch((cause: unknown) => {
         this.#calls.delete(id)
         this.#claims.free(claim, id)
-        const nothing = costs.map(() => 0)
-        settle(this.#counters, costs, nothing, this.#nowMicros())
+        release(this.#counters, costs, this.#nowMicros())
         throw new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
       })
     await call.opening
@@ -275,7 +283,16 @@ class LocalLimits implements Limits {
       })
       this.#end(admission, answer, sequence)
     })
+    if (crossed.length > 0) await this.#tell(crossed)
     return { crossed }
+  }
+
+  async #tell(crossed: Settled['crossed']): Promise<void> {
+    try {
+      await this.#told.tell(crossed)
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'a told threshold cannot be stored; after a restart it is told again')
+    }
   }
 
   /**
@@ -363,8 +380,7 @@ class LocalLimits implements Limits {
   async #abandon(call: OpenCall, now: number): Promise<Settled> {
     const { id, costs, claim, ifAbandoned } = call.admission
     await this.#record({ type: 'settled', id, events: [ifAbandoned] }, costs, () => {
-      const reserved = costs.map((cost) => cost.amount)
-      settle(this.#counters, costs, reserved, this.#nowMicros())
+      abandon(this.#counters, costs, this.#nowMicros())
       this.#claims.free(claim, id)
       call.abandonedAtMs = now
     })

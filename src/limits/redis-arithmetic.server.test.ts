@@ -1,7 +1,19 @@
 import { readFile } from 'node:fs/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { abandon, admit, declare, forget, type Slot, seed, seedVersion, settle, states } from './buckets.ts'
+import {
+  abandon,
+  admit,
+  declare,
+  forget,
+  release,
+  remind,
+  type Slot,
+  seed,
+  seedVersion,
+  settle,
+  states,
+} from './buckets.ts'
 import { type BucketStep, bucketPrograms, costsOf, limitsOfEveryKind, second } from './buckets-programs.ts'
 import { admission } from './conformance-support.ts'
 import type { Admission, Limit, LimitCost, LimitState } from './limits.ts'
@@ -27,7 +39,7 @@ beforeAll(async () => {
   call = (...command) => redis.call(...command)
   const prelude = await readScript('buckets')
   const override = `local function now_micros() return tonumber(redis.call('GET', '${clock}')) end`
-  for (const name of ['admit', 'settle', 'abandon', 'correct', 'declare', 'read'] as const) {
+  for (const name of ['admit', 'settle', 'abandon', 'correct', 'declare', 'remind', 'read'] as const) {
     scripts.set(name, `${prelude}\n${override}\n${await readScript(name)}`)
   }
 }, 60_000)
@@ -66,6 +78,14 @@ async function run(program: readonly BucketStep[]): Promise<void> {
       const names = [keys.reservation(next.id), keys.leases(), keys.usage()]
       const args = [next.id, '{}', '60000', '', '', '', ...step.actual.map(String)]
       expect((await runScript('settle', [keys.generation(), ...names], [generation, ...args])).slice(2)).toEqual(told)
+    } else if (step.kind === 'release') {
+      const [next] = open.splice(step.call, 1)
+      if (next === undefined) continue
+      release(slots, next.costs, now)
+      const names = [keys.reservation(next.id), keys.leases(), keys.usage()]
+      const args = [next.id, '', '60000', '', '', '', ...next.costs.map(() => '0')]
+      const reply = await runScript('settle', [keys.generation(), ...names], [generation, ...args])
+      expect(reply).toEqual(['settled', ''])
     } else if (step.kind === 'abandon') {
       const [next] = open.splice(step.call, 1)
       if (next === undefined) continue
@@ -82,7 +102,8 @@ async function run(program: readonly BucketStep[]): Promise<void> {
     }
     await sameSlots(slots, limits)
   }
-  // Redis loses its data, and what is open is declared again.
+  // Redis loses its data, what is open is declared again, and what was told of thresholds is said.
+  const before = new Map(slots)
   await call('flushall')
   await call('set', keys.generation(), generation)
   await tick(second)
@@ -91,6 +112,13 @@ async function run(program: readonly BucketStep[]): Promise<void> {
     declare(slots, next.costs, now)
     const names = [keys.generation(), keys.reservation(next.id), keys.leases()]
     await runScript('declare', names, [generation, next.id, '60000', encodePlan(next.costs, keys), '{}', ''])
+  }
+  for (const { key, ...limit } of limits) {
+    const told = before.get(key)
+    if (told === undefined || !('told80' in told) || limit.kind !== 'period') continue
+    remind(slots, key, told)
+    const facts = [limit.endsAtMs, told.told80, told.told100].map(String)
+    await runScript('remind', [keys.generation(), keys.limit(key)], [generation, ...facts])
   }
   await sameSlots(slots, limits)
   await admitted(slots, admission(costsOf(limits, [1, 1, 1, 1, 1])), now)
@@ -142,7 +170,7 @@ function askToAdmit({ id, costs }: Admission, seeds: ReadonlyMap<number, KnownSe
   )
 }
 
-/** What is stored, without the versions: those of Lua begin with the first question. */
+/** What is stored, without versions: those of Lua begin with the first question. */
 async function sameSlots(slots: ReadonlyMap<string, Slot>, limits: readonly Limit[]): Promise<void> {
   for (const limit of limits) {
     const stored = await call('get', keys.limit(limit.key))
@@ -151,7 +179,7 @@ async function sameSlots(slots: ReadonlyMap<string, Slot>, limits: readonly Limi
 }
 
 function withoutVersion(stored: unknown): unknown {
-  return typeof stored === 'string' && stored.startsWith('u ') ? stored.split(' ').slice(0, 2).join(' ') : stored
+  return typeof stored === 'string' ? stored.replace(/^(\S+ \d+) \d+ (\d+ \d+)$/, '$1 $2') : stored
 }
 
 function textOf(slot: Slot | undefined): string | null {
@@ -159,9 +187,9 @@ function textOf(slot: Slot | undefined): string | null {
     case 'bucket':
       return `${slot.level} ${slot.at}`
     case 'period':
-      return `${slot.used} ${slot.held} ${slot.warned}`
+      return `${slot.used} ${slot.held} ${slot.told80} ${slot.told100}`
     case 'unknown':
-      return `u ${slot.held}`
+      return `u ${slot.held} ${slot.told80} ${slot.told100}`
     case 'concurrency':
       return slot.open === 0 ? null : String(slot.open)
     default:

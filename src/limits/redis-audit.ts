@@ -59,9 +59,9 @@ async function readCounters(redis: RedisClient, keys: RedisKeys): Promise<Counte
   return counters
 }
 
-/** The form that buckets.lua writes: 'used held warned', or 'u held version' while it is unknown. */
+/** The form that buckets.lua writes: 'used held version told80 told100', with 'u' for used while it is unknown. */
 function parseCounter(name: string, value: string): Omit<CounterReading, 'key'> {
-  const [, used, held] = /^(u|\d+) (\d+) \d+$/.exec(value) ?? []
+  const [, used, held] = /^(u|\d+) (\d+) \d+ \d+ \d+$/.exec(value) ?? []
   if (used === undefined) throw new Error(`the counter ${name} of Redis does not hold what it should`)
   return { used: used === 'u' ? undefined : Number(used), held: Number(held) }
 }

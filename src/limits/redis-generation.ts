@@ -7,6 +7,7 @@ import { encodePlan } from './redis-arguments.ts'
 import type { KeptEvent, RedisKept } from './redis-kept.ts'
 import type { RedisKeys } from './redis-keys.ts'
 import { asArray, type RedisScripts } from './redis-scripts.ts'
+import type { ToldPeriod } from './told-thresholds.ts'
 
 export interface RedisGenerationOptions {
   readonly scripts: RedisScripts
@@ -38,8 +39,9 @@ const batch = 100
  * settles compares it in the same step, so nothing is decided on data that were lost in between.
  *
  * A process that meets a new generation first **restores**: it declares its open calls, so that their reservations,
- * leases, claims and holds are there again, and appends the events again that the ledger may not have; their period
- * counters become unknown and follow the ledger. Then it takes the generation for its own and goes on. Nothing is admitted
+ * leases, claims and holds are there again, appends the events again that the ledger may not have, so that their period
+ * counters become unknown and follow the ledger, and says what it told of thresholds. Then it takes the generation for its
+ * own and goes on. Nothing is admitted
  * and no counter is read before a generation is `graceMs` old, so that the other processes, who look every 100 ms, have
  * restored too; after an outage of Redis it takes longer, because they must find it again. A settlement does not wait.
  */
@@ -112,7 +114,10 @@ export class RedisGeneration {
       // Answers that came before this one are taken note of first: admissions and settlements of the old generation.
       await new Promise((done) => setImmediate(done))
       const [calls, events] = [kept.open(), kept.events()]
-      const isDone = (await this.#declare(generation, calls)) && (await this.#append(generation, events))
+      const isDone =
+        (await this.#declare(generation, calls)) &&
+        (await this.#append(generation, events)) &&
+        (await this.#remind(generation, kept.told.all()))
       if (!isDone) continue
       kept.renewed()
       this.#adopt(generation, ageMs, seenAt)
@@ -153,6 +158,18 @@ export class RedisGeneration {
       part.forEach((event, index) => {
         kept.moved(event, String(ids[index]))
       })
+    }
+    return true
+  }
+
+  async #remind(generation: string, told: readonly ToldPeriod[]): Promise<boolean> {
+    const { scripts, keys } = this.#options
+    for (let from = 0; from < told.length; from += batch) {
+      const part = told.slice(from, from + batch)
+      const names = [keys.generation(), ...part.map(({ key }) => keys.limit(key))]
+      const facts = part.flatMap(({ endsAtMs, told80, told100 }) => [endsAtMs, told80, told100].map(String))
+      const [outcome] = asArray(await scripts.run('remind', names, [generation, ...facts]))
+      if (outcome === 'generation') return false
     }
     return true
   }

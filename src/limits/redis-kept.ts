@@ -1,6 +1,7 @@
 import type { UsageEvent } from '../metering/usage-event.ts'
 import type { Admission } from './limits.ts'
 import { isAfter } from './redis-stream.ts'
+import { ToldThresholds } from './told-thresholds.ts'
 
 /** An event that this process saw appended to the usage stream. */
 export interface KeptEvent {
@@ -29,9 +30,11 @@ const openMarginMs = 60_000
  * What this process could give back to a Redis that lost its data: the calls that it admitted and that are not settled,
  * and the events that it appended and that the ledger may not have yet. The ledger has an event when the usage stream was
  * trimmed beyond it. While the ledger is away events gather, up to {@link maxEvents}; what is let go beyond that is lost
- * if Redis loses its data before the ledger is back.
+ * if Redis loses its data before the ledger is back. Also
+ * what this process told of thresholds.
  */
 export class RedisKept {
+  readonly told = new ToldThresholds()
   readonly #open = new Map<string, OpenCall>()
   /** In the order of the stream. */
   readonly #events = new Map<string, KeptEvent>()
@@ -41,8 +44,9 @@ export class RedisKept {
     this.#open.set(admission.id, { admission, leaseEndsAt: performance.now() + admission.leaseMs })
   }
 
-  closed(id: string): void {
-    this.#open.delete(id)
+  /** True when the call was open: this process did not know before that it ended. */
+  closed(id: string): boolean {
+    return this.#open.delete(id)
   }
 
   append(kept: KeptEvent): void {

@@ -198,16 +198,15 @@ class RedisLimits implements Limits {
     const { kept } = this.#parts
     for (let tries = 0; tries < maxTries; tries++) {
       const [outcome, detail, ...rest] = await this.#settleOpen(settlement, event)
-      if (outcome === 'settled') {
+      // Again, and this process thought it open: the answer of its settlement was lost, and is this one.
+      const wasLost = outcome === 'again' && kept.closed(id) && detail !== ''
+      if (outcome === 'settled' || wasLost) {
         this.#ended(id, [event], [String(detail)])
-        return { crossed: readCrossed(costs, rest) }
+        const crossed = readCrossed(costs, rest)
+        kept.told.tell(crossed)
+        return { crossed }
       }
-      if (outcome === 'again') {
-        // The answer of the settlement was lost: this process keeps what it would have kept.
-        if (detail === '') kept.closed(id)
-        else this.#ended(id, [event], [String(detail)])
-        return nothingCrossed
-      }
+      if (outcome === 'again') return nothingCrossed
       const events = outcome === 'late' ? correctedBy(decodeKnown(detail), event) : [event]
       if (await this.#settleLate(settlement, outcome === 'late' ? 'a' : '', events)) return nothingCrossed
     }
@@ -390,7 +389,7 @@ function correctedBy(abandoned: UsageEvent, right: UsageEvent): UsageEvent[] {
   return correctionOf(abandoned, right, correctionIds(abandoned.id))
 }
 
-/** Triples of index, use and threshold. */
+/** Triples of index, use and threshold; a repeated answer has them as texts. */
 function readCrossed(costs: Admission['costs'], reply: readonly unknown[]): Settled['crossed'][number][] {
   const crossed: Settled['crossed'][number][] = []
   for (let at = 0; at + 2 < reply.length; at += 3) {

@@ -105,6 +105,24 @@ describe('after Redis lost all data', () => {
     expect(await remaining(two, month)).toEqual([85])
   }, 60_000)
 
+  it('a threshold is told once: not again, and not never when it is passed just then', async () => {
+    await start()
+    const month = period({ capacity: 100 })
+    const told = async (call: Admission, actual: number) =>
+      (await one.settle(settlement(call, [actual]))).crossed.map(({ threshold }) => threshold)
+    expect(await told(await admitted(one, costs([month], 1)), 85)).toEqual([80])
+    const open = await admitted(one, costs([month], 1))
+    await redis.call('flushall')
+    expect(await told(open, 14)).toEqual([])
+    expect(await told(await admitted(one, costs([month], 1)), 0)).toEqual([])
+    const last = await admitted(one, costs([month], 1))
+    await redis.call('flushall')
+    expect(await told(last, 1)).toEqual([])
+    scene.ledger.usedBefore.set(month.key, -50)
+    await two.correct({ events: [], counters: [month.key] })
+    expect(await told(await admitted(two, costs([month], 1)), 50)).toEqual([100])
+  }, 60_000)
+
   it('a process that starts waits until the others had the time to restore', async () => {
     await start()
     const calls = concurrency(1)

@@ -12,6 +12,7 @@ const names = [
   'late',
   'correct',
   'declare',
+  'remind',
   'sweep',
   'abandon',
   'read',

@@ -4,9 +4,10 @@
 --   ARGV  1 generation, 2 id, 3 event (JSON; '' releases the reservation without a record),
 --         4 ms to remember that it is settled, 5 fingerprint of the claim ('' without one), 6 ms to keep the answer
 --         ('' without one), 7 answer, 8... actual units in the order of the admission
--- Answers { 'generation' }, { 'again', id of the stream entry or '' } when it is settled already, { 'late', abandoned event } when its lease ran out,
---   { 'unknown' } when there is no such reservation (for the two see late.lua), or
---   { 'settled', id of the stream entry, index, used, threshold, ... } with the periods that passed a threshold.
+-- Answers { 'generation' }, { 'late', abandoned event } when its lease ran out,
+--   { 'unknown' } when there is no such reservation (for the two see late.lua),
+--   { 'settled', id of the stream entry, index, used, threshold, ... } with the thresholds that are to be told, or
+--   { 'again', ... } with the same when it is settled already; the id is '' where nobody knows it.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'generation' }
@@ -14,7 +15,11 @@ end
 
 local state, plan, abandoned = read_reservation(KEYS[2])
 if state == 's' then
-  return { 'again', string.sub(redis.call('GET', KEYS[2]), 2) }
+  local reply = { 'again', '' }
+  for word in string.gmatch(string.sub(redis.call('GET', KEYS[2]), 2), '%S+') do
+    reply[reply[2] == '' and 2 or #reply + 1] = word
+  end
+  return reply
 elseif state == 'a' then
   return { 'late', abandoned }
 elseif state == '' and ARGV[3] ~= '' then
@@ -26,14 +31,16 @@ local reply = { 'settled', '' }
 if state == 'o' then
   local now = now_micros()
   for i, limit in ipairs(read_plan(plan)) do
-    local before = load_slot(limit, now)
-    local after = settled(limit, before, limit.amount, tonumber(ARGV[7 + i]) or limit.amount)
-    store_slot(limit, after, now)
-    if limit.kind == 'p' and before.warned and after.warned > before.warned then
+    local slot = settled(limit, load_slot(limit, now), limit.amount, tonumber(ARGV[7 + i]) or limit.amount)
+    -- Nobody hears what a release answers.
+    local threshold = limit.kind == 'p' and slot.used and ARGV[3] ~= '' and untold(slot, limit.capacity)
+    if threshold then
+      remind(slot, limit.capacity, threshold == 100 and limit.capacity or 0)
       reply[#reply + 1] = i - 1
-      reply[#reply + 1] = int(after.used)
-      reply[#reply + 1] = int(after.warned)
+      reply[#reply + 1] = int(slot.used)
+      reply[#reply + 1] = threshold
     end
+    store_slot(limit, slot, now)
   end
   forget(5, #KEYS - (claim and 1 or 0), now)
   redis.call('ZREM', KEYS[3], ARGV[2])
@@ -46,5 +53,5 @@ if ARGV[3] ~= '' then
   reply[2] = redis.call('XADD', KEYS[4], '*', 'event', ARGV[3])
 end
 -- Also for a release of what Redis never saw: an admission that is still on its way then takes nothing.
-redis.call('SET', KEYS[2], 's' .. reply[2], 'PX', ARGV[4])
+redis.call('SET', KEYS[2], 's' .. table.concat(reply, ' ', 2), 'PX', ARGV[4])
 return reply
