@@ -5,7 +5,8 @@
 -- Answers { 'generation' } when Redis is not the one that the caller knows,
 --   { 'running' }, { 'mismatch' } or { 'answered', answer } by the claim,
 --   { 'unseeded', index, version, ... } for periods that nobody knows,
---   { 'admitted', remaining, reset, ... } or { 'refused', index, wait, remaining, reset, ... }.
+--   { 'admitted', remaining, reset, ... }, { 'ended', remaining, reset, ... } when the call was admitted and is over, or
+--   { 'refused', index, wait, remaining, reset, ... }.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'generation' }
@@ -15,7 +16,8 @@ local now = now_micros()
 local claim = ARGV[6] ~= '' and KEYS[#KEYS] or nil
 local limits = read_limits(4, #KEYS - 3 - (claim and 1 or 0), 7, 5)
 -- The same id again is the same call asked twice, for example after a lost answer: it is in already.
-local is_in = redis.call('EXISTS', KEYS[2]) == 1
+local state = redis.call('GETRANGE', KEYS[2], 0, 0)
+local is_in = state ~= ''
 
 if claim and not is_in then
   local kept = redis.call('GET', claim)
@@ -36,7 +38,7 @@ if unseeded then
 end
 
 if is_in then
-  local reply = { 'admitted' }
+  local reply = { state == 'o' and 'admitted' or 'ended' }
   for _, limit in ipairs(limits) do
     push_state(reply, limit, before[limit.key], now)
   end

@@ -125,6 +125,59 @@ describe('a bucket', () => {
   )
 })
 
+/** A call takes so much, an open call ends at so much, or the data is lost. */
+type BucketUse = readonly [kind: 'admit' | 'settle' | 'lose', amount: number]
+
+const bucketUses: fc.Arbitrary<BucketUse> = fc.tuple(
+  fc.constantFrom('admit', 'admit', 'admit', 'settle', 'settle', 'lose'),
+  fc.nat(60),
+)
+
+describe('a bucket whose calls settle at more or less than they took', () => {
+  it('admits a call only within capacity and refill of each life of its data, what others used and hold included', () => {
+    fc.assert(
+      fc.property(anyBucket, fc.array(fc.tuple(ticks, bucketUses), { maxLength: 80 }), (limit, program) => {
+        const slots = new Map<string, Slot>()
+        const open: number[] = []
+        let [used, now, latest] = [0, start, start]
+        let first: number | undefined
+        // In parts: what the lives of the data before this one let pass at most. Their debt is forgotten.
+        let before = 0n
+        const taken = () => {
+          const held = open.reduce((sum, one) => sum + one, 0)
+          return BigInt(used + held) * BigInt(partsOf(limit))
+        }
+        const passed = (): bigint => {
+          const refilled = BigInt(latest - (first ?? latest)) * BigInt(limit.refill)
+          return before + BigInt(limit.capacity * partsOf(limit)) + refilled
+        }
+        for (const [tick, [kind, amount]] of program) {
+          now += tick
+          latest = first === undefined ? now : Math.max(latest, now)
+          if (kind === 'lose') {
+            before = passed()
+            if (taken() > before) before = taken()
+            slots.clear()
+            first = undefined
+          } else if (kind === 'settle') {
+            const reserved = open.shift()
+            if (reserved === undefined) continue
+            settle(slots, [{ limit, amount: reserved }], [amount], now)
+            first ??= now
+            used += amount
+          } else if (admit(slots, [{ limit, amount }], now).kind === 'admitted') {
+            open.push(amount)
+            first ??= now
+            expect(taken() <= passed()).toBe(true)
+          }
+          expectWhole(slots)
+        }
+      }),
+      { numRuns: 500 },
+    )
+  })
+})
+
 describe('several limits', () => {
   const limits = limitsOfEveryKind()
   const costs = fc

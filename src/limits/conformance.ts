@@ -3,7 +3,6 @@ import { admissionConformance } from './conformance-admission.ts'
 import { claimConformance } from './conformance-claims.ts'
 import { correctionConformance } from './conformance-corrections.ts'
 import { usageLogConformance } from './conformance-log.ts'
-import { programConformance } from './conformance-programs.ts'
 import { Scene } from './conformance-scene.ts'
 import { seedConformance } from './conformance-seeds.ts'
 import { settlementConformance } from './conformance-settlement.ts'
@@ -40,7 +39,6 @@ export function limitsConformance(name: string, makeFixture: (seed: PeriodSeed) 
     correctionConformance(scene)
     claimConformance(scene)
     usageLogConformance(scene)
-    programConformance(scene)
 
     it('is healthy', async () => {
       expect(await scene().limits.health()).toMatchObject({ ok: true })

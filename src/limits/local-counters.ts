@@ -7,6 +7,8 @@ import { askSeed } from './seeds.ts'
 
 /** As in Redis: period counters outlive their period for late settlements. */
 const periodMarginMs = 40 * 86_400_000
+/** As in Redis: a full bucket is kept so long, so that it stands still when the clock jumps back by less. */
+const bucketMarginMs = 60_000
 
 /**
  * How long an unknown period is asked for again because calls settle meanwhile. They get fewer: nothing is admitted on a
@@ -86,7 +88,9 @@ export class LocalCounters implements Slots {
   #isGone(limit: Limit, slot: Slot | undefined, nowMs: number): boolean {
     if (limit.kind === 'period') return limit.endsAtMs + periodMarginMs < nowMs
     if (limit.kind === 'concurrency') return slot?.kind !== 'concurrency' || slot.open === 0
-    return refilled(slot, limit, nowMs * 1_000).level >= limit.capacity * partsOf(limit)
+    if (slot?.kind !== 'bucket') return true
+    const before = (nowMs - bucketMarginMs) * 1_000
+    return slot.at <= before && refilled(slot, limit, before).level >= limit.capacity * partsOf(limit)
   }
 
   #askOnce(limit: Limit | undefined): Promise<void> | undefined {

@@ -74,7 +74,7 @@ export async function createRedisLimits(options: RedisLimitsOptions): Promise<Li
   const keys = new RedisKeys(options.keyPrefix)
   const scripts = await RedisScripts.load(redis)
   const durability = await checkDurability(redis, log)
-  const kept = new RedisKept()
+  const kept = new RedisKept(abandonedTtlMs)
   const usageLog = new RedisUsageLog({
     redis,
     scripts,
@@ -175,6 +175,8 @@ class RedisLimits implements Limits {
     switch (String(reply[0])) {
       case 'admitted':
         kept.opened(admission)
+        return { outcome: 'admitted', limits: readStates(reply, 1) }
+      case 'ended':
         return { outcome: 'admitted', limits: readStates(reply, 1) }
       case 'refused':
         return {
