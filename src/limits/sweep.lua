@@ -4,7 +4,8 @@
 -- Answers { looked at, then for each that is due: id, plan, event }; see abandon.lua.
 
 local now = now_micros()
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', int(math.floor(now / 1000)), 'LIMIT', 0, ARGV[2])
+-- Not in the millisecond of its end: until that is over, Redis keeps the claim of the call, which must be free then.
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. int(math.floor(now / 1000)), 'LIMIT', 0, ARGV[2])
 local reply = { #ids }
 for _, id in ipairs(ids) do
   local state, plan, event = read_reservation(ARGV[1] .. id)
