@@ -111,6 +111,18 @@ export class TollgateError extends Error {
     this.fields = init.fields ?? []
     this.limits = init.limits ?? []
   }
+
+  /** The same error with more facts. */
+  withMetadata(metadata: Readonly<Record<string, string>>): TollgateError {
+    const { reason, message, retryAfterMs, fields, limits, cause } = this
+    return new TollgateError(reason, message, {
+      metadata: { ...this.metadata, ...metadata },
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+      fields,
+      limits,
+      cause,
+    })
+  }
 }
 
 export function isReason(text: string): text is Reason {

@@ -7,7 +7,8 @@ import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
-import type { GateOptions, GateRequest } from './gate.ts'
+import type { Leg } from './fallback.ts'
+import type { GateOptions } from './gate.ts'
 import { claimOf, decodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
 import { admissionOf, keyIdOf, type Plan, planCall } from './plan.ts'
 import { policyDenial, refusal } from './refusal.ts'
@@ -24,7 +25,7 @@ export interface Entrance {
    * Resolve, policy, plan, admit: after this the call will leave a record, unless it was answered before. Throws the
    * refusals of each step, which take nothing.
    */
-  enter(request: GateRequest, mode: Mode, call: Call): Promise<Entered | { readonly kept: KeptAnswer }>
+  enter(leg: Leg, mode: Mode, call: Call): Promise<Entered | { readonly kept: KeptAnswer }>
 }
 
 /** Whoever waits for another call with the same idempotency key asks again after this long, twice as long each time. */
@@ -46,18 +47,20 @@ export function createEntrance(options: GateOptions): Entrance {
    * time: its month, its price and its lease are those of the moment at which it is admitted.
    */
   async function admit(
-    request: GateRequest,
+    { request, takenOver }: Leg,
     mode: Mode,
     call: Call,
     consumer: ConsumerRecord,
     service: ServiceRecord,
   ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
     const { rateLimiting, newId } = options
-    const claim = request.idempotencyKey === '' ? undefined : claimOf(request, mode, consumer.id, service.id)
+    const { idempotencyKey } = request
+    const claim = idempotencyKey === '' ? undefined : claimOf(request, mode, consumer.id, (takenOver ?? service).id)
+    const reservationId = takenOver === undefined ? call.id : newId()
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
       const { limitRules: rules } = options.snapshots.current()
       const plan = planCall(request, mode, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
-      const admission = admissionOf(plan, call, claim)
+      const admission = admissionOf(plan, call, reservationId, claim)
       const result = await withSpan('admit', () => limits.admit(admission))
       if (result.outcome !== 'running') return { plan, admission, result }
       await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
@@ -65,14 +68,15 @@ export function createEntrance(options: GateOptions): Entrance {
   }
 
   return {
-    async enter(request, mode, call) {
+    async enter(leg, mode, call) {
+      const { request } = leg
       const snapshot = options.snapshots.current()
       const consumer = resolveConsumer(snapshot, request.consumerId)
       const service = resolveService(snapshot, request.serviceId)
       try {
         const { policy } = options
         if (policy !== undefined) await checkPolicy(policy, { consumer, service, payload: request.payload })
-        const { plan, admission, result } = await admit(request, mode, call, consumer, service)
+        const { plan, admission, result } = await admit(leg, mode, call, consumer, service)
         if (result.outcome === 'answered') {
           call.setResponseHeader('idempotent-replayed', 'true')
           return { kept: decodeAnswer(result.answer) }

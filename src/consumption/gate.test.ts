@@ -17,7 +17,7 @@ import type { Limits, PeriodSeed, Settled } from '../limits/limits.ts'
 import { createLocalLimits } from '../limits/local-limits.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
-import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
+import type { ConsumerRecord, FallbackCondition, ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import type { Attempt, Dispatcher } from '../routing/dispatcher.ts'
 import { createGate, type GateOptions, type GateRefusal, type GateRequest } from './gate.ts'
@@ -488,6 +488,96 @@ describe('an idempotency key', () => {
       signal.addEventListener('abort', () => resolve({ attempts: [attempt(1)], error: signal.reason }))
     })
   }
+})
+
+describe('a fallback', () => {
+  const dear = { kind: 'per_request', requestNanos: 3_000_000 } as const
+  const backup = serviceRecord({
+    id: newId(),
+    name: 'backup',
+    endpoints: [endpointRecord({ id: newId() })],
+    prices: [{ version: 'b1', currency: 'USD', effectiveFromMs: 0, model: dear }],
+  })
+  const down = new TollgateError('BACKEND_FAILED', 'down')
+  const filtered = new TollgateError('BACKEND_REJECTED', 'no', { metadata: { backendError: 'content_filter' } })
+
+  /** Of the named service every call fails. */
+  function failing(name: string, error: TollgateError): Dispatching {
+    return {
+      async dispatch(of, task, call) {
+        return of.name === name ? { attempts: [attempt(1, error)], error } : dispatcher.dispatch(of, task, call)
+      },
+    }
+  }
+
+  function having(on: FallbackCondition[], consumers = [consumer]) {
+    const primary = {
+      ...service,
+      fallbacks: [
+        { serviceId: 'gone', on },
+        { serviceId: backup.name, on },
+      ],
+    }
+    return snapshotOf({ services: [primary, backup], consumers })
+  }
+
+  test('takes over a failed call at its own price, and both have their record', async () => {
+    const changes = { dispatcher: failing(service.name, down), snapshots: having(['error']) }
+    const { event } = await route(changes)
+    expect(event).toMatchObject({ serviceId: backup.id, costNanos: 3_000_000, priceVersion: 'b1', status: 'succeeded' })
+    expect(await recorded()).toMatchObject([
+      {
+        requestId: event.requestId,
+        serviceId: service.id,
+        status: 'failed',
+        errorReason: 'BACKEND_FAILED',
+        costNanos: 0,
+      },
+      event,
+    ])
+    // Of the service that failed nothing was used.
+    expect(await used('tokens_per_month')).toEqual([0])
+  })
+
+  test.for([
+    ['content_filter', filtered, true],
+    ['error', filtered, false],
+    ['content_filter', down, false],
+    ['timeout', new TollgateError('BACKEND_TIMEOUT', 'slow'), true],
+  ] as const)('on %s takes over nothing else', async ([condition, error, takesOver]) => {
+    const call = route({ dispatcher: failing(service.name, error), snapshots: having([condition]) })
+    if (takesOver) expect((await call).event.serviceId).toBe(backup.id)
+    else await expect(call).rejects.toMatchObject({ reason: error.reason })
+  })
+
+  test('that refuses the call is passed over: the caller is told the failure, and why no fallback helped', async () => {
+    const confined = { ...consumer, grantedServices: new Set([service.id]) }
+    const call = route({ dispatcher: failing(service.name, down), snapshots: having(['error'], [confined]) })
+    await expect(call).rejects.toMatchObject({
+      reason: 'BACKEND_FAILED',
+      metadata: { fallbacks: 'gone: SERVICE_NOT_FOUND, backup: POLICY_DENIED' },
+    })
+    expect(await recorded()).toMatchObject([{ serviceId: service.id, status: 'failed' }])
+  })
+
+  test('does not begin for a caller that left, or whose own call was refused', async () => {
+    const gone = new TollgateError('CANCELLED', 'gone')
+    const left = route({ dispatcher: failing(service.name, gone), snapshots: having(['error']) })
+    await expect(left).rejects.toMatchObject({ reason: 'CANCELLED' })
+    const denied = { ...consumer, grantedServices: new Set([backup.id]) }
+    await expect(route({ snapshots: having(['error'], [denied]) })).rejects.toMatchObject({ reason: 'POLICY_DENIED' })
+    expect(dispatched).toBe(0)
+  })
+
+  test('answers all repetitions of an idempotency key', async () => {
+    const changes = { dispatcher: failing(service.name, down), snapshots: having(['error']) }
+    const asked = { idempotencyKey: 'once' }
+    const calls = Array.from({ length: 10 }, () => route(changes, new AbortController().signal, asked))
+    const answers = await Promise.all(calls)
+    expect(new Set(answers.map(({ event }) => event.requestId)).size).toBe(1)
+    expect(dispatched).toBe(1)
+    expect((await recorded()).filter(({ status }) => status === 'succeeded')).toHaveLength(1)
+  })
 })
 
 /** The same limits with methods that can be replaced. */

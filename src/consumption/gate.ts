@@ -19,9 +19,10 @@ import { type Framing, splitEvents } from '../providers/event-stream.ts'
 import type { Dialect, RequestKind } from '../providers/provider.ts'
 import type { Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
-import type { Attempt, Dispatcher } from '../routing/dispatcher.ts'
+import type { Attempt, BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
 import { streamTask, unaryTask } from './backend-task.ts'
-import { createEntrance } from './entrance.ts'
+import { createEntrance, type Entered } from './entrance.ts'
+import { type Leg, withFallbacks } from './fallback.ts'
 import type { KeptAnswer } from './idempotency.ts'
 import { KeptStream } from './kept-stream.ts'
 import { answered, failed, streamed } from './outcome.ts'
@@ -140,32 +141,41 @@ export interface Gate {
 }
 
 export function createGate(options: GateOptions): Gate {
-  const { dispatcher } = options
+  const { dispatcher, snapshots } = options
   const entrance = createEntrance(options)
   const recorder = createRecorder(options)
 
+  async function routeTo(leg: Leg, call: Call): Promise<GateAnswer> {
+    const entered = await entrance.enter(leg, 'unary', call)
+    if ('kept' in entered) return { ...entered.kept, isReplayed: true }
+    const { service, price } = entered.plan
+    const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
+    const outcome =
+      'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
+    const served = await recorder.record(entered, call, outcome)
+    return { ...served, body: outcome.body ?? new Uint8Array() }
+  }
+
+  /** Resolves when the first output is there. */
+  async function openAt(leg: Leg, call: Call): Promise<OpenedStream | { readonly kept: KeptAnswer }> {
+    const entered = await entrance.enter(leg, 'stream', call)
+    if ('kept' in entered) return entered
+    const { service, price } = entered.plan
+    const opened = await dispatcher.open(service, streamTask(entered.plan), call)
+    if ('value' in opened) return { entered, opened }
+    await recorder.record(entered, call, failed(price, opened.attempts, opened.error))
+    throw opened.error
+  }
+
   return {
-    async route(request, call) {
-      const entered = await entrance.enter(request, 'unary', call)
-      if ('kept' in entered) return { ...entered.kept, isReplayed: true }
-      const { service, price } = entered.plan
-      const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
-      const outcome =
-        'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
-      const served = await recorder.record(entered, call, outcome)
-      return { ...served, body: outcome.body ?? new Uint8Array() }
-    },
+    route: (request, call) => withFallbacks(snapshots, request, (leg) => routeTo(leg, call)),
 
     async *stream(request, call) {
-      const entered = await entrance.enter(request, 'stream', call)
-      if ('kept' in entered) return yield* replay(entered.kept)
+      const begun = await withFallbacks(snapshots, request, (leg) => openAt(leg, call))
+      if ('kept' in begun) return yield* replay(begun.kept)
+      const { entered, opened } = begun
       const { plan, admission } = entered
-      const { service, price, framing } = plan
-      const opened = await dispatcher.open(service, streamTask(plan), call)
-      if ('error' in opened) {
-        await recorder.record(entered, call, failed(price, opened.attempts, opened.error))
-        return
-      }
+      const { price, framing } = plan
       const { value: backend, attempts, over } = opened
       const kept = new KeptStream(admission.claim !== undefined)
 
@@ -193,6 +203,12 @@ export function createGate(options: GateOptions): Gate {
       yield end
     },
   }
+}
+
+/** A stream whose first output is there, and what it was admitted with. */
+interface OpenedStream {
+  readonly entered: Entered
+  readonly opened: Extract<Opened, { readonly value: BackendStream }>
 }
 
 function* replay({ body, framing, ...served }: KeptAnswer): Generator<GateStreamItem, void> {

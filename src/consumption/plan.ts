@@ -101,9 +101,9 @@ export function planCall(
 }
 
 /** The admission that a plan asks for. Abandoned, the call is recorded at what it reserved, in tokens and in money. */
-export function admissionOf(plan: Plan, call: Call, claim: Claim | undefined): Admission {
+export function admissionOf(plan: Plan, call: Call, reservationId: string, claim: Claim | undefined): Admission {
   return {
-    id: call.id,
+    id: reservationId,
     costs: plan.costs,
     leaseMs: Math.max(0, call.deadlineMs - plan.startMs) + leaseGraceMs,
     ifAbandoned: eventOf(plan, call, {

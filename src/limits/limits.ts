@@ -111,7 +111,7 @@ export interface LimitCost {
 }
 
 export interface Admission {
-  /** UUIDv7 of the call; also the reservation's id. */
+  /** UUIDv7 of the reservation: that of the call, unless another service takes the call over. */
   readonly id: string
   readonly costs: readonly LimitCost[]
   /** How long the reservation may stay open before it counts as abandoned. */

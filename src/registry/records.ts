@@ -29,8 +29,20 @@ export interface ServiceRecord {
   readonly onDisconnect: DisconnectPolicy
   /** Longest that a drained call goes on without its caller; undefined means until the call's deadline. */
   readonly drainLimitMs: number | undefined
+  /** Services that take over failed calls, in this order. */
+  readonly fallbacks: readonly FallbackRecord[]
   readonly createdAtMs: number
 }
+
+export interface FallbackRecord {
+  /** Id or name. */
+  readonly serviceId: string
+  /** At least one. */
+  readonly on: readonly FallbackCondition[]
+}
+
+/** A kind of failure, after all attempts at the endpoints of a service. */
+export type FallbackCondition = 'error' | 'busy' | 'timeout' | 'content_filter' | 'context_length'
 
 /** How an endpoint is chosen among those of one priority. */
 export type Routing = 'weighted' | 'least_latency'

@@ -8,6 +8,7 @@ import type {
   ConsumerStatus,
   DisconnectPolicy,
   EndpointRecord,
+  FallbackRecord,
   LimitOverrides,
   Routing,
   ServiceRecord,
@@ -61,10 +62,10 @@ export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'pric
   await sql.begin(async (tx) => {
     await tx`
       insert into services (id, name, version, description, status, default_max_output_tokens, routing,
-        on_disconnect, drain_limit_ms)
+        on_disconnect, drain_limit_ms, fallbacks)
       values (${service.id}, ${service.name}, ${service.version}, ${service.description}, ${service.status},
         ${service.defaultMaxOutputTokens}, ${service.routing}, ${service.onDisconnect},
-        ${service.drainLimitMs ?? null})`
+        ${service.drainLimitMs ?? null}, ${tx.json(service.fallbacks)})`
     const endpoints = service.endpoints.map((endpoint, position) => ({
       id: endpoint.id,
       service_id: service.id,
@@ -95,6 +96,7 @@ interface ServiceRow {
   readonly routing: Routing
   readonly on_disconnect: DisconnectPolicy
   readonly drain_limit_ms: number | null
+  readonly fallbacks: readonly FallbackRecord[]
   readonly created_at: Date
 }
 
@@ -141,6 +143,7 @@ function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], price
     routing: row.routing,
     onDisconnect: row.on_disconnect,
     drainLimitMs: row.drain_limit_ms ?? undefined,
+    fallbacks: row.fallbacks,
     createdAtMs: row.created_at.getTime(),
   }
 }

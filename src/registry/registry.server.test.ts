@@ -4,6 +4,7 @@ import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
 import {
   DisconnectPolicy,
   Endpoint_Protocol,
+  Fallback_Condition,
   Registry,
   Routing,
   ServiceStatus,
@@ -128,13 +129,25 @@ describe('RegisterService', () => {
       idleTimeout: ms(40),
       timeout: ms(50),
     }
-    const wanted = { routing: Routing.LEAST_LATENCY, onDisconnect: DisconnectPolicy.DRAIN, drainLimit: ms(60) }
-    const service = await register({ service: { ...aService(), ...wanted, endpoints: [endpoint] } })
-    expect(service).toMatchObject({ ...wanted, endpoints: [endpoint] })
+    const { ERROR, BUSY, TIMEOUT, CONTENT_FILTER } = Fallback_Condition
+    const filtered = { serviceId: 'b', on: [CONTENT_FILTER] }
+    const wanted = {
+      routing: Routing.LEAST_LATENCY,
+      onDisconnect: DisconnectPolicy.DRAIN,
+      drainLimit: ms(60),
+    }
+    const fallbacks = [{ serviceId: 'a' }, filtered]
+    const service = await register({ service: { ...aService(), ...wanted, fallbacks, endpoints: [endpoint] } })
+    const shown = [{ serviceId: 'a', on: [ERROR, BUSY, TIMEOUT] }, filtered]
+    expect(service).toMatchObject({ ...wanted, fallbacks: shown, endpoints: [endpoint] })
     expect(snapshots.current().servicesById.get(service.id)).toMatchObject({
       routing: 'least_latency',
       onDisconnect: 'drain',
       drainLimitMs: 60,
+      fallbacks: [
+        { serviceId: 'a', on: ['error', 'busy', 'timeout'] },
+        { serviceId: 'b', on: ['content_filter'] },
+      ],
       endpoints: [
         {
           weight: 7,

@@ -4,6 +4,8 @@ import {
   DisconnectPolicy,
   Endpoint_Protocol,
   type EndpointSchema,
+  type Fallback,
+  Fallback_Condition,
   type Pricing,
   Routing,
   type Service,
@@ -13,6 +15,8 @@ import {
 import { missing, priceModel, pricingMessage } from './price-message.ts'
 import {
   type EndpointRecord,
+  type FallbackCondition,
+  type FallbackRecord,
   fallbackMaxOutputTokens,
   type PriceRecord,
   priceAt,
@@ -53,6 +57,7 @@ export function newServiceRecord(service: Service | undefined, newId: () => stri
     routing: service.routing === Routing.LEAST_LATENCY ? 'least_latency' : 'weighted',
     onDisconnect: service.onDisconnect === DisconnectPolicy.DRAIN ? 'drain' : 'cancel',
     drainLimitMs: wholeMs(service.drainLimit),
+    fallbacks: service.fallbacks.map(fallbackRecord),
     createdAtMs: nowMs,
   }
 }
@@ -73,7 +78,25 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): MessageIn
     routing: service.routing === 'least_latency' ? Routing.LEAST_LATENCY : Routing.WEIGHTED,
     onDisconnect: service.onDisconnect === 'drain' ? DisconnectPolicy.DRAIN : DisconnectPolicy.CANCEL,
     drainLimit: durationOf(service.drainLimitMs),
+    fallbacks: service.fallbacks.map(({ serviceId, on }) => ({
+      serviceId,
+      on: on.map((name) => conditionValues[name]),
+    })),
   }
+}
+
+const conditionValues: Readonly<Record<FallbackCondition, Fallback_Condition>> = {
+  error: Fallback_Condition.ERROR,
+  busy: Fallback_Condition.BUSY,
+  timeout: Fallback_Condition.TIMEOUT,
+  content_filter: Fallback_Condition.CONTENT_FILTER,
+  context_length: Fallback_Condition.CONTEXT_LENGTH,
+}
+const conditions = ['error', 'busy', 'timeout', 'content_filter', 'context_length'] as const
+
+function fallbackRecord({ serviceId, on }: Fallback): FallbackRecord {
+  const named = conditions.filter((name) => on.includes(conditionValues[name]))
+  return { serviceId, on: named.length === 0 ? ['error', 'busy', 'timeout'] : named }
 }
 
 const statusNames: Readonly<Record<ServiceStatus, ServiceStatusName>> = {

@@ -214,13 +214,5 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 
 /** A failure that several attempts led to says how many. */
 function toldAttempts(error: TollgateError, attempts: readonly Attempt[]): TollgateError {
-  if (attempts.length < 2) return error
-  const { reason, message, metadata, retryAfterMs, fields, limits, cause } = error
-  return new TollgateError(reason, message, {
-    metadata: { ...metadata, attempts: String(attempts.length) },
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    fields,
-    limits,
-    cause,
-  })
+  return attempts.length < 2 ? error : error.withMetadata({ attempts: String(attempts.length) })
 }

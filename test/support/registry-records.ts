@@ -15,6 +15,7 @@ export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceReco
     routing: 'weighted',
     onDisconnect: 'cancel',
     drainLimitMs: undefined,
+    fallbacks: [],
     createdAtMs: 0,
     ...changes,
   }

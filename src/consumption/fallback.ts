@@ -1,0 +1,63 @@
+/**
+ * Fallback: another service takes over a call that a service failed. It does so as if the caller had asked it: with its own
+ * policy check, limits and price, and with a record of its own; the record of the failure stays, and costs nothing.
+ */
+import { TollgateError } from '../errors.ts'
+import type { ServiceRecord } from '../registry/records.ts'
+import { findService, type SnapshotSource } from '../registry/snapshot.ts'
+import { conditionOf } from '../routing/fallback-table.ts'
+import type { GateRequest } from './gate.ts'
+
+/** A call on its way to one service. */
+export interface Leg {
+  /** Names the service that is asked now. */
+  readonly request: GateRequest
+  /** The service that the caller named, when another one takes over. */
+  readonly takenOver: ServiceRecord | undefined
+}
+
+/**
+ * Runs a call, and runs it again with each fallback of its service whose conditions the last failure fulfils, until one
+ * answers. A fallback that refuses the call (policy, limits, price, another protocol) is passed over. Throws the failure of
+ * the service that the caller named, with what became of the fallbacks, or the end of the call.
+ */
+export async function withFallbacks<T>(
+  snapshots: Pick<SnapshotSource, 'current'>,
+  request: GateRequest,
+  run: (leg: Leg) => Promise<T>,
+): Promise<T> {
+  try {
+    return await run({ request, takenOver: undefined })
+  } catch (error) {
+    const snapshot = snapshots.current()
+    const service = findService(snapshot, request.serviceId)
+    if (!(error instanceof TollgateError) || service === undefined) throw error
+    const passedOver: string[] = []
+    let condition = conditionOf(error)
+    for (const fallback of service.fallbacks) {
+      if (condition === undefined) break
+      if (!fallback.on.includes(condition)) continue
+      const next = findService(snapshot, fallback.serviceId)
+      if (next === undefined || !understands(next, service, request)) {
+        passedOver.push(`${fallback.serviceId}: ${next === undefined ? 'SERVICE_NOT_FOUND' : 'another protocol'}`)
+        continue
+      }
+      try {
+        return await run({ request: { ...request, serviceId: next.id }, takenOver: service })
+      } catch (refusal) {
+        if (!(refusal instanceof TollgateError)) throw refusal
+        if (endsCall.has(refusal.reason)) throw refusal
+        passedOver.push(`${next.name}: ${refusal.reason}`)
+        condition = conditionOf(refusal) ?? condition
+      }
+    }
+    throw passedOver.length === 0 ? error : error.withMetadata({ fallbacks: passedOver.join(', ') })
+  }
+}
+
+const endsCall: ReadonlySet<string> = new Set(['DEADLINE_EXCEEDED', 'CANCELLED', 'SHUTTING_DOWN'])
+
+/** A payload in a service's own format means nothing to a service of another protocol. */
+function understands(next: ServiceRecord, service: ServiceRecord, { dialect }: GateRequest): boolean {
+  return dialect === 'openai' || next.endpoints[0]?.protocol === service.endpoints[0]?.protocol
+}
