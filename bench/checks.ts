@@ -246,6 +246,7 @@ function callOf(limits: readonly Limit[], count: number): Admission {
       requests: 1,
       corrects: '',
       durationMs: 100,
+      firstTokenMs: 0,
       status: 'abandoned',
       errorReason: '',
       tokens: { ...noTokens, input: 1 },

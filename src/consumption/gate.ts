@@ -19,14 +19,13 @@ import { type Framing, splitEvents } from '../providers/event-stream.ts'
 import type { Dialect, RequestKind } from '../providers/provider.ts'
 import type { Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
-import type { Attempt, BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
+import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
 import { streamTask, unaryTask } from './backend-task.ts'
 import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
 import type { KeptAnswer } from './idempotency.ts'
 import { KeptStream } from './kept-stream.ts'
 import { answered, failed, streamed } from './outcome.ts'
-import type { Plan } from './plan.ts'
 import { createRecorder } from './recorder.ts'
 
 export interface GateOptions {
@@ -122,8 +121,6 @@ export interface GateStreamEnd extends Served {
   readonly kind: 'end'
   /** The last events, which make the answer a success in the caller's eyes; none where there are no more. */
   readonly tail: readonly Uint8Array[]
-  /** From the admission to the first output, in milliseconds; 0 of a replayed stream. */
-  readonly firstTokenMs: number
 }
 
 export interface Gate {
@@ -185,9 +182,9 @@ export function createGate(options: GateOptions): Gate {
         const [end, last] = await Promise.all([backend.end, over])
         const tail = end.verdict === 'complete' ? end.tail : new Uint8Array()
         const all = [...attempts.slice(0, -1), last]
-        const outcome = streamed(price, all, backend.report(), end, kept.body(tail))
+        const outcome = streamed(price, all, backend.report(), end, kept.body(tail), plan.startMs)
         const served = await recorder.record(entered, call, outcome)
-        return { kind: 'end', tail: splitEvents(tail, framing), ...served, firstTokenMs: firstTokenOf(plan, last) }
+        return { kind: 'end', tail: splitEvents(tail, framing), ...served }
       }
 
       let end: GateStreamEnd
@@ -214,9 +211,5 @@ interface OpenedStream {
 function* replay({ body, framing, ...served }: KeptAnswer): Generator<GateStreamItem, void> {
   yield { kind: 'start', requestId: served.event.requestId, framing }
   yield { kind: 'pieces', pieces: splitEvents(body, framing) }
-  yield { kind: 'end', tail: [], ...served, firstTokenMs: 0, isReplayed: true }
-}
-
-function firstTokenOf({ startMs }: Plan, attempt: Attempt): number {
-  return attempt.startMs - startMs + (attempt.firstTokenMs ?? 0)
+  yield { kind: 'end', tail: [], ...served, isReplayed: true }
 }

@@ -19,6 +19,8 @@ export interface Ending {
   readonly usageSource: UsageSource
   readonly charge: Charge
   readonly model: string
+  /** As in the usage event. */
+  readonly firstTokenMs: number
 }
 
 export interface Outcome extends Ending {
@@ -33,30 +35,36 @@ export interface Outcome extends Ending {
 
 export function answered(price: PriceRecord | undefined, attempts: readonly Attempt[], answer: Answer): Outcome {
   const { tokens, usageSource, model, finishReason, body } = answer
-  const used = { tokens, usageSource, model, finishReason, charge: chargeFor(price, tokens) }
+  const used = { tokens, usageSource, model, finishReason, charge: chargeFor(price, tokens), firstTokenMs: 0 }
   return { ...lastOf(attempts), ...used, status: 'succeeded', errorReason: '', body }
 }
 
 /** Nothing was delivered. */
 export function failed(price: PriceRecord | undefined, attempts: readonly Attempt[], error: TollgateError): Outcome {
-  const nothing = { tokens: noTokens, usageSource: 'none', model: '', finishReason: '' } as const
+  const nothing = { tokens: noTokens, usageSource: 'none', model: '', finishReason: '', firstTokenMs: 0 } as const
   const ending = { status: statusOf(error), errorReason: error.reason, error }
   return { ...lastOf(attempts), ...nothing, ...ending, charge: noCharge(price), body: new Uint8Array() }
 }
 
-/** A stream whose first output was delivered; when it broke off after that, what was delivered is charged. */
+/** A stream of a call that was admitted at `startMs`, whose first output was delivered; when it broke off after that, what was delivered is charged. */
 export function streamed(
   price: PriceRecord | undefined,
   attempts: readonly Attempt[],
   { tokens, usageSource, model, finishReason }: StreamReport,
   end: StreamEnd,
   body: Uint8Array | undefined,
+  startMs: number,
 ): Outcome {
   const charge = usageSource === 'none' ? noCharge(price) : chargeFor(price, tokens)
-  const used = { ...lastOf(attempts), tokens, usageSource, model, finishReason, charge, body }
-  if (end.verdict === 'complete') return { ...used, status: 'succeeded', errorReason: '' }
+  const used = { tokens, usageSource, model, finishReason, charge, body, firstTokenMs: firstTokenOf(attempts, startMs) }
+  if (end.verdict === 'complete') return { ...lastOf(attempts), ...used, status: 'succeeded', errorReason: '' }
   const { error } = end
-  return { ...used, status: statusOf(error), errorReason: error.reason, error }
+  return { ...lastOf(attempts), ...used, status: statusOf(error), errorReason: error.reason, error }
+}
+
+function firstTokenOf(attempts: readonly Attempt[], startMs: number): number {
+  const last = attempts.at(-1)
+  return last?.firstTokenMs === undefined ? 0 : Math.max(1, last.startMs + last.firstTokenMs - startMs)
 }
 
 function lastOf(attempts: readonly Attempt[]): Pick<Outcome, 'attempts' | 'attempt' | 'endpointId'> {

@@ -117,6 +117,7 @@ export function admissionOf(plan: Plan, call: Call, reservationId: string, claim
       charge: { ...chargeFor(plan.price, plan.reserved), nanos: dearestCharge(plan.price, plan.reserved) },
       model: '',
       durationMs: 0,
+      firstTokenMs: 0,
     }),
     ...(claim === undefined ? {} : { claim }),
   }
@@ -151,6 +152,7 @@ export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly dura
     keyId: keyIdOf(call),
     startMs: plan.startMs,
     durationMs: ending.durationMs,
+    firstTokenMs: ending.firstTokenMs,
     status: ending.status,
     errorReason: ending.errorReason,
     tokens: ending.tokens,
@@ -177,6 +179,7 @@ export function supersededEvents(plan: Plan, event: UsageEvent, attempts: readon
     id: recordIdOf(plan.attemptId, number, attempts.length),
     endpointId,
     durationMs,
+    firstTokenMs: 0,
     status: 'failed',
     errorReason: error?.reason ?? '',
     tokens: noTokens,

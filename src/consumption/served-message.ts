@@ -39,9 +39,12 @@ export async function* streamMessages(items: AsyncIterable<GateStreamItem>): Asy
         break
       case 'end': {
         yield* eventMessages(item.tail, framing)
-        const { finishReason, firstTokenMs } = item
+        const { finishReason, event } = item
         yield {
-          part: { case: 'end', value: { ...servedMessage(item), finishReason, firstTokenMs: BigInt(firstTokenMs) } },
+          part: {
+            case: 'end',
+            value: { ...servedMessage(item), finishReason, firstTokenMs: BigInt(event.firstTokenMs) },
+          },
         }
       }
     }

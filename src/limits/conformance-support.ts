@@ -114,6 +114,7 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
     requests: 1,
     corrects: '',
     durationMs: 12,
+    firstTokenMs: 0,
     status: 'succeeded',
     errorReason: '',
     tokens: { ...noTokens, input: 3, output: 4 },

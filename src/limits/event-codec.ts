@@ -39,6 +39,7 @@ const numbers = [
   'startMs',
   'requests',
   'durationMs',
+  'firstTokenMs',
   'costNanos',
   'attempt',
 ] as const satisfies readonly (keyof UsageEvent)[]

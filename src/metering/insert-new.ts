@@ -50,11 +50,11 @@ export async function insertNew(
     batch as materialized (
       select * from unnest(
         ${plainArray(r.ids)}::uuid[], ${plainArray(r.requestIds)}::uuid[], ${plainArray(r.dimensions)}::int8[],
-        ${plainArray(r.startsMs)}::int8[], ${plainArray(r.durationsMs)}::int8[], ${plainArray(r.inputs)}::int8[],
+        ${plainArray(r.startsMs)}::int8[], ${plainArray(r.durationsMs)}::int8[], ${plainArray(r.firstTokensMs)}::int8[], ${plainArray(r.inputs)}::int8[],
         ${plainArray(r.cachedInputs)}::int8[], ${plainArray(r.cacheWriteInputs)}::int8[], ${plainArray(r.outputs)}::int8[],
         ${plainArray(r.reasoningOutputs)}::int8[], ${plainArray(r.costs)}::int8[], ${textArray(r.metadata)}::text[]
       ) as batch (
-        id, request_id, number, start_ms, duration_ms, input_tokens, cached_input_tokens, cache_write_input_tokens,
+        id, request_id, number, start_ms, duration_ms, first_token_ms, input_tokens, cached_input_tokens, cache_write_input_tokens,
         output_tokens, reasoning_output_tokens, cost_nanos, metadata
       )
     ),
@@ -70,12 +70,12 @@ export async function insertNew(
     ledger as (
       insert into usage_records (
         id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id, start_time, requests, corrects,
-        duration_ms, status, error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
+        duration_ms, first_token_ms, status, error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
         reasoning_output_tokens, usage_source, cost_nanos, currency, price_version, model, attempt, metadata
       )
       select id, request_id, organization_id, consumer_id, service_id, endpoint_id, key_id,
-        to_timestamp(start_ms::float8 / 1000), requests, nullif(corrects, '')::uuid, duration_ms, status, error_reason,
-        input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens, reasoning_output_tokens, usage_source,
+        to_timestamp(start_ms::float8 / 1000), requests, nullif(corrects, '')::uuid, duration_ms, nullif(first_token_ms, 0), status,
+        error_reason, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens, reasoning_output_tokens, usage_source,
         cost_nanos, currency, price_version, model, attempt, metadata::jsonb
       from fresh join dimensions using (number)
     ),

@@ -93,6 +93,7 @@ export function usageRecordMessage(event: UsageEvent, recordedMs?: number): Mess
     requests: event.requests,
     corrects: event.corrects,
     durationMs: BigInt(event.durationMs),
+    firstTokenMs: BigInt(event.firstTokenMs),
     status: statuses[event.status],
     errorReason: event.errorReason,
     usage: usageMessage(event.tokens, event.usageSource),

@@ -25,6 +25,8 @@ export interface UsageEvent {
   /** Id of the record that this entry of a correction reverses or rebooks; empty in all others. */
   readonly corrects: string
   readonly durationMs: number
+  /** Milliseconds from admission to the first output of a stream, at least 1; 0 when no output of a stream came. */
+  readonly firstTokenMs: number
   readonly status: CallStatus
   /** Reason from the error vocabulary; empty on success. */
   readonly errorReason: string

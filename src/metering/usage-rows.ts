@@ -42,6 +42,8 @@ export interface RecordColumns {
   readonly dimensions: number[]
   readonly startsMs: number[]
   readonly durationsMs: number[]
+  /** 0: null. */
+  readonly firstTokensMs: number[]
   readonly inputs: number[]
   readonly cachedInputs: number[]
   readonly cacheWriteInputs: number[]
@@ -126,6 +128,7 @@ function appendRecord(columns: RecordColumns, event: UsageEvent, dimension: numb
   columns.dimensions.push(dimension)
   columns.startsMs.push(event.startMs)
   columns.durationsMs.push(Math.max(0, Math.round(event.durationMs)))
+  columns.firstTokensMs.push(Math.max(0, Math.round(event.firstTokenMs)))
   columns.inputs.push(event.tokens.input)
   columns.cachedInputs.push(event.tokens.cachedInput)
   columns.cacheWriteInputs.push(event.tokens.cacheWriteInput)
@@ -163,6 +166,7 @@ function noRecords(): RecordColumns {
     dimensions: [],
     startsMs: [],
     durationsMs: [],
+    firstTokensMs: [],
     inputs: [],
     cachedInputs: [],
     cacheWriteInputs: [],

@@ -40,7 +40,7 @@ beforeAll(async () => {
   server = await startPostgresServer()
   await ensurePartitions(server.sql, base)
   await ensurePartitions(server.sql, base - 40 * 86_400_000)
-  await writeBatch(server.sql, [...events, usageEvent({ consumerId: 'consumer-b', startMs: base })])
+  await writeBatch(server.sql, [...events, usageEvent({ consumerId: 'consumer-b', startMs: base, firstTokenMs: 7 })])
 }, timeout)
 
 afterAll(() => server?.stop(), timeout)
@@ -85,7 +85,8 @@ test('a record says when the ledger took it, whenever its call was', { timeout }
 })
 
 test('an administrator sees the consumer that it names', { timeout }, async () => {
-  expect((await list(administrator, { consumerId: 'consumer-b' })).usageRecords).toHaveLength(1)
+  expect((await list(administrator, { consumerId: 'consumer-b' })).usageRecords).toMatchObject([{ firstTokenMs: 7n }])
+  for (const { firstTokenMs } of (await list(consumer)).usageRecords) expect(firstTokenMs).toBe(0n)
 })
 
 test.for<[string, Principal, MessageInitShape<typeof ListUsageRecordsRequestSchema>, Partial<TollgateError>]>([

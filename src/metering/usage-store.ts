@@ -62,7 +62,7 @@ export function recordColumns(sql: Sql | Transaction) {
   return sql`id, request_id as "requestId", organization_id as "organizationId", consumer_id as "consumerId",
     service_id as "serviceId", endpoint_id as "endpointId", key_id as "keyId",
     (extract(epoch from start_time) * 1000)::int8 as "startMs", requests, coalesce(corrects::text, '') as corrects,
-    duration_ms as "durationMs", status, error_reason as "errorReason", input_tokens as "input",
+    duration_ms as "durationMs", coalesce(first_token_ms, 0)::int8 as "firstTokenMs", status, error_reason as "errorReason", input_tokens as "input",
     cached_input_tokens as "cachedInput", cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
     reasoning_output_tokens as "reasoningOutput", usage_source as "usageSource", cost_nanos as "costNanos", currency,
     price_version as "priceVersion", model, attempt, metadata`
@@ -81,6 +81,7 @@ export interface UsageRow {
   readonly requests: number
   readonly corrects: string
   readonly durationMs: number
+  readonly firstTokenMs: number
   readonly status: CallStatus
   readonly errorReason: string
   readonly input: number

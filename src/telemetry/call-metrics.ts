@@ -26,6 +26,7 @@ interface Recorded {
   readonly status: string
   readonly tokens: Readonly<Record<string, number>>
   readonly durationMs: number
+  readonly firstTokenMs: number
 }
 
 export interface CallMetrics {
@@ -65,12 +66,13 @@ export function createCallMetrics(metrics: Metrics): CallMetrics {
         if (error.reason === 'POLICY_DENIED')
           metrics.policyViolations.of(serviceId, error.metadata.policyId ?? '', error.metadata.severity ?? '').inc()
       },
-      recorded({ serviceId, status, tokens, durationMs }, tier) {
+      recorded({ serviceId, status, tokens, durationMs, firstTokenMs }, tier) {
         let total = 0
         for (const part in tokens) total += tokens[part] ?? 0
         metrics.consumptionRequests.of(serviceId, status).inc()
         metrics.marketplaceRequests.of(serviceId, status === 'succeeded' ? 'success' : 'error').inc()
         metrics.marketplaceRequestDuration.of(serviceId).observe(durationMs / 1000)
+        if (firstTokenMs > 0) metrics.firstTokenDuration.of(serviceId).observe(firstTokenMs / 1000)
         if (total > 0) metrics.tokensConsumed.of(serviceId, tier).inc(total)
       },
     },

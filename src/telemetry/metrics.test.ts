@@ -33,8 +33,8 @@ test('counts what the gate refuses and records', async () => {
   const metrics = createMetrics(quiet)
   const { gate } = createCallMetrics(metrics)
   const tokens = { input: 3, output: 4 }
-  gate.recorded({ serviceId: 's', status: 'succeeded', tokens, durationMs: 20 }, 'basic')
-  gate.recorded({ serviceId: 's', status: 'failed', tokens, durationMs: 20 }, 'basic')
+  gate.recorded({ serviceId: 's', status: 'succeeded', tokens, durationMs: 20, firstTokenMs: 7 }, 'basic')
+  gate.recorded({ serviceId: 's', status: 'failed', tokens, durationMs: 20, firstTokenMs: 0 }, 'basic')
   const refuse = (reason: string, metadata = {}) =>
     gate.refused({ serviceId: 's', tier: 'basic', error: { reason, metadata } })
   refuse('RATE_LIMITED')
@@ -48,6 +48,7 @@ test('counts what the gate refuses and records', async () => {
       'marketplace_requests_total{service="s",status="error"} 1',
       'marketplace_requests_total{service="s",status="refused"} 3',
       'marketplace_request_duration_seconds_count{service="s"} 2',
+      'marketplace_first_token_duration_seconds_count{service="s"} 1',
       'consumption_requests_total{service_id="s",status="rate_limited"} 1',
       'tokens_consumed_total{service_id="s",tier="basic"} 14',
       'rate_limits_exceeded_total{service_id="s",tier="basic"} 1',

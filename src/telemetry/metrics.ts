@@ -18,6 +18,7 @@ export interface Metrics {
   /** Calls to services by "success", "error" and "refused": the names and labels of reference 004. */
   readonly marketplaceRequests: Family<CounterChild, readonly ['service', 'status']>
   readonly marketplaceRequestDuration: Family<HistogramChild, readonly ['service']>
+  readonly firstTokenDuration: Family<HistogramChild, readonly ['service']>
   readonly tokensConsumed: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly rateLimitsExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
@@ -83,6 +84,13 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       registry,
       name: 'marketplace_request_duration_seconds',
       help: 'Seconds from admission to the end of the backend, of recorded calls',
+      labels: ['service'],
+      buckets: callBuckets,
+    }),
+    firstTokenDuration: histogramFamily({
+      registry,
+      name: 'marketplace_first_token_duration_seconds',
+      help: 'Seconds from admission to the first output of a stream, of recorded calls',
       labels: ['service'],
       buckets: callBuckets,
     }),

@@ -16,6 +16,7 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
     requests: 1,
     corrects: '',
     durationMs: 12,
+    firstTokenMs: 0,
     status: 'succeeded',
     errorReason: '',
     tokens: { input: 10, cachedInput: 4, cacheWriteInput: 3, output: 20, reasoningOutput: 5 },

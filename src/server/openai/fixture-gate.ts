@@ -88,7 +88,7 @@ export function fixtureApi(consumerId: string, asked: Asked, held: () => Promise
             yield piece(`data: "${'x'.repeat(65_536)}"\n\n`)
           }
           yield piece('data: {"n":2}\n\n')
-          yield { kind: 'end', tail: [Buffer.from('data: [DONE]\n\n')], ...recorded(call), firstTokenMs: 1 }
+          yield { kind: 'end', tail: [Buffer.from('data: [DONE]\n\n')], ...recorded(call) }
         } finally {
           asked.open--
         }
