@@ -7,10 +7,9 @@ import { setMember } from './json-edit.ts'
 import { parseRequest, readLimit, readModel, readOpenaiFacts, readStream } from './openai-request.ts'
 import type { CallerRequest, Provider, ReadRequest } from './provider.ts'
 import { createStreamReader } from './stream-reader.ts'
-import { type AuthForm, acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
+import { acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
 
 export interface AnthropicOptions {
-  readonly auth: AuthForm
   /** What a translated request asks for that sets no limit: the Messages API requires one. */
   readonly defaultMaxOutputTokens: number
 }
@@ -32,7 +31,7 @@ export function createAnthropicProvider(options: AnthropicOptions): Provider {
       const operation = request.kind === 'chat' ? messages : undefined
       return {
         url: operationUrl(target.url, operation, [messages], '/v1'),
-        headers: { ...requestHeaders(options.auth, target, accept), 'anthropic-version': apiVersion },
+        headers: { ...requestHeaders('x-api-key', target, accept), 'anthropic-version': apiVersion },
         body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
       }
     },

@@ -7,20 +7,20 @@ import { asObject, isAbsent, toJsonBytes } from './json.ts'
 import { parseRequest, readLimit, readModel, readOpenaiFacts } from './openai-request.ts'
 import type { CallerRequest, Mode, Provider, ReadRequest } from './provider.ts'
 import { createStreamReader } from './stream-reader.ts'
-import { type AuthForm, acceptEvents, acceptJson, isHost, requestHeaders, splitUrl } from './target.ts'
+import { acceptEvents, acceptJson, isHost, requestHeaders, splitUrl } from './target.ts'
 
 /**
  * The Gemini API, and Vertex AI with `auth` bearer, for callers of it and for callers of the OpenAI API's chats. In its own
  * protocol the address says the model and whether it is a stream, and the body neither.
  */
-export function createGeminiProvider(auth: AuthForm): Provider {
+export function createGeminiProvider(): Provider {
   return {
     protocol: 'gemini',
     framing: 'sse',
     readRequest: (request) => (request.dialect === 'native' ? readNative(request) : readTranslated(request)),
     prepare: (request, target) => ({
       url: geminiUrl(target.url, target.model || request.model, request.mode, request.kind === 'chat'),
-      headers: requestHeaders(auth, target, request.mode === 'stream' ? acceptEvents : acceptJson),
+      headers: requestHeaders('x-goog-api-key', target, request.mode === 'stream' ? acceptEvents : acceptJson),
       body: request.body,
     }),
     readAnswer: readGeminiAnswer,

@@ -6,7 +6,7 @@ import { type JsonPointer, parsePointer, resolvePointer } from './json-pointer.t
 import { parseAnswer } from './openai-answer.ts'
 import { maxModelLength, parseRequest } from './openai-request.ts'
 import type { Answer, CallerRequest, Provider, ReadRequest } from './provider.ts'
-import { type AuthForm, acceptJson, requestHeaders } from './target.ts'
+import { acceptJson, requestHeaders } from './target.ts'
 
 /** Where the bodies of a service tell what matters, each as a JSON Pointer; undefined where they do not. */
 export interface JsonPointers {
@@ -27,7 +27,7 @@ export interface JsonPointers {
  * Any JSON over HTTP that answers as a whole: bodies pass as bytes to the URL as it stands, and usage is read where the
  * pointers say. Throws INVALID_ARGUMENT, naming it, for a pointer that is none.
  */
-export function createJsonProvider(auth: AuthForm, texts: JsonPointers): Provider {
+export function createJsonProvider(texts: JsonPointers): Provider {
   const pointers = parsePointers(texts)
   return {
     protocol: 'json',
@@ -35,7 +35,7 @@ export function createJsonProvider(auth: AuthForm, texts: JsonPointers): Provide
     readRequest: (request) => readJsonRequest(request, pointers),
     prepare: (request, target) => ({
       url: target.url,
-      headers: requestHeaders(auth, target, acceptJson),
+      headers: requestHeaders('bearer', target, acceptJson),
       body: request.body,
     }),
     readAnswer: (answer, request) => readJsonAnswer(answer, request, pointers),

@@ -14,7 +14,7 @@ import { parseRequest, readLimit, readModel, readStream } from './openai-request
 import type { Answer, CallerRequest, Provider, ReadRequest, RequestKind } from './provider.ts'
 import { createStreamReader, type Interpreter, over, type Reading } from './stream-reader.ts'
 import type { Tally } from './tally.ts'
-import { type AuthForm, acceptJson, acceptLines, operationUrl, requestHeaders } from './target.ts'
+import { acceptJson, acceptLines, operationUrl, requestHeaders } from './target.ts'
 
 const operations: Readonly<Partial<Record<RequestKind, string>>> = {
   chat: '/chat',
@@ -23,7 +23,7 @@ const operations: Readonly<Partial<Record<RequestKind, string>>> = {
 }
 const paths = Object.values(operations)
 
-export function createOllamaProvider(auth: AuthForm): Provider {
+export function createOllamaProvider(): Provider {
   return {
     protocol: 'ollama',
     framing: 'lines',
@@ -32,7 +32,7 @@ export function createOllamaProvider(auth: AuthForm): Provider {
       const isRenamed = target.model !== '' && target.model !== request.model
       return {
         url: operationUrl(target.url, operations[request.kind], paths, '/api'),
-        headers: requestHeaders(auth, target, request.mode === 'stream' ? acceptLines : acceptJson),
+        headers: requestHeaders('bearer', target, request.mode === 'stream' ? acceptLines : acceptJson),
         body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
       }
     },

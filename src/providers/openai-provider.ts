@@ -5,11 +5,10 @@ import { openaiStream } from './openai-stream.ts'
 import type { Provider, RequestKind } from './provider.ts'
 import { responsesStream } from './responses-stream.ts'
 import { createStreamReader } from './stream-reader.ts'
-import { type AuthForm, acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
+import { acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
 
 export interface OpenaiOptions {
   readonly protocol: 'openai' | 'azure_openai'
-  readonly auth: AuthForm
   /** False for a backend that refuses `stream_options`: its streams are billed by estimates. */
   readonly asksForUsage: boolean
 }
@@ -30,7 +29,8 @@ const paths = ['/chat/completions', '/completions', '/embeddings', '/responses']
  * everything passes as bytes.
  */
 export function createOpenaiProvider(options: OpenaiOptions): Provider {
-  const root = options.protocol === 'azure_openai' ? '/openai/v1' : '/v1'
+  const isAzure = options.protocol === 'azure_openai'
+  const root = isAzure ? '/openai/v1' : '/v1'
   return {
     protocol: options.protocol,
     framing: 'sse',
@@ -43,7 +43,7 @@ export function createOpenaiProvider(options: OpenaiOptions): Provider {
       const isRenamed = target.model !== '' && target.model !== request.model
       return {
         url: operationUrl(target.url, operations[request.kind], paths, root),
-        headers: requestHeaders(options.auth, target, accept),
+        headers: requestHeaders(isAzure ? 'api-key' : 'bearer', target, accept),
         body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
       }
     },

@@ -11,6 +11,7 @@
 import type { TollgateError } from '../errors.ts'
 import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
 import type { Framing } from './event-stream.ts'
+import type { AuthForm } from './target.ts'
 
 export type Protocol = 'openai' | 'azure_openai' | 'anthropic' | 'gemini' | 'ollama' | 'json'
 export type Dialect = 'native' | 'openai'
@@ -58,6 +59,8 @@ export interface BackendTarget {
   readonly model: string
   /** Goes into one header and nowhere else; undefined for none. */
   readonly credential: string | undefined
+  /** How the credential is shown; undefined for the protocol's own way. */
+  readonly auth?: AuthForm | undefined
 }
 
 /** A POST to a backend. */

@@ -4,13 +4,10 @@ import { createJsonProvider, type JsonPointers } from './json-provider.ts'
 import { createOllamaProvider } from './ollama-provider.ts'
 import { createOpenaiProvider } from './openai-provider.ts'
 import type { Protocol, Provider } from './provider.ts'
-import type { AuthForm } from './target.ts'
 
-/** What is known of an endpoint's protocol. */
+/** What is known of a service's protocol. */
 export interface ProviderSettings {
   readonly protocol: Protocol
-  /** How the credential is shown; undefined for the protocol's own way. */
-  readonly auth?: AuthForm
   /** False for an OpenAI-compatible backend that refuses `stream_options`; true by default. */
   readonly asksForUsage?: boolean
   /** Output that a translated request asks for which sets no limit, where the protocol requires one. */
@@ -24,19 +21,18 @@ export interface ProviderSettings {
  * INVALID_ARGUMENT for a pointer that is none.
  */
 export function createProvider(settings: ProviderSettings): Provider {
-  const { protocol, auth, asksForUsage = true, defaultMaxOutputTokens, pointers = {} } = settings
+  const { protocol, asksForUsage = true, defaultMaxOutputTokens, pointers = {} } = settings
   switch (protocol) {
     case 'openai':
-      return createOpenaiProvider({ protocol, auth: auth ?? 'bearer', asksForUsage })
     case 'azure_openai':
-      return createOpenaiProvider({ protocol, auth: auth ?? 'api-key', asksForUsage })
+      return createOpenaiProvider({ protocol, asksForUsage })
     case 'anthropic':
-      return createAnthropicProvider({ auth: auth ?? 'x-api-key', defaultMaxOutputTokens })
+      return createAnthropicProvider({ defaultMaxOutputTokens })
     case 'gemini':
-      return createGeminiProvider(auth ?? 'x-goog-api-key')
+      return createGeminiProvider()
     case 'ollama':
-      return createOllamaProvider(auth ?? 'bearer')
+      return createOllamaProvider()
     case 'json':
-      return createJsonProvider(auth ?? 'bearer', pointers)
+      return createJsonProvider(pointers)
   }
 }

@@ -7,10 +7,10 @@ import type { BackendTarget } from './provider.ts'
  */
 export type AuthForm = 'bearer' | 'x-api-key' | 'x-goog-api-key' | 'api-key'
 
-/** Headers of a JSON request with its credential; all names in lower case. */
-export function requestHeaders(auth: AuthForm, target: BackendTarget, accept: string): Record<string, string> {
+/** Headers of a JSON request with its credential, shown as the target wants it; all names in lower case. */
+export function requestHeaders(ownAuth: AuthForm, target: BackendTarget, accept: string): Record<string, string> {
   const headers: Record<string, string> = { 'content-type': 'application/json', accept }
-  const { credential } = target
+  const { credential, auth = ownAuth } = target
   if (credential === undefined) return headers
   if (auth === 'bearer') headers.authorization = `Bearer ${credential}`
   else headers[auth] = credential

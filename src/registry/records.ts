@@ -4,7 +4,9 @@
  * - A **service** is one registered version; its **endpoints** are where its calls go.
  * - A **price** is one version of what calls cost, in force from an instant until the next version's instant.
  */
+import type { JsonPointers } from '../providers/json-provider.ts'
 import type { Protocol } from '../providers/provider.ts'
+import type { AuthForm } from '../providers/target.ts'
 
 /** Lifecycle of a service version; `active` and `deprecated` take calls. */
 export type ServiceStatus = 'pending_approval' | 'active' | 'deprecated' | 'suspended' | 'retired'
@@ -17,7 +19,7 @@ export interface ServiceRecord {
   readonly version: string
   readonly description: string
   readonly status: ServiceStatus
-  /** At least one, by position. */
+  /** At least one, by position; all of one protocol. */
   readonly endpoints: readonly EndpointRecord[]
   /** In force when the snapshot was made; undefined means unpriced. {@link priceAt} is exact for any instant. */
   readonly price: PriceRecord | undefined
@@ -31,6 +33,10 @@ export interface ServiceRecord {
   readonly drainLimitMs: number | undefined
   /** Services that take over failed calls, in this order. */
   readonly fallbacks: readonly FallbackRecord[]
+  /** True for OpenAI-compatible backends whose streams must not be asked for usage. */
+  readonly refusesStreamOptions: boolean
+  /** Of protocol json. */
+  readonly jsonPointers: JsonPointers
   readonly createdAtMs: number
 }
 
@@ -71,6 +77,10 @@ export interface EndpointRecord {
   readonly firstTokenTimeoutMs: number | undefined
   /** Longest silence within an answer that has begun. */
   readonly idleTimeoutMs: number | undefined
+  /** How the credential is shown; undefined means the protocol's own way. */
+  readonly auth: AuthForm | undefined
+  /** What the backend is asked for; empty means the service's name, or what a request of the backend's own API names. */
+  readonly model: string
 }
 
 export interface PriceRecord {

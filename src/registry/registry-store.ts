@@ -1,6 +1,8 @@
 import type { LimitRule } from '../limits/limit-rule.ts'
 import { selectLimitRules } from '../limits/limit-store.ts'
+import type { JsonPointers } from '../providers/json-provider.ts'
 import type { Protocol } from '../providers/provider.ts'
+import type { AuthForm } from '../providers/target.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-store.ts'
 import type {
@@ -62,10 +64,11 @@ export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'pric
   await sql.begin(async (tx) => {
     await tx`
       insert into services (id, name, version, description, status, default_max_output_tokens, routing,
-        on_disconnect, drain_limit_ms, fallbacks)
+        on_disconnect, drain_limit_ms, fallbacks, refuses_stream_options, json_pointers)
       values (${service.id}, ${service.name}, ${service.version}, ${service.description}, ${service.status},
         ${service.defaultMaxOutputTokens}, ${service.routing}, ${service.onDisconnect},
-        ${service.drainLimitMs ?? null}, ${tx.json(service.fallbacks)})`
+        ${service.drainLimitMs ?? null}, ${tx.json(service.fallbacks)}, ${service.refusesStreamOptions},
+        ${tx.json({ ...service.jsonPointers })})`
     const endpoints = service.endpoints.map((endpoint, position) => ({
       id: endpoint.id,
       service_id: service.id,
@@ -80,6 +83,8 @@ export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'pric
       headers_timeout_ms: endpoint.headersTimeoutMs ?? null,
       first_token_timeout_ms: endpoint.firstTokenTimeoutMs ?? null,
       idle_timeout_ms: endpoint.idleTimeoutMs ?? null,
+      auth: endpoint.auth ?? null,
+      model: endpoint.model,
     }))
     await tx`insert into endpoints ${tx(endpoints)}`
     for (const price of service.prices) await insertPrice(tx, service.id, price)
@@ -97,6 +102,8 @@ interface ServiceRow {
   readonly on_disconnect: DisconnectPolicy
   readonly drain_limit_ms: number | null
   readonly fallbacks: readonly FallbackRecord[]
+  readonly refuses_stream_options: boolean
+  readonly json_pointers: JsonPointers
   readonly created_at: Date
 }
 
@@ -113,6 +120,8 @@ interface EndpointRow {
   readonly headers_timeout_ms: number | null
   readonly first_token_timeout_ms: number | null
   readonly idle_timeout_ms: number | null
+  readonly auth: AuthForm | null
+  readonly model: string
 }
 
 interface ConsumerRow {
@@ -144,6 +153,8 @@ function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], price
     onDisconnect: row.on_disconnect,
     drainLimitMs: row.drain_limit_ms ?? undefined,
     fallbacks: row.fallbacks,
+    refusesStreamOptions: row.refuses_stream_options,
+    jsonPointers: row.json_pointers,
     createdAtMs: row.created_at.getTime(),
   }
 }
@@ -161,6 +172,8 @@ function endpointRecord(row: EndpointRow): EndpointRecord {
     headersTimeoutMs: row.headers_timeout_ms ?? undefined,
     firstTokenTimeoutMs: row.first_token_timeout_ms ?? undefined,
     idleTimeoutMs: row.idle_timeout_ms ?? undefined,
+    auth: row.auth ?? undefined,
+    model: row.model,
   }
 }
 

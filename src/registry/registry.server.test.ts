@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
 import {
   DisconnectPolicy,
+  Endpoint_Auth,
   Endpoint_Protocol,
   Fallback_Condition,
   Registry,
@@ -168,6 +169,50 @@ describe('RegisterService', () => {
       [1, 0],
       [1, 0],
     ])
+  })
+
+  it('keeps the protocol, and what its backends must be told in it', async () => {
+    const endpoint = {
+      url: 'https://models.example',
+      protocol: Endpoint_Protocol.GEMINI,
+      auth: Endpoint_Auth.BEARER,
+      model: 'models/gemini',
+    }
+    const gemini = await register({ service: { ...aService(), endpoints: [endpoint] } })
+    expect(gemini).toMatchObject({ endpoints: [endpoint] })
+    expect(snapshots.current().servicesById.get(gemini.id)).toMatchObject({
+      refusesStreamOptions: false,
+      jsonPointers: {},
+      endpoints: [{ protocol: 'gemini', auth: 'bearer', model: 'models/gemini' }],
+    })
+    expect(await invoke(getService, registry.getService, { id: gemini.id }, administrator)).toEqual(gemini)
+
+    const jsonPointers = { inputTokens: '/usage/in', answerModel: '/model' }
+    const plain = { ...aService(), endpoints: [{ url: 'https://a.example', protocol: Endpoint_Protocol.JSON }] }
+    const json = await register({ service: { ...plain, jsonPointers } })
+    expect(json).toMatchObject({ jsonPointers })
+    expect(snapshots.current().servicesById.get(json.id)).toMatchObject({ jsonPointers })
+    expect(await invoke(getService, registry.getService, { id: json.id }, administrator)).toEqual(json)
+
+    const reserved = await register({ service: { ...aService(), refusesStreamOptions: true } })
+    expect(reserved).toMatchObject({ refusesStreamOptions: true })
+    expect(snapshots.current().servicesById.get(reserved.id)?.refusesStreamOptions).toBe(true)
+  })
+
+  it('knows every protocol and every way to show a credential, and gives them back', async () => {
+    const stated = (values: object) => Object.values(values).filter((value) => typeof value === 'number' && value > 0)
+    for (const protocol of stated(Endpoint_Protocol)) {
+      const { endpoints } = await register({
+        service: { ...aService(), endpoints: [{ url: 'https://a.example', protocol }] },
+      })
+      expect(endpoints).toMatchObject([{ protocol }])
+    }
+    for (const auth of stated(Endpoint_Auth)) {
+      const { endpoints } = await register({
+        service: { ...aService(), endpoints: [{ url: 'https://a.example', auth }] },
+      })
+      expect(endpoints).toMatchObject([{ auth }])
+    }
   })
 
   it('keeps a price per request, and a service without a price', async () => {

@@ -1,20 +1,21 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt'
+import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import {
   DisconnectPolicy,
-  Endpoint_Protocol,
-  type EndpointSchema,
   type Fallback,
   Fallback_Condition,
+  type JsonPointers as JsonPointersMessage,
   type Pricing,
   Routing,
   type Service,
   type ServiceSchema,
   ServiceStatus,
 } from '../../gen/marketplace/v1/registry_pb.ts'
+import type { JsonPointers } from '../providers/json-provider.ts'
+import { durationOf, endpointMessage, newEndpointRecord, wholeMs } from './endpoint-message.ts'
 import { missing, priceModel, pricingMessage } from './price-message.ts'
+import { checkProtocol } from './protocol-rules.ts'
 import {
-  type EndpointRecord,
   type FallbackCondition,
   type FallbackRecord,
   fallbackMaxOutputTokens,
@@ -26,31 +27,20 @@ import {
 
 /**
  * The record of a service to register. Ids and the price's version are new; the first price is in force since ever, so
- * that no difference between two clocks leaves a call unpriced. Throws INVALID_ARGUMENT for a price without a model.
+ * that no difference between two clocks leaves a call unpriced. Throws INVALID_ARGUMENT for a price without a model, and for
+ * settings that contradict the service's protocol.
  */
 export function newServiceRecord(service: Service | undefined, newId: () => string, nowMs: number): ServiceRecord {
   if (service === undefined) throw missing('service')
   const price = service.pricing && firstPrice(service.pricing)
-  return {
+  const record: ServiceRecord = {
     id: newId(),
     name: service.name,
     version: service.version,
     description: service.description,
     // The contract's rules let no undefined number get here.
     status: statusNames[service.status] ?? 'suspended',
-    endpoints: service.endpoints.map((endpoint) => ({
-      id: newId(),
-      url: endpoint.url,
-      protocol: 'openai',
-      credentialRef: endpoint.credentialRef,
-      weight: endpoint.weight || 1,
-      priority: endpoint.priority,
-      timeoutMs: wholeMs(endpoint.timeout),
-      connectTimeoutMs: wholeMs(endpoint.connectTimeout),
-      headersTimeoutMs: wholeMs(endpoint.headersTimeout),
-      firstTokenTimeoutMs: wholeMs(endpoint.firstTokenTimeout),
-      idleTimeoutMs: wholeMs(endpoint.idleTimeout),
-    })),
+    endpoints: service.endpoints.map((endpoint) => newEndpointRecord(endpoint, newId())),
     price,
     prices: price === undefined ? [] : [price],
     defaultMaxOutputTokens: Number(service.defaultMaxOutputTokens) || fallbackMaxOutputTokens,
@@ -58,8 +48,12 @@ export function newServiceRecord(service: Service | undefined, newId: () => stri
     onDisconnect: service.onDisconnect === DisconnectPolicy.DRAIN ? 'drain' : 'cancel',
     drainLimitMs: wholeMs(service.drainLimit),
     fallbacks: service.fallbacks.map(fallbackRecord),
+    refusesStreamOptions: service.refusesStreamOptions,
+    jsonPointers: statedPointers(service.jsonPointers),
     createdAtMs: nowMs,
   }
+  checkProtocol(record)
+  return record
 }
 
 /** A service as its callers see it, with the price in force at `nowMs`. */
@@ -82,6 +76,8 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): MessageIn
       serviceId,
       on: on.map((name) => conditionValues[name]),
     })),
+    refusesStreamOptions: service.refusesStreamOptions,
+    ...(Object.keys(service.jsonPointers).length > 0 && { jsonPointers: service.jsonPointers }),
   }
 }
 
@@ -116,31 +112,13 @@ const statusValues: Readonly<Record<ServiceStatusName, ServiceStatus>> = {
   retired: ServiceStatus.RETIRED,
 }
 
+/** Pointers that point somewhere. */
+function statedPointers(message: JsonPointersMessage | undefined): JsonPointers {
+  if (message === undefined) return {}
+  const { $typeName, $unknown, ...pointers } = message
+  return Object.fromEntries(Object.entries(pointers).filter(([, pointer]) => pointer !== ''))
+}
+
 function firstPrice({ currency, model }: Pricing): PriceRecord {
   return { version: 'v1', currency, effectiveFromMs: 0, model: priceModel(model, 'service.pricing') }
-}
-
-function endpointMessage(endpoint: EndpointRecord): MessageInitShape<typeof EndpointSchema> {
-  return {
-    id: endpoint.id,
-    url: endpoint.url,
-    protocol: Endpoint_Protocol.OPENAI,
-    credentialRef: endpoint.credentialRef,
-    weight: endpoint.weight,
-    priority: endpoint.priority,
-    timeout: durationOf(endpoint.timeoutMs),
-    connectTimeout: durationOf(endpoint.connectTimeoutMs),
-    headersTimeout: durationOf(endpoint.headersTimeoutMs),
-    firstTokenTimeout: durationOf(endpoint.firstTokenTimeoutMs),
-    idleTimeout: durationOf(endpoint.idleTimeoutMs),
-  }
-}
-
-/** A rule keeps durations above 0; what is below a millisecond counts as one. */
-function wholeMs(duration: Duration | undefined): number | undefined {
-  return duration === undefined ? undefined : Math.max(1, Math.round(durationMs(duration)))
-}
-
-function durationOf(ms: number | undefined): Duration | undefined {
-  return ms === undefined ? undefined : durationFromMs(ms)
 }

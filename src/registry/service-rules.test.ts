@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf'
 import { createValidator } from '@bufbuild/protovalidate'
 import { expect, test } from 'vitest'
-import { EndpointSchema } from '../../gen/marketplace/v1/registry_pb.ts'
+import { EndpointSchema, JsonPointersSchema } from '../../gen/marketplace/v1/registry_pb.ts'
 
 const validator = createValidator()
 
@@ -31,4 +31,19 @@ test.each([
   ['https://', false],
 ])('an endpoint at %s is accepted: %s', (url, accepted) => {
   expect(validator.validate(EndpointSchema, create(EndpointSchema, { url })).kind).toBe(accepted ? 'valid' : 'invalid')
+})
+
+test.each([
+  ['', true],
+  ['/usage/input', true],
+  ['/a~1b/~0/0/', true],
+  ['usage', false],
+  ['/a~b', false],
+  ['/a~2', false],
+  [`/${'a'.repeat(256)}`, false],
+])('a JSON Pointer %j is accepted: %s', (pointer, accepted) => {
+  for (const { localName } of JsonPointersSchema.fields) {
+    const pointers = create(JsonPointersSchema, { [localName]: pointer })
+    expect(validator.validate(JsonPointersSchema, pointers).kind).toBe(accepted ? 'valid' : 'invalid')
+  }
 })

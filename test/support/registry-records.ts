@@ -16,6 +16,8 @@ export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceReco
     onDisconnect: 'cancel',
     drainLimitMs: undefined,
     fallbacks: [],
+    refusesStreamOptions: false,
+    jsonPointers: {},
     createdAtMs: 0,
     ...changes,
   }
@@ -35,6 +37,8 @@ export function endpointRecord(changes: Partial<EndpointRecord> = {}): EndpointR
     headersTimeoutMs: undefined,
     firstTokenTimeoutMs: undefined,
     idleTimeoutMs: undefined,
+    auth: undefined,
+    model: '',
     ...changes,
   }
 }

@@ -38,7 +38,8 @@ export type RouteRequestRequest = Message<"marketplace.v1.RouteRequestRequest"> 
   serviceId: string;
 
   /**
-   * Request body in the service's own format, handed to its backend byte for byte.
+   * Request body in the service's own format, handed to its backend byte for byte, but for "model" where the endpoint
+   * states one.
    *
    * @generated from field: bytes payload = 3;
    */
