@@ -12,6 +12,7 @@ export function defectOf(event: UsageEvent): string | undefined {
     }
     if (!isCount(event.startMs) || event.startMs > latestMs) return 'startMs is out of range'
     if (!Number.isFinite(event.durationMs) || event.durationMs > latestMs) return 'durationMs is out of range'
+    if (!Number.isFinite(event.firstTokenMs) || event.firstTokenMs > latestMs) return 'firstTokenMs is out of range'
     if (![1, 0, -1].includes(event.requests)) return 'requests is none of 1, 0 and -1'
     if (event.corrects !== '' && !uuid.test(event.corrects)) return 'corrects is not a UUID'
     if (event.requests === -1 && event.corrects === '') return 'corrects is not stated in a reversal'

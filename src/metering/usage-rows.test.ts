@@ -14,6 +14,7 @@ test.for<[string, Partial<UsageEvent>]>([
   ['startMs is out of range', { startMs: Number.NaN }],
   ['startMs is out of range', { startMs: 9e15 }],
   ['durationMs is out of range', { durationMs: Number.POSITIVE_INFINITY }],
+  ['firstTokenMs is out of range', { firstTokenMs: Number.NaN }],
   ['tokens.output is not a count', { tokens: { ...noTokens, output: -1 } }],
   ['tokens.input is not a count', { tokens: { ...noTokens, input: 0.5 } }],
   ['costNanos is not a count', { costNanos: 2 ** 53 }],
