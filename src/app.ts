@@ -18,6 +18,7 @@ import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
+import { createResponseCache } from './consumption/response-cache.ts'
 import { createEventPublisher, type EventPublisher } from './events/event-publisher.ts'
 import { createKafkaSink } from './events/kafka-sink.ts'
 import { createLogPublisher } from './events/log-publisher.ts'
@@ -193,10 +194,12 @@ async function construct(
   const policy = createBuiltinPolicyEngine()
   const enforcedPolicy = config.access.policyValidation ? policy : undefined
   const { rateLimiting } = config.access
+  const cache = createResponseCache(config.backends.responseCacheMaxBytes, now)
   const gate = createGate({
     snapshots,
     policy: enforcedPolicy,
     limits,
+    cache,
     dispatcher,
     rateLimiting,
     observer: {
@@ -207,6 +210,7 @@ async function construct(
         if (event !== undefined) events.publish(event)
       },
       thresholdPassed: (event, crossing) => events.publish(thresholdEvent(event, crossing)),
+      cacheAsked: (serviceId, isHit) => metrics.responseCacheLookups.of(serviceId, isHit ? 'hit' : 'miss').inc(),
       policyChecked: (seconds) => metrics.policyValidationDuration.of().observe(seconds),
     },
     log,
@@ -265,6 +269,7 @@ async function construct(
       }
     },
     ...(failover === undefined ? {} : { limits: failover.state }),
+    responseCache: cache.size,
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,
     books: books.state,

@@ -180,6 +180,14 @@ export const variables = {
     unit: 'milliseconds',
     description: 'Longest wait for a connection to a backend, TLS included.',
   }),
+  responseCacheMaxBytes: setting(is.integer(0, 4_294_967_296), {
+    name: 'RESPONSE_CACHE_MAX_BYTES',
+    group: 'Backends',
+    default: 67_108_864,
+    unit: 'bytes',
+    description:
+      'Answers that this process keeps for services with a response cache, all together; one answer takes a sixteenth at most. 0 keeps none.',
+  }),
   maxResponseBytes: setting(is.integer(1024, 268_435_456), {
     name: 'MAX_RESPONSE_BYTES',
     group: 'Backends',

@@ -38,6 +38,7 @@ export interface Config {
     readonly connectionsPerHost: number
     readonly connectTimeoutMs: number
     readonly maxResponseBytes: number
+    readonly responseCacheMaxBytes: number
     readonly breaker: { readonly failures: number; readonly windowMs: number; readonly resetMs: number }
   }
   /** What "env:NAME" of an endpoint may name: the environment without the settings of the gate itself. */
@@ -161,6 +162,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       connectionsPerHost: read(variables.backendConnectionsPerHost),
       connectTimeoutMs: read(variables.backendConnectTimeoutMs),
       maxResponseBytes: read(variables.maxResponseBytes),
+      responseCacheMaxBytes: read(variables.responseCacheMaxBytes),
       breaker: {
         failures: read(variables.breakerFailures),
         windowMs: read(variables.breakerWindowMs),

@@ -122,7 +122,8 @@ export function createConsumptionService(
         dialect,
       }
       const rules = snapshots.current().limitRules
-      const plan = planCall(body, 'unary', call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const cache = undefined
+      const plan = planCall(body, 'unary', call, consumer, service, { rules, rateLimiting, cache, newId, nowMs: now() })
       const standings = await standingsOf(plan.costs.map((cost) => cost.limit))
       const reservations = standings.map(({ limit, state }, index) => {
         const amount = plan.costs[index]?.amount ?? 0

@@ -8,11 +8,12 @@ import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
 import type { Leg } from './fallback.ts'
-import type { GateOptions } from './gate.ts'
+import type { GateOptions, GateRequest } from './gate.ts'
 import { claimOf, decodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
-import { admissionOf, keyIdOf, type Plan, planCall } from './plan.ts'
+import { admissionOf, type Cacheable, keyIdOf, type Plan, planCall } from './plan.ts'
 import { policyDenial, refusal } from './refusal.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
+import { cacheKeyOf } from './response-cache.ts'
 
 /** A call that was admitted: from here on, every way out must settle it. */
 export interface Entered {
@@ -42,6 +43,24 @@ export function createEntrance(options: GateOptions): Entrance {
     if (!decision.allowed) throw policyDenial(decision)
   }
 
+  /** Undefined for a service without a response cache. */
+  function cacheableOf(
+    request: GateRequest,
+    mode: Mode,
+    call: Call,
+    consumer: ConsumerRecord,
+    service: ServiceRecord,
+  ): Cacheable | undefined {
+    const { responseCache: policy } = service
+    const control = call.header('cache-control') ?? ''
+    if (policy === undefined || control.includes('no-store')) return undefined
+    const key = cacheKeyOf(request, mode, consumer, service, policy)
+    const answer = control.includes('no-cache') ? undefined : options.cache.get(key)
+    observer.cacheAsked(service.id, answer !== undefined)
+    call.setResponseHeader('x-tollgate-cache', answer === undefined ? 'miss' : 'hit')
+    return { key, policy, answer }
+  }
+
   /**
    * Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. The call is planned anew each
    * time: its month, its price and its lease are those of the moment at which it is admitted.
@@ -56,10 +75,11 @@ export function createEntrance(options: GateOptions): Entrance {
     const { rateLimiting, newId } = options
     const { idempotencyKey } = request
     const claim = idempotencyKey === '' ? undefined : claimOf(request, mode, consumer.id, (takenOver ?? service).id)
+    const cache = cacheableOf(request, mode, call, consumer, service)
     const reservationId = takenOver === undefined ? call.id : newId()
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
       const { limitRules: rules } = options.snapshots.current()
-      const plan = planCall(request, mode, call, consumer, service, { rules, rateLimiting, newId, nowMs: now() })
+      const plan = planCall(request, mode, call, consumer, service, { rules, rateLimiting, cache, newId, nowMs: now() })
       const admission = admissionOf(plan, call, reservationId, claim)
       const result = await withSpan('admit', () => limits.admit(admission))
       if (result.outcome !== 'running') return { plan, admission, result }

@@ -15,13 +15,14 @@ import { unitsOf } from '../limits/limit-keys.ts'
 import type { LimitRule } from '../limits/limit-rule.ts'
 import type { Limits, PeriodSeed, Settled } from '../limits/limits.ts'
 import { createLocalLimits } from '../limits/local-limits.ts'
-import type { UsageEvent } from '../metering/usage-event.ts'
+import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
 import type { ConsumerRecord, FallbackCondition, ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import type { Attempt, Dispatcher } from '../routing/dispatcher.ts'
 import { createGate, type GateOptions, type GateRefusal, type GateRequest } from './gate.ts'
 import { claimOf } from './idempotency.ts'
+import { createResponseCache } from './response-cache.ts'
 
 const log = pino({ level: 'silent' })
 const organizationId = newId()
@@ -98,6 +99,7 @@ const silent: GateOptions['observer'] = {
   recorded: () => {},
   thresholdPassed: () => {},
   policyChecked: () => {},
+  cacheAsked: () => {},
 }
 
 function route(
@@ -114,6 +116,7 @@ function route(
     snapshots: snapshotOf(),
     policy: createBuiltinPolicyEngine(),
     limits,
+    cache: createResponseCache(0, Date.now),
     dispatcher: {
       ...dispatching,
       open: async () => ({ attempts: [], error: new TollgateError('INTERNAL', 'no streams here') }),
@@ -266,6 +269,11 @@ test('usage that could not be recorded while the caller waited is recorded later
   expect(await used('tokens_per_month')).toEqual([7])
 })
 
+function rule(scope: LimitRule['scope'], subjectId: string, name: LimitRule['name'], amount: number): LimitRule {
+  const currency = name === 'cost_per_month' ? 'USD' : undefined
+  return { scope, subjectId, serviceId: undefined, name, amount, burst: undefined, currency }
+}
+
 describe('limits', () => {
   const scopes = [
     ['key', 'key'],
@@ -280,11 +288,6 @@ describe('limits', () => {
     ['tokens_per_month', 60, 'QUOTA_EXCEEDED'],
     ['cost_per_month', 1_500_000, 'QUOTA_EXCEEDED'],
   ] as const
-
-  function rule(scope: LimitRule['scope'], subjectId: string, name: LimitRule['name'], amount: number): LimitRule {
-    const currency = name === 'cost_per_month' ? 'USD' : undefined
-    return { scope, subjectId, serviceId: undefined, name, amount, burst: undefined, currency }
-  }
 
   const cases = scopes.flatMap(([scope, id]) =>
     names.map(([name, amount, reason]) => ({ scope, id, name, amount, reason })),
@@ -488,6 +491,53 @@ describe('an idempotency key', () => {
       signal.addEventListener('abort', () => resolve({ attempts: [attempt(1)], error: signal.reason }))
     })
   }
+})
+
+describe('the response cache', () => {
+  const cached = { ...service, responseCache: { ttlMs: 60_000, sharing: 'organization' } } as const
+  const anySignal = () => new AbortController().signal
+
+  test('answers the same request again: a request that uses and costs nothing, with a record of its own', async () => {
+    rules = [rule('consumer', consumer.id, 'cost_per_month', 1_500_000)]
+    const changes = {
+      snapshots: snapshotOf({ services: [cached] }),
+      cache: createResponseCache(65_536, Date.now),
+    }
+    const first = await route(changes)
+    // Another call at its price would not fit the budget.
+    const spaced = Buffer.from(Buffer.from(chat('x')).toString().replaceAll(',', ' ,\n'))
+    const second = await route(changes, anySignal(), { payload: spaced })
+    expect(dispatched).toBe(1)
+    expect(second.body).toEqual(new Uint8Array(first.body))
+    expect(await recorded()).toMatchObject([
+      { usageSource: 'provider', costNanos: 1_000_000 },
+      { status: 'succeeded', usageSource: 'cache', tokens: noTokens, costNanos: 0, currency: 'USD', attempt: 0 },
+    ])
+    expect(await used('tokens_per_month')).toEqual([7])
+    expect(await used('cost_per_month')).toEqual([1_000_000])
+  })
+
+  test('counts a hit as a request of its consumer', async () => {
+    rules = [rule('consumer', consumer.id, 'requests_per_minute', 2)]
+    const changes = {
+      snapshots: snapshotOf({ services: [cached] }),
+      cache: createResponseCache(65_536, Date.now),
+    }
+    await route(changes)
+    await route(changes)
+    await expect(route(changes)).rejects.toMatchObject({ reason: 'RATE_LIMITED' })
+  })
+
+  test('keeps nothing of a failed call, nothing for others, and nothing unasked', async () => {
+    const cache = createResponseCache(65_536, Date.now)
+    const down = new TollgateError('BACKEND_FAILED', 'down')
+    const failing = { dispatch: async () => ({ attempts: [attempt(1, down)], error: down }) }
+    const changes = { snapshots: snapshotOf({ services: [cached] }), cache }
+    await expect(route({ ...changes, dispatcher: failing })).rejects.toMatchObject({ reason: 'BACKEND_FAILED' })
+    expect(cache.size().answers).toBe(0)
+    await route({ cache })
+    expect(cache.size().answers).toBe(0)
+  })
 })
 
 describe('a fallback', () => {

@@ -23,16 +23,17 @@ import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts
 import { streamTask, unaryTask } from './backend-task.ts'
 import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
-import type { KeptAnswer } from './idempotency.ts'
 import { KeptStream } from './kept-stream.ts'
-import { answered, failed, streamed } from './outcome.ts'
+import { answered, failed, fromCache, streamed } from './outcome.ts'
 import { createRecorder } from './recorder.ts'
+import type { CachedAnswer, ResponseCache } from './response-cache.ts'
 
 export interface GateOptions {
   readonly snapshots: Pick<SnapshotSource, 'current'>
   /** Undefined allows every call (ENABLE_POLICY_VALIDATION). */
   readonly policy: PolicyEngine | undefined
   readonly limits: Limits
+  readonly cache: ResponseCache
   readonly dispatcher: Pick<Dispatcher, 'dispatch' | 'open'>
   /** False takes nothing from any limit; calls are metered all the same (ENABLE_RATE_LIMITING). */
   readonly rateLimiting: boolean
@@ -52,6 +53,8 @@ export interface GateObserver {
   recorded(event: UsageEvent, tier: Tier): void
   /** A period's settled use passed 80 or 100 percent. */
   thresholdPassed(event: UsageEvent, crossing: Settled['crossed'][number]): void
+  /** The response cache was looked at, for a service that has one. */
+  cacheAsked(serviceId: string, isHit: boolean): void
   /** The policy engine answered, after this many seconds. */
   policyChecked(seconds: number): void
 }
@@ -145,7 +148,8 @@ export function createGate(options: GateOptions): Gate {
   async function routeTo(leg: Leg, call: Call): Promise<GateAnswer> {
     const entered = await entrance.enter(leg, 'unary', call)
     if ('kept' in entered) return { ...entered.kept, isReplayed: true }
-    const { service, price } = entered.plan
+    const { service, price, cache } = entered.plan
+    if (cache?.answer !== undefined) return await answerFromCache(entered, call, cache.answer)
     const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
     const outcome =
       'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
@@ -153,11 +157,19 @@ export function createGate(options: GateOptions): Gate {
     return { ...served, body: outcome.body ?? new Uint8Array() }
   }
 
+  async function answerFromCache(entered: Entered, call: Call, answer: CachedAnswer): Promise<GateAnswer> {
+    const served = await recorder.record(entered, call, fromCache(entered.plan.price, answer))
+    return { ...served, body: answer.body }
+  }
+
   /** Resolves when the first output is there. */
-  async function openAt(leg: Leg, call: Call): Promise<OpenedStream | { readonly kept: KeptAnswer }> {
+  async function openAt(leg: Leg, call: Call): Promise<OpenedStream | ReplayedStream> {
     const entered = await entrance.enter(leg, 'stream', call)
-    if ('kept' in entered) return entered
-    const { service, price } = entered.plan
+    if ('kept' in entered) return { replayed: { ...entered.kept, isReplayed: true }, framing: entered.kept.framing }
+    const { service, price, cache } = entered.plan
+    if (cache?.answer !== undefined) {
+      return { replayed: await answerFromCache(entered, call, cache.answer), framing: cache.answer.framing }
+    }
     const opened = await dispatcher.open(service, streamTask(entered.plan), call)
     if ('value' in opened) return { entered, opened }
     await recorder.record(entered, call, failed(price, opened.attempts, opened.error))
@@ -169,12 +181,12 @@ export function createGate(options: GateOptions): Gate {
 
     async *stream(request, call) {
       const begun = await withFallbacks(snapshots, request, (leg) => openAt(leg, call))
-      if ('kept' in begun) return yield* replay(begun.kept)
+      if ('replayed' in begun) return yield* replay(begun)
       const { entered, opened } = begun
       const { plan, admission } = entered
       const { price, framing } = plan
       const { value: backend, attempts, over } = opened
-      const kept = new KeptStream(admission.claim !== undefined)
+      const kept = new KeptStream(admission.claim !== undefined || plan.cache !== undefined)
 
       /** Reads what the caller did not, so that the record says what became of the stream. */
       const finish = async (): Promise<GateStreamEnd> => {
@@ -208,8 +220,15 @@ interface OpenedStream {
   readonly opened: Extract<Opened, { readonly value: BackendStream }>
 }
 
-function* replay({ body, framing, ...served }: KeptAnswer): Generator<GateStreamItem, void> {
+/** A stream that was served before. */
+interface ReplayedStream {
+  readonly replayed: GateAnswer
+  readonly framing: Framing
+}
+
+function* replay({ replayed, framing }: ReplayedStream): Generator<GateStreamItem, void> {
+  const { body, ...served } = replayed
   yield { kind: 'start', requestId: served.event.requestId, framing }
   yield { kind: 'pieces', pieces: splitEvents(body, framing) }
-  yield { kind: 'end', tail: [], ...served, isReplayed: true }
+  yield { kind: 'end', tail: [], ...served }
 }

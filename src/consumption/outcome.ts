@@ -5,6 +5,7 @@ import { type Charge, chargeFor, noCharge } from '../pricing/price.ts'
 import type { Answer, StreamEnd, StreamReport } from '../providers/provider.ts'
 import type { PriceRecord } from '../registry/records.ts'
 import type { Attempt } from '../routing/dispatcher.ts'
+import type { CachedAnswer } from './response-cache.ts'
 
 /** How a call ended. */
 export interface Ending {
@@ -37,6 +38,12 @@ export function answered(price: PriceRecord | undefined, attempts: readonly Atte
   const { tokens, usageSource, model, finishReason, body } = answer
   const used = { tokens, usageSource, model, finishReason, charge: chargeFor(price, tokens), firstTokenMs: 0 }
   return { ...lastOf(attempts), ...used, status: 'succeeded', errorReason: '', body }
+}
+
+/** No backend was asked. */
+export function fromCache(price: PriceRecord | undefined, { body, model, finishReason }: CachedAnswer): Outcome {
+  const nothing = { tokens: noTokens, usageSource: 'cache', charge: noCharge(price), firstTokenMs: 0 } as const
+  return { ...lastOf([]), ...nothing, model, finishReason, status: 'succeeded', errorReason: '', body }
 }
 
 /** Nothing was delivered. */

@@ -4,16 +4,23 @@ import { type CallLimit, type LimitRules, limitsOfCall } from '../limits/call-li
 import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
 import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
-import { chargeFor, dearestCharge } from '../pricing/price.ts'
+import { chargeFor, dearestCharge, noCharge } from '../pricing/price.ts'
 import { estimateTokens } from '../providers/counts.ts'
 import type { Framing } from '../providers/event-stream.ts'
 import type { Mode, ReadRequest } from '../providers/provider.ts'
-import { type ConsumerRecord, type PriceRecord, priceAt, type ServiceRecord } from '../registry/records.ts'
+import {
+  type ConsumerRecord,
+  type PriceRecord,
+  priceAt,
+  type ResponseCachePolicy,
+  type ServiceRecord,
+} from '../registry/records.ts'
 import type { Attempt } from '../routing/dispatcher.ts'
 import { traceparentOf } from '../telemetry/tracing.ts'
 import { providerOf } from './backend-task.ts'
 import type { GateRequest } from './gate.ts'
 import type { Ending } from './outcome.ts'
+import type { CachedAnswer } from './response-cache.ts'
 
 /** All that is fixed about a call before it is admitted. */
 export interface Plan {
@@ -36,7 +43,16 @@ export interface Plan {
   readonly choices: number
   /** What it takes from every limit. */
   readonly costs: readonly PlannedCost[]
+  readonly cache: Cacheable | undefined
   readonly traceparent: string
+}
+
+/** A call to a service with a response cache. */
+export interface Cacheable {
+  readonly key: string
+  readonly policy: ResponseCachePolicy
+  /** Undefined when the backend must be asked. With it the call is a request, and uses nothing else. */
+  readonly answer: CachedAnswer | undefined
 }
 
 /** What a call takes from a limit, and whence the limit comes. */
@@ -48,6 +64,8 @@ export interface PlanContext {
   readonly rules: LimitRules
   /** False: the call is subject to no limit. */
   readonly rateLimiting: boolean
+  /** Of a call whose answer may come from the response cache, or go into it. */
+  readonly cache: Cacheable | undefined
   readonly newId: () => string
   readonly nowMs: number
 }
@@ -75,11 +93,13 @@ export function planCall(
   const { payload, dialect, kind } = request
   const provider = providerOf(service)
   const asked = provider.readRequest({ payload, mode, dialect, startMs, ...(kind === undefined ? {} : { kind }) })
-  const reserved: TokenParts = {
+  const isCached = context.cache?.answer !== undefined
+  const most: TokenParts = {
     ...noTokens,
     input: estimateTokens(payload.length, asked.model),
     output: asked.maxOutputTokens ?? service.defaultMaxOutputTokens * asked.choices,
   }
+  const reserved = isCached ? noTokens : most
   const price = priceAt(service, startMs)
   const limits = context.rateLimiting
     ? limitsOfCall(context.rules, { consumer, serviceId: service.id, keyId: keyIdOf(call), atMs: startMs })
@@ -95,7 +115,11 @@ export function planCall(
     startMs,
     reserved,
     choices: asked.choices,
-    costs: limits.map((limit) => ({ limit, amount: reservation(limit, service, price, reserved) })),
+    costs: limits.map((limit) => ({
+      limit,
+      amount: reservation(limit, service, price, isCached ? undefined : reserved),
+    })),
+    cache: context.cache,
     traceparent: traceparentOf(call.span),
   }
 }
@@ -109,18 +133,26 @@ export function admissionOf(plan: Plan, call: Call, reservationId: string, claim
     ifAbandoned: eventOf(plan, call, {
       status: 'abandoned',
       errorReason: 'INTERNAL',
-      // Which one it would have been is only known where there is no choice.
-      endpointId: plan.service.endpoints.length === 1 ? (plan.service.endpoints[0]?.id ?? '') : '',
-      attempt: 1,
-      tokens: plan.reserved,
-      usageSource: 'estimated',
-      charge: { ...chargeFor(plan.price, plan.reserved), nanos: dearestCharge(plan.price, plan.reserved) },
+      ...(plan.cache?.answer === undefined ? mostOf(plan) : nothingOf(plan)),
       model: '',
       durationMs: 0,
       firstTokenMs: 0,
     }),
     ...(claim === undefined ? {} : { claim }),
   }
+}
+
+/** All that a plan reserved. */
+function mostOf({ service, price, reserved }: Plan) {
+  // Which endpoint it would have been is only known where there is no choice.
+  const endpointId = service.endpoints.length === 1 ? (service.endpoints[0]?.id ?? '') : ''
+  const charge = { ...chargeFor(price, reserved), nanos: dearestCharge(price, reserved) }
+  return { endpointId, attempt: 1, tokens: reserved, usageSource: 'estimated', charge } as const
+}
+
+/** What an answer from the response cache uses. */
+function nothingOf({ price }: Plan) {
+  return { endpointId: '', attempt: 0, tokens: noTokens, usageSource: 'cache', charge: noCharge(price) } as const
 }
 
 /** What a call used of each limit that it took from. */
@@ -131,7 +163,7 @@ export function actualUse(plan: Plan, event: UsageEvent): number[] {
 function usedOf(unit: LimitUnit, event: UsageEvent): number {
   switch (unit) {
     case 'requests':
-      return event.attempt === 0 ? 0 : 1
+      return event.attempt === 0 && event.usageSource !== 'cache' ? 0 : 1
     case 'tokens':
       return totalTokens(event.tokens)
     case 'nanos':
@@ -196,16 +228,18 @@ export function keyIdOf({ principal }: Call): string {
   return principal.kind === 'key' ? principal.keyId : ''
 }
 
+/** What a call takes from a limit; one that reserves nothing is a request all the same. */
 function reservation(
   limit: Limit,
   service: ServiceRecord,
   price: PriceRecord | undefined,
-  reserved: TokenParts,
+  reserved: TokenParts | undefined,
 ): number {
   if (limit.unit === 'nanos') {
     const currency = limit.kind === 'period' ? limit.currency : ''
     if (price?.currency !== currency) throw priceMissing(service, limit.subject, currency)
   }
+  if (reserved === undefined) return limit.unit === 'tokens' || limit.unit === 'nanos' ? 0 : 1
   return reservedUnits(limit.unit, price, reserved)
 }
 

@@ -40,6 +40,12 @@ export function createRecorder(options: GateOptions): Recorder {
     })
   }
 
+  /** Keeps an answer of a backend for the requests that are the same. */
+  function keep({ cache, framing }: Plan, { body, model, finishReason, usageSource }: Outcome): void {
+    if (cache === undefined || usageSource === 'cache' || body === undefined) return
+    options.cache.set(cache.key, { body, framing, model, finishReason }, cache.policy)
+  }
+
   return {
     async record({ plan, admission }, call, outcome) {
       const { charge, finishReason, body, attempts, error: failure } = outcome
@@ -63,6 +69,7 @@ export function createRecorder(options: GateOptions): Recorder {
       }
       if (attempts.length > 1) await recordSuperseded(plan, event, attempts)
       if (failure !== undefined) throw failure
+      keep(plan, outcome)
       return { ...served, isReplayed: false }
     },
   }

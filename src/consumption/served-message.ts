@@ -20,6 +20,7 @@ export function servedMessage({ event, charge, serviceVersion, isReplayed }: Ser
       model: event.model,
     },
     replayed: isReplayed,
+    cached: event.usageSource === 'cache',
   }
 }
 

@@ -52,7 +52,13 @@ const statuses: Readonly<Record<CallStatus, true>> = {
   abandoned: true,
 }
 
-const sources: Readonly<Record<UsageSource, true>> = { provider: true, partial: true, estimated: true, none: true }
+const sources: Readonly<Record<UsageSource, true>> = {
+  provider: true,
+  partial: true,
+  estimated: true,
+  none: true,
+  cache: true,
+}
 
 const parts: Readonly<Record<keyof TokenParts, true>> = {
   input: true,

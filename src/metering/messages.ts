@@ -110,9 +110,10 @@ const sources: Readonly<Record<UsageSource, SourceNumber>> = {
   partial: SourceNumber.PARTIAL,
   estimated: SourceNumber.ESTIMATED,
   none: SourceNumber.NONE,
+  cache: SourceNumber.CACHE,
 }
 
-const usageSources = ['provider', 'partial', 'estimated', 'none'] as const satisfies readonly UsageSource[]
+const usageSources = ['provider', 'partial', 'estimated', 'none', 'cache'] as const satisfies readonly UsageSource[]
 
 const statuses: Readonly<Record<CallStatus, StatusNumber>> = {
   succeeded: StatusNumber.SUCCEEDED,

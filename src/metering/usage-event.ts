@@ -49,8 +49,11 @@ export interface UsageEvent {
 
 export type CallStatus = 'succeeded' | 'failed' | 'deadline_exceeded' | 'cancelled' | 'abandoned'
 
-/** provider: reported by the backend; partial: counted from what was delivered; none: the backend never answered. */
-export type UsageSource = 'provider' | 'partial' | 'estimated' | 'none'
+/**
+ * provider: reported by the backend; partial: counted from what was delivered; none: the backend never answered; cache: it
+ * was not asked, because the response cache had the answer.
+ */
+export type UsageSource = 'provider' | 'partial' | 'estimated' | 'none' | 'cache'
 
 /** Disjoint parts of a call's tokens; every total is derived from them. */
 export type TokenParts = {

@@ -37,8 +37,19 @@ export interface ServiceRecord {
   readonly refusesStreamOptions: boolean
   /** Of protocol json. */
   readonly jsonPointers: JsonPointers
+  /** Undefined: no answer is kept for others. */
+  readonly responseCache: ResponseCachePolicy | undefined
   readonly createdAtMs: number
 }
+
+export interface ResponseCachePolicy {
+  /** Age up to which an answer is used, in milliseconds. */
+  readonly ttlMs: number
+  /** Who gets answers to requests of whom. */
+  readonly sharing: CacheSharing
+}
+
+export type CacheSharing = 'consumer' | 'organization' | 'everyone'
 
 export interface FallbackRecord {
   /** Id or name. */

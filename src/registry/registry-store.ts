@@ -6,6 +6,7 @@ import type { AuthForm } from '../providers/target.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-store.ts'
 import type {
+  CacheSharing,
   ConsumerRecord,
   ConsumerStatus,
   DisconnectPolicy,
@@ -64,11 +65,13 @@ export async function insertService(sql: Sql, service: Omit<ServiceRecord, 'pric
   await sql.begin(async (tx) => {
     await tx`
       insert into services (id, name, version, description, status, default_max_output_tokens, routing,
-        on_disconnect, drain_limit_ms, fallbacks, refuses_stream_options, json_pointers)
+        on_disconnect, drain_limit_ms, fallbacks, refuses_stream_options, json_pointers,
+        cache_ttl_ms, cache_sharing)
       values (${service.id}, ${service.name}, ${service.version}, ${service.description}, ${service.status},
         ${service.defaultMaxOutputTokens}, ${service.routing}, ${service.onDisconnect},
         ${service.drainLimitMs ?? null}, ${tx.json(service.fallbacks)}, ${service.refusesStreamOptions},
-        ${tx.json({ ...service.jsonPointers })})`
+        ${tx.json({ ...service.jsonPointers })},
+        ${service.responseCache?.ttlMs ?? null}, ${service.responseCache?.sharing ?? 'organization'})`
     const endpoints = service.endpoints.map((endpoint, position) => ({
       id: endpoint.id,
       service_id: service.id,
@@ -104,6 +107,8 @@ interface ServiceRow {
   readonly fallbacks: readonly FallbackRecord[]
   readonly refuses_stream_options: boolean
   readonly json_pointers: JsonPointers
+  readonly cache_ttl_ms: number | null
+  readonly cache_sharing: CacheSharing
   readonly created_at: Date
 }
 
@@ -155,6 +160,7 @@ function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], price
     fallbacks: row.fallbacks,
     refusesStreamOptions: row.refuses_stream_options,
     jsonPointers: row.json_pointers,
+    responseCache: row.cache_ttl_ms === null ? undefined : { ttlMs: row.cache_ttl_ms, sharing: row.cache_sharing },
     createdAtMs: row.created_at.getTime(),
   }
 }

@@ -7,6 +7,7 @@ import {
   Endpoint_Protocol,
   Fallback_Condition,
   Registry,
+  ResponseCache_Sharing,
   Routing,
   ServiceStatus,
 } from '../../gen/marketplace/v1/registry_pb.ts'
@@ -136,6 +137,7 @@ describe('RegisterService', () => {
       routing: Routing.LEAST_LATENCY,
       onDisconnect: DisconnectPolicy.DRAIN,
       drainLimit: ms(60),
+      responseCache: { ttl: ms(70), sharing: ResponseCache_Sharing.CONSUMER },
     }
     const fallbacks = [{ serviceId: 'a' }, filtered]
     const service = await register({ service: { ...aService(), ...wanted, fallbacks, endpoints: [endpoint] } })
@@ -145,6 +147,7 @@ describe('RegisterService', () => {
       routing: 'least_latency',
       onDisconnect: 'drain',
       drainLimitMs: 60,
+      responseCache: { ttlMs: 70, sharing: 'consumer' },
       fallbacks: [
         { serviceId: 'a', on: ['error', 'busy', 'timeout'] },
         { serviceId: 'b', on: ['content_filter'] },

@@ -6,6 +6,9 @@ import {
   Fallback_Condition,
   type JsonPointers as JsonPointersMessage,
   type Pricing,
+  type ResponseCache,
+  ResponseCache_Sharing,
+  type ResponseCacheSchema,
   Routing,
   type Service,
   type ServiceSchema,
@@ -16,11 +19,13 @@ import { durationOf, endpointMessage, newEndpointRecord, wholeMs } from './endpo
 import { missing, priceModel, pricingMessage } from './price-message.ts'
 import { checkProtocol } from './protocol-rules.ts'
 import {
+  type CacheSharing,
   type FallbackCondition,
   type FallbackRecord,
   fallbackMaxOutputTokens,
   type PriceRecord,
   priceAt,
+  type ResponseCachePolicy,
   type ServiceRecord,
   type ServiceStatus as ServiceStatusName,
 } from './records.ts'
@@ -50,6 +55,7 @@ export function newServiceRecord(service: Service | undefined, newId: () => stri
     fallbacks: service.fallbacks.map(fallbackRecord),
     refusesStreamOptions: service.refusesStreamOptions,
     jsonPointers: statedPointers(service.jsonPointers),
+    responseCache: service.responseCache && cachePolicy(service.responseCache),
     createdAtMs: nowMs,
   }
   checkProtocol(record)
@@ -72,6 +78,7 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): MessageIn
     routing: service.routing === 'least_latency' ? Routing.LEAST_LATENCY : Routing.WEIGHTED,
     onDisconnect: service.onDisconnect === 'drain' ? DisconnectPolicy.DRAIN : DisconnectPolicy.CANCEL,
     drainLimit: durationOf(service.drainLimitMs),
+    ...(service.responseCache !== undefined && { responseCache: cacheMessage(service.responseCache) }),
     fallbacks: service.fallbacks.map(({ serviceId, on }) => ({
       serviceId,
       on: on.map((name) => conditionValues[name]),
@@ -93,6 +100,22 @@ const conditions = ['error', 'busy', 'timeout', 'content_filter', 'context_lengt
 function fallbackRecord({ serviceId, on }: Fallback): FallbackRecord {
   const named = conditions.filter((name) => on.includes(conditionValues[name]))
   return { serviceId, on: named.length === 0 ? ['error', 'busy', 'timeout'] : named }
+}
+
+const sharingValues: Readonly<Record<CacheSharing, ResponseCache_Sharing>> = {
+  consumer: ResponseCache_Sharing.CONSUMER,
+  organization: ResponseCache_Sharing.ORGANIZATION,
+  everyone: ResponseCache_Sharing.EVERYONE,
+}
+
+function cachePolicy({ ttl, sharing }: ResponseCache): ResponseCachePolicy {
+  const { CONSUMER, EVERYONE } = ResponseCache_Sharing
+  const name = sharing === CONSUMER ? 'consumer' : sharing === EVERYONE ? 'everyone' : 'organization'
+  return { ttlMs: wholeMs(ttl) ?? 0, sharing: name }
+}
+
+function cacheMessage({ ttlMs, sharing }: ResponseCachePolicy): MessageInitShape<typeof ResponseCacheSchema> {
+  return { ttl: durationOf(ttlMs), sharing: sharingValues[sharing] }
 }
 
 const statusNames: Readonly<Record<ServiceStatus, ServiceStatusName>> = {

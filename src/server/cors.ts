@@ -79,6 +79,7 @@ const exposedHeaders = [
   'x-ratelimit-remaining-tokens',
   'x-ratelimit-reset-tokens',
   'idempotent-replayed',
+  'x-tollgate-cache',
   'openai-processing-ms',
   'x-tollgate-cost-nanos',
   'x-tollgate-currency',

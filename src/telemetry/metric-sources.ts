@@ -8,6 +8,7 @@ export interface MetricSources {
   /** Entries of the usage log that are not in the ledger yet. */
   readonly usageBacklog?: () => number | Promise<number>
   readonly drain?: () => DrainSample
+  readonly responseCache?: () => { readonly bytes: number; readonly answers: number }
   readonly limitsAvailable?: () => boolean | Promise<boolean>
   /** Absent where calls are refused while Redis is away. */
   readonly limits?: () => LimitsSample
@@ -72,6 +73,12 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   sampled('tollgate_drain_last_write_age_seconds', 'Seconds since usage was last written to the ledger', () => {
     const at = sources().drain?.().lastWriteAtMs
     return at === undefined ? undefined : Math.max(0, now() - at) / 1000
+  })
+  sampled('tollgate_response_cache_bytes', 'Bytes that the response cache holds', () => {
+    return sources().responseCache?.().bytes
+  })
+  sampled('tollgate_response_cache_answers', 'Answers that the response cache holds', () => {
+    return sources().responseCache?.().answers
   })
   sampled('tollgate_limits_available', '1 while the store of the limits answers, else 0', async () => {
     const available = await sources().limitsAvailable?.()

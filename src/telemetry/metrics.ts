@@ -19,6 +19,8 @@ export interface Metrics {
   readonly marketplaceRequests: Family<CounterChild, readonly ['service', 'status']>
   readonly marketplaceRequestDuration: Family<HistogramChild, readonly ['service']>
   readonly firstTokenDuration: Family<HistogramChild, readonly ['service']>
+  /** Outcome: "hit" or "miss". */
+  readonly responseCacheLookups: Family<CounterChild, readonly ['service_id', 'outcome']>
   readonly tokensConsumed: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly rateLimitsExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
@@ -94,6 +96,10 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       labels: ['service'],
       buckets: callBuckets,
     }),
+    responseCacheLookups: counter('tollgate_response_cache_lookups_total', 'Looks into the response cache', [
+      'service_id',
+      'outcome',
+    ]),
     tokensConsumed: counter('tokens_consumed_total', 'Tokens of recorded calls', perTier),
     rateLimitsExceeded: counter('rate_limits_exceeded_total', 'Calls that a rate limit refused', perTier),
     quotaExceeded: counter('quota_exceeded_total', 'Calls that a quota refused', perTier),

@@ -18,6 +18,7 @@ export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceReco
     fallbacks: [],
     refusesStreamOptions: false,
     jsonPointers: {},
+    responseCache: undefined,
     createdAtMs: 0,
     ...changes,
   }

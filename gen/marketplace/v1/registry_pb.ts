@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/registry.proto.
  */
 export const file_marketplace_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEiowYKB1NlcnZpY2USCgoCaWQYASABKAkSOQoEbmFtZRgCIAEoCUIrukgociYYgAEyIV5bYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/JBJyCgd2ZXJzaW9uGAMgASgJQmG6SF5yXBgyMlheKDB8WzEtOV1bMC05XSopXC4oMHxbMS05XVswLTldKilcLigwfFsxLTldWzAtOV0qKSgtWzAtOUEtWmEtei4tXSspPyhcK1swLTlBLVphLXouLV0rKT8kEh0KC2Rlc2NyaXB0aW9uGAQgASgJQgi6SAVyAxiAIBI3CgllbmRwb2ludHMYBSADKAsyGC5tYXJrZXRwbGFjZS52MS5FbmRwb2ludEIKukgHkgEECAEQIBIoCgdwcmljaW5nGAYgASgLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxI3CgZzdGF0dXMYByABKA4yHS5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlU3RhdHVzQgi6SAWCAQIQARIvChlkZWZhdWx0X21heF9vdXRwdXRfdG9rZW5zGAggASgDQgy6SAkiBxiAreIEKAASLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKB3JvdXRpbmcYCiABKA4yFy5tYXJrZXRwbGFjZS52MS5Sb3V0aW5nQgi6SAWCAQIQARJBCg1vbl9kaXNjb25uZWN0GAsgASgOMiAubWFya2V0cGxhY2UudjEuRGlzY29ubmVjdFBvbGljeUIIukgFggECEAESPQoLZHJhaW5fbGltaXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgASHgoWcmVmdXNlc19zdHJlYW1fb3B0aW9ucxgNIAEoCBIzCg1qc29uX3BvaW50ZXJzGA4gASgLMhwubWFya2V0cGxhY2UudjEuSnNvblBvaW50ZXJzEjUKCWZhbGxiYWNrcxgUIAMoCzIYLm1hcmtldHBsYWNlLnYxLkZhbGxiYWNrQgi6SAWSAQIQCCLYAwoMSnNvblBvaW50ZXJzEjQKDGlucHV0X3Rva2VucxgBIAEoCUIeukgbchkYgAIyFF4oLyhbXi9+XXx+WzAxXSkqKSokEjsKE2NhY2hlZF9pbnB1dF90b2tlbnMYAiABKAlCHrpIG3IZGIACMhReKC8oW14vfl18flswMV0pKikqJBI1Cg1vdXRwdXRfdG9rZW5zGAMgASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQSPwoXcmVhc29uaW5nX291dHB1dF90b2tlbnMYBCABKAlCHrpIG3IZGIACMhReKC8oW14vfl18flswMV0pKikqJBI0CgxhbnN3ZXJfbW9kZWwYBSABKAlCHrpIG3IZGIACMhReKC8oW14vfl18flswMV0pKikqJBI1Cg1maW5pc2hfcmVhc29uGAYgASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQSOQoRbWF4X291dHB1dF90b2tlbnMYByABKAlCHrpIG3IZGIACMhReKC8oW14vfl18flswMV0pKikqJBI1Cg1yZXF1ZXN0X21vZGVsGAggASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQilAIKCEZhbGxiYWNrEh4KCnNlcnZpY2VfaWQYASABKAlCCrpIB3IFEAEYgAESQwoCb24YAiADKA4yIi5tYXJrZXRwbGFjZS52MS5GYWxsYmFjay5Db25kaXRpb25CE7pIEJIBDRAIGAEiB4IBBBABIAAiogEKCUNvbmRpdGlvbhIZChVDT05ESVRJT05fVU5TUEVDSUZJRUQQABITCg9DT05ESVRJT05fRVJST1IQARISCg5DT05ESVRJT05fQlVTWRACEhUKEUNPTkRJVElPTl9USU1FT1VUEAMSHAoYQ09ORElUSU9OX0NPTlRFTlRfRklMVEVSEAQSHAoYQ09ORElUSU9OX0NPTlRFWFRfTEVOR1RIEAUixgcKCEVuZHBvaW50EgoKAmlkGAEgASgJEjcKA3VybBgCIAEoCUIqukgnciUYgBAyHV5odHRwcz86Ly9bXi8/I0BdKyhbLz8jXS4qKT8kiAEBEj0KCHByb3RvY29sGAMgASgOMiEubWFya2V0cGxhY2UudjEuRW5kcG9pbnQuUHJvdG9jb2xCCLpIBYIBAhABEkwKDmNyZWRlbnRpYWxfcmVmGAQgASgJQjS6SDFyLxiABDIqXiR8XmVudjpbQS1aYS16X11bQS1aYS16MC05X10qJHxeZmlsZTovLiskEjkKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgASGgoGd2VpZ2h0GAYgASgFQgq6SAcaBRjoBygAEhsKCHByaW9yaXR5GAcgASgFQgm6SAYaBBhkKAASQAoPY29ubmVjdF90aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgy6SAmqAQYiAgg8KgASQQoPaGVhZGVyc190aW1lb3V0GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEkUKE2ZpcnN0X3Rva2VuX3RpbWVvdXQYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgASPgoMaWRsZV90aW1lb3V0GAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEjUKBGF1dGgYDCABKA4yHS5tYXJrZXRwbGFjZS52MS5FbmRwb2ludC5BdXRoQgi6SAWCAQIQARIXCgVtb2RlbBgNIAEoCUIIukgFcgMYgAIiqQEKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEwoPUFJPVE9DT0xfT1BFTkFJEAESGQoVUFJPVE9DT0xfQVpVUkVfT1BFTkFJEAISFgoSUFJPVE9DT0xfQU5USFJPUElDEAMSEwoPUFJPVE9DT0xfR0VNSU5JEAQSEwoPUFJPVE9DT0xfT0xMQU1BEAUSEQoNUFJPVE9DT0xfSlNPThAGImwKBEF1dGgSFAoQQVVUSF9VTlNQRUNJRklFRBAAEg8KC0FVVEhfQkVBUkVSEAESEgoOQVVUSF9YX0FQSV9LRVkQAhIXChNBVVRIX1hfR09PR19BUElfS0VZEAMSEAoMQVVUSF9BUElfS0VZEAQiqwoKB1ByaWNpbmcSIwoIY3VycmVuY3kYASABKAlCEbpIDnIMMgpeW0EtWl17M30kEjUKCXBlcl90b2tlbhgCIAEoCzIgLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyVG9rZW5IABI5CgtwZXJfcmVxdWVzdBgDIAEoCzIiLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuUGVyUmVxdWVzdEgAEjwKDHN1YnNjcmlwdGlvbhgGIAEoCzIkLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuU3Vic2NyaXB0aW9uSAASDwoHdmVyc2lvbhgEIAEoCRJCCg5lZmZlY3RpdmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDrpIC7IBCBoGCICY+4p5GtsDCghQZXJUb2tlbhIwChdpbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgBIAEoA0IPukgMIgoYgMDK84SjAigAEjEKGG91dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgCIAEoA0IPukgMIgoYgMDK84SjAigAEjwKHmNhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgDIAEoA0IPukgMIgoYgMDK84SjAigASACIAQESQQojY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgBiAEBEkAKInJlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24YBSABKANCD7pIDCIKGIDAyvOEowIoAEgCiAEBEjUKBXRpZXJzGAYgAygLMhwubWFya2V0cGxhY2UudjEuUHJpY2luZy5UaWVyQgi6SAWSAQIQEEIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhrIAwoEVGllchImChBtaW5faW5wdXRfdG9rZW5zGAEgASgDQgy6SAkiBxiAwtcvKAESMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YBCABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAYgASgDQg+6SAwiChiAwMrzhKMCKABIAogBAUIhCh9fY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uQiYKJF9jYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkIlCiNfcmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbho0CgpQZXJSZXF1ZXN0EiYKDXJlcXVlc3RfbmFub3MYASABKANCD7pIDCIKGIDAyvOEowIoABoOCgxTdWJzY3JpcHRpb25CBwoFbW9kZWwiSgoWUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBIwCgdzZXJ2aWNlGAEgASgLMhcubWFya2V0cGxhY2UudjEuU2VydmljZUIGukgDyAEBIisKEUdldFNlcnZpY2VSZXF1ZXN0EhYKAmlkGAEgASgJQgq6SAdyBRABGIABIlIKE0xpc3RTZXJ2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIloKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEikKCHNlcnZpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoSQ3JlYXRlUHJpY2VSZXF1ZXN0Eh0KCnNlcnZpY2VfaWQYASABKAlCCbpIBnIEEAEYQBIuCgVwcmljZRgCIAEoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmdCBrpIA8gBASJwChFMaXN0UHJpY2VzUmVxdWVzdBIeCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAAiJWChJMaXN0UHJpY2VzUmVzcG9uc2USJwoGcHJpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqUwoHUm91dGluZxIXChNST1VUSU5HX1VOU1BFQ0lGSUVEEAASFAoQUk9VVElOR19XRUlHSFRFRBABEhkKFVJPVVRJTkdfTEVBU1RfTEFURU5DWRACKnAKEERpc2Nvbm5lY3RQb2xpY3kSIQodRElTQ09OTkVDVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIcChhESVNDT05ORUNUX1BPTElDWV9DQU5DRUwQARIbChdESVNDT05ORUNUX1BPTElDWV9EUkFJThACKsgBCg1TZXJ2aWNlU3RhdHVzEh4KGlNFUlZJQ0VfU1RBVFVTX1VOU1BFQ0lGSUVEEAASIwofU0VSVklDRV9TVEFUVVNfUEVORElOR19BUFBST1ZBTBABEhkKFVNFUlZJQ0VfU1RBVFVTX0FDVElWRRACEh0KGVNFUlZJQ0VfU1RBVFVTX0RFUFJFQ0FURUQQAxIcChhTRVJWSUNFX1NUQVRVU19TVVNQRU5ERUQQBBIaChZTRVJWSUNFX1NUQVRVU19SRVRJUkVEEAUyuwUKCFJlZ2lzdHJ5EoUBCg9SZWdpc3RlclNlcnZpY2USJi5tYXJrZXRwbGFjZS52MS5SZWdpc3RlclNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSIx0ucYEAoOc2VydmljZXMud3JpdGWC0+STAhc6B3NlcnZpY2UiDC92MS9zZXJ2aWNlcxJ5CgpHZXRTZXJ2aWNlEiEubWFya2V0cGxhY2UudjEuR2V0U2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIi+QAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwITEhEvdjEvc2VydmljZXMve2lkfRKFAQoMTGlzdFNlcnZpY2VzEiMubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VzUmVxdWVzdBokLm1hcmtldHBsYWNlLnYxLkxpc3RTZXJ2aWNlc1Jlc3BvbnNlIiqQAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwIOEgwvdjEvc2VydmljZXMSjQEKC0NyZWF0ZVByaWNlEiIubWFya2V0cGxhY2UudjEuQ3JlYXRlUHJpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuUHJpY2luZyJB0ucYDgoMcHJpY2VzLndyaXRlgtPkkwIpOgVwcmljZSIgL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfS9wcmljZXMSkwEKCkxpc3RQcmljZXMSIS5tYXJrZXRwbGFjZS52MS5MaXN0UHJpY2VzUmVxdWVzdBoiLm1hcmtldHBsYWNlLnYxLkxpc3RQcmljZXNSZXNwb25zZSI+kAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCIhIgL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfS9wcmljZXNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEi2gYKB1NlcnZpY2USCgoCaWQYASABKAkSOQoEbmFtZRgCIAEoCUIrukgociYYgAEyIV5bYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/JBJyCgd2ZXJzaW9uGAMgASgJQmG6SF5yXBgyMlheKDB8WzEtOV1bMC05XSopXC4oMHxbMS05XVswLTldKilcLigwfFsxLTldWzAtOV0qKSgtWzAtOUEtWmEtei4tXSspPyhcK1swLTlBLVphLXouLV0rKT8kEh0KC2Rlc2NyaXB0aW9uGAQgASgJQgi6SAVyAxiAIBI3CgllbmRwb2ludHMYBSADKAsyGC5tYXJrZXRwbGFjZS52MS5FbmRwb2ludEIKukgHkgEECAEQIBIoCgdwcmljaW5nGAYgASgLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxI3CgZzdGF0dXMYByABKA4yHS5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlU3RhdHVzQgi6SAWCAQIQARIvChlkZWZhdWx0X21heF9vdXRwdXRfdG9rZW5zGAggASgDQgy6SAkiBxiAreIEKAASLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKB3JvdXRpbmcYCiABKA4yFy5tYXJrZXRwbGFjZS52MS5Sb3V0aW5nQgi6SAWCAQIQARJBCg1vbl9kaXNjb25uZWN0GAsgASgOMiAubWFya2V0cGxhY2UudjEuRGlzY29ubmVjdFBvbGljeUIIukgFggECEAESPQoLZHJhaW5fbGltaXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcKgASHgoWcmVmdXNlc19zdHJlYW1fb3B0aW9ucxgNIAEoCBIzCg1qc29uX3BvaW50ZXJzGA4gASgLMhwubWFya2V0cGxhY2UudjEuSnNvblBvaW50ZXJzEjUKCWZhbGxiYWNrcxgUIAMoCzIYLm1hcmtldHBsYWNlLnYxLkZhbGxiYWNrQgi6SAWSAQIQCBI1Cg5yZXNwb25zZV9jYWNoZRgVIAEoCzIdLm1hcmtldHBsYWNlLnYxLlJlc3BvbnNlQ2FjaGUi2AMKDEpzb25Qb2ludGVycxI0CgxpbnB1dF90b2tlbnMYASABKAlCHrpIG3IZGIACMhReKC8oW14vfl18flswMV0pKikqJBI7ChNjYWNoZWRfaW5wdXRfdG9rZW5zGAIgASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQSNQoNb3V0cHV0X3Rva2VucxgDIAEoCUIeukgbchkYgAIyFF4oLyhbXi9+XXx+WzAxXSkqKSokEj8KF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGAQgASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQSNAoMYW5zd2VyX21vZGVsGAUgASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQSNQoNZmluaXNoX3JlYXNvbhgGIAEoCUIeukgbchkYgAIyFF4oLyhbXi9+XXx+WzAxXSkqKSokEjkKEW1heF9vdXRwdXRfdG9rZW5zGAcgASgJQh66SBtyGRiAAjIUXigvKFteL35dfH5bMDFdKSopKiQSNQoNcmVxdWVzdF9tb2RlbBgIIAEoCUIeukgbchkYgAIyFF4oLyhbXi9+XXx+WzAxXSkqKSokIvYBCg1SZXNwb25zZUNhY2hlEjkKA3R0bBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOyAEBqgEIIgQIgKMFKgASQAoHc2hhcmluZxgCIAEoDjIlLm1hcmtldHBsYWNlLnYxLlJlc3BvbnNlQ2FjaGUuU2hhcmluZ0IIukgFggECEAEiaAoHU2hhcmluZxIXChNTSEFSSU5HX1VOU1BFQ0lGSUVEEAASFAoQU0hBUklOR19DT05TVU1FUhABEhgKFFNIQVJJTkdfT1JHQU5JWkFUSU9OEAISFAoQU0hBUklOR19FVkVSWU9ORRADIpQCCghGYWxsYmFjaxIeCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABEkMKAm9uGAIgAygOMiIubWFya2V0cGxhY2UudjEuRmFsbGJhY2suQ29uZGl0aW9uQhO6SBCSAQ0QCBgBIgeCAQQQASAAIqIBCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASEwoPQ09ORElUSU9OX0VSUk9SEAESEgoOQ09ORElUSU9OX0JVU1kQAhIVChFDT05ESVRJT05fVElNRU9VVBADEhwKGENPTkRJVElPTl9DT05URU5UX0ZJTFRFUhAEEhwKGENPTkRJVElPTl9DT05URVhUX0xFTkdUSBAFIsYHCghFbmRwb2ludBIKCgJpZBgBIAEoCRI3CgN1cmwYAiABKAlCKrpIJ3IlGIAQMh1eaHR0cHM/Oi8vW14vPyNAXSsoWy8/I10uKik/JIgBARI9Cghwcm90b2NvbBgDIAEoDjIhLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50LlByb3RvY29sQgi6SAWCAQIQARJMCg5jcmVkZW50aWFsX3JlZhgEIAEoCUI0ukgxci8YgAQyKl4kfF5lbnY6W0EtWmEtel9dW0EtWmEtejAtOV9dKiR8XmZpbGU6Ly4rJBI5Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEhoKBndlaWdodBgGIAEoBUIKukgHGgUY6AcoABIbCghwcmlvcml0eRgHIAEoBUIJukgGGgQYZCgAEkAKD2Nvbm5lY3RfdGltZW91dBgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIPCoAEkEKD2hlYWRlcnNfdGltZW91dBgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABJFChNmaXJzdF90b2tlbl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEj4KDGlkbGVfdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABI1CgRhdXRoGAwgASgOMh0ubWFya2V0cGxhY2UudjEuRW5kcG9pbnQuQXV0aEIIukgFggECEAESFwoFbW9kZWwYDSABKAlCCLpIBXIDGIACIqkBCghQcm90b2NvbBIYChRQUk9UT0NPTF9VTlNQRUNJRklFRBAAEhMKD1BST1RPQ09MX09QRU5BSRABEhkKFVBST1RPQ09MX0FaVVJFX09QRU5BSRACEhYKElBST1RPQ09MX0FOVEhST1BJQxADEhMKD1BST1RPQ09MX0dFTUlOSRAEEhMKD1BST1RPQ09MX09MTEFNQRAFEhEKDVBST1RPQ09MX0pTT04QBiJsCgRBdXRoEhQKEEFVVEhfVU5TUEVDSUZJRUQQABIPCgtBVVRIX0JFQVJFUhABEhIKDkFVVEhfWF9BUElfS0VZEAISFwoTQVVUSF9YX0dPT0dfQVBJX0tFWRADEhAKDEFVVEhfQVBJX0tFWRAEIqsKCgdQcmljaW5nEiMKCGN1cnJlbmN5GAEgASgJQhG6SA5yDDIKXltBLVpdezN9JBI1CglwZXJfdG9rZW4YAiABKAsyIC5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlBlclRva2VuSAASOQoLcGVyX3JlcXVlc3QYAyABKAsyIi5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlBlclJlcXVlc3RIABI8CgxzdWJzY3JpcHRpb24YBiABKAsyJC5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlN1YnNjcmlwdGlvbkgAEg8KB3ZlcnNpb24YBCABKAkSQgoOZWZmZWN0aXZlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQg66SAuyAQgaBgiAmPuKeRrbAwoIUGVyVG9rZW4SMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YASABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAQgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAogBARI1CgV0aWVycxgGIAMoCzIcLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuVGllckIIukgFkgECEBBCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24ayAMKBFRpZXISJgoQbWluX2lucHV0X3Rva2VucxgBIAEoA0IMukgJIgcYgMLXLygBEjAKF2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAIgASgDQg+6SAwiChiAwMrzhKMCKAASMQoYb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAMgASgDQg+6SAwiChiAwMrzhKMCKAASPAoeY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAQgASgDQg+6SAwiChiAwMrzhKMCKABIAIgBARJBCiNjYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgFIAEoA0IPukgMIgoYgMDK84SjAigASAGIAQESQAoicmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgGIAEoA0IPukgMIgoYgMDK84SjAigASAKIAQFCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24aNAoKUGVyUmVxdWVzdBImCg1yZXF1ZXN0X25hbm9zGAEgASgDQg+6SAwiChiAwMrzhKMCKAAaDgoMU3Vic2NyaXB0aW9uQgcKBW1vZGVsIkoKFlJlZ2lzdGVyU2VydmljZVJlcXVlc3QSMAoHc2VydmljZRgBIAEoCzIXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VCBrpIA8gBASIrChFHZXRTZXJ2aWNlUmVxdWVzdBIWCgJpZBgBIAEoCUIKukgHcgUQARiAASJSChNMaXN0U2VydmljZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAAiJaChRMaXN0U2VydmljZXNSZXNwb25zZRIpCghzZXJ2aWNlcxgBIAMoCzIXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImMKEkNyZWF0ZVByaWNlUmVxdWVzdBIdCgpzZXJ2aWNlX2lkGAEgASgJQgm6SAZyBBABGEASLgoFcHJpY2UYAiABKAsyFy5tYXJrZXRwbGFjZS52MS5QcmljaW5nQga6SAPIAQEicAoRTGlzdFByaWNlc1JlcXVlc3QSHgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARiAARIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAIiVgoSTGlzdFByaWNlc1Jlc3BvbnNlEicKBnByaWNlcxgBIAMoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmcSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKlMKB1JvdXRpbmcSFwoTUk9VVElOR19VTlNQRUNJRklFRBAAEhQKEFJPVVRJTkdfV0VJR0hURUQQARIZChVST1VUSU5HX0xFQVNUX0xBVEVOQ1kQAipwChBEaXNjb25uZWN0UG9saWN5EiEKHURJU0NPTk5FQ1RfUE9MSUNZX1VOU1BFQ0lGSUVEEAASHAoYRElTQ09OTkVDVF9QT0xJQ1lfQ0FOQ0VMEAESGwoXRElTQ09OTkVDVF9QT0xJQ1lfRFJBSU4QAirIAQoNU2VydmljZVN0YXR1cxIeChpTRVJWSUNFX1NUQVRVU19VTlNQRUNJRklFRBAAEiMKH1NFUlZJQ0VfU1RBVFVTX1BFTkRJTkdfQVBQUk9WQUwQARIZChVTRVJWSUNFX1NUQVRVU19BQ1RJVkUQAhIdChlTRVJWSUNFX1NUQVRVU19ERVBSRUNBVEVEEAMSHAoYU0VSVklDRV9TVEFUVVNfU1VTUEVOREVEEAQSGgoWU0VSVklDRV9TVEFUVVNfUkVUSVJFRBAFMrsFCghSZWdpc3RyeRKFAQoPUmVnaXN0ZXJTZXJ2aWNlEiYubWFya2V0cGxhY2UudjEuUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiMdLnGBAKDnNlcnZpY2VzLndyaXRlgtPkkwIXOgdzZXJ2aWNlIgwvdjEvc2VydmljZXMSeQoKR2V0U2VydmljZRIhLm1hcmtldHBsYWNlLnYxLkdldFNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSIvkAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCExIRL3YxL3NlcnZpY2VzL3tpZH0ShQEKDExpc3RTZXJ2aWNlcxIjLm1hcmtldHBsYWNlLnYxLkxpc3RTZXJ2aWNlc1JlcXVlc3QaJC5tYXJrZXRwbGFjZS52MS5MaXN0U2VydmljZXNSZXNwb25zZSIqkAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCDhIML3YxL3NlcnZpY2VzEo0BCgtDcmVhdGVQcmljZRIiLm1hcmtldHBsYWNlLnYxLkNyZWF0ZVByaWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlByaWNpbmciQdLnGA4KDHByaWNlcy53cml0ZYLT5JMCKToFcHJpY2UiIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vcHJpY2VzEpMBCgpMaXN0UHJpY2VzEiEubWFya2V0cGxhY2UudjEuTGlzdFByaWNlc1JlcXVlc3QaIi5tYXJrZXRwbGFjZS52MS5MaXN0UHJpY2VzUmVzcG9uc2UiPpACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAiISIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vcHJpY2VzYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
 
 /**
  * Service is one version of a published LLM service.
@@ -128,6 +128,13 @@ export type Service = Message<"marketplace.v1.Service"> & {
    * @generated from field: repeated marketplace.v1.Fallback fallbacks = 20;
    */
   fallbacks: Fallback[];
+
+  /**
+   * Answers requests that were answered before, without the backend. Unset: every call goes there.
+   *
+   * @generated from field: marketplace.v1.ResponseCache response_cache = 21;
+   */
+  responseCache?: ResponseCache | undefined;
 };
 
 /**
@@ -209,6 +216,84 @@ export const JsonPointersSchema: GenMessage<JsonPointers> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_registry, 1);
 
 /**
+ * ResponseCache lets a gateway answer a request that is the same as an earlier one, byte for byte but for white space between
+ * JSON's tokens. Such an answer costs nothing and counts no tokens, but is a request for every limit on requests, and leaves
+ * a record. Each gateway process has a cache of its own, of a bounded size.
+ *
+ * @generated from message marketplace.v1.ResponseCache
+ */
+export type ResponseCache = Message<"marketplace.v1.ResponseCache"> & {
+  /**
+   * Age up to which an answer is used.
+   *
+   * @generated from field: google.protobuf.Duration ttl = 1;
+   */
+  ttl?: Duration | undefined;
+
+  /**
+   * Whose requests share answers; unspecified means ORGANIZATION.
+   *
+   * @generated from field: marketplace.v1.ResponseCache.Sharing sharing = 2;
+   */
+  sharing: ResponseCache_Sharing;
+};
+
+/**
+ * Describes the message marketplace.v1.ResponseCache.
+ * Use `create(ResponseCacheSchema)` to create a new message.
+ */
+export const ResponseCacheSchema: GenMessage<ResponseCache> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 2);
+
+/**
+ * Sharing says whose requests share answers.
+ *
+ * @generated from enum marketplace.v1.ResponseCache.Sharing
+ */
+export const ResponseCache_Sharing = {
+  /**
+   * Stored as SHARING_ORGANIZATION.
+   *
+   * @generated from enum value: SHARING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Those of one consumer.
+   *
+   * @generated from enum value: SHARING_CONSUMER = 1;
+   */
+  CONSUMER: 1,
+
+  /**
+   * Those of one organization.
+   *
+   * @generated from enum value: SHARING_ORGANIZATION = 2;
+   */
+  ORGANIZATION: 2,
+
+  /**
+   * Those of all organizations.
+   *
+   * @generated from enum value: SHARING_EVERYONE = 3;
+   */
+  EVERYONE: 3,
+} as const;
+
+/**
+ * Sharing says whose requests share answers.
+ *
+ * @generated from enum marketplace.v1.ResponseCache.Sharing
+ */
+export type ResponseCache_Sharing = (typeof ResponseCache_Sharing)[keyof typeof ResponseCache_Sharing] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.ResponseCache.Sharing.
+ */
+export const ResponseCache_SharingSchema: GenEnum<ResponseCache_Sharing> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_registry, 2, 0);
+
+/**
  * Fallback names a service that takes over calls. Such a call goes there under that service's own name: its policies, its
  * limits and its price hold, and it leaves a usage record of its own beside that of the failure.
  *
@@ -235,7 +320,7 @@ export type Fallback = Message<"marketplace.v1.Fallback"> & {
  * Use `create(FallbackSchema)` to create a new message.
  */
 export const FallbackSchema: GenMessage<Fallback> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 2);
+  messageDesc(file_marketplace_v1_registry, 3);
 
 /**
  * Condition is a kind of failure, after all attempts at the service's own endpoints.
@@ -298,7 +383,7 @@ export type Fallback_Condition = (typeof Fallback_Condition)[keyof typeof Fallba
  * Describes the enum marketplace.v1.Fallback.Condition.
  */
 export const Fallback_ConditionSchema: GenEnum<Fallback_Condition> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_registry, 2, 0);
+  enumDesc(file_marketplace_v1_registry, 3, 0);
 
 /**
  * Endpoint is one backend address of a service.
@@ -406,7 +491,7 @@ export type Endpoint = Message<"marketplace.v1.Endpoint"> & {
  * Use `create(EndpointSchema)` to create a new message.
  */
 export const EndpointSchema: GenMessage<Endpoint> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 3);
+  messageDesc(file_marketplace_v1_registry, 4);
 
 /**
  * Protocol names the adapter that writes requests and reads usage out of answers.
@@ -475,7 +560,7 @@ export type Endpoint_Protocol = (typeof Endpoint_Protocol)[keyof typeof Endpoint
  * Describes the enum marketplace.v1.Endpoint.Protocol.
  */
 export const Endpoint_ProtocolSchema: GenEnum<Endpoint_Protocol> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_registry, 3, 0);
+  enumDesc(file_marketplace_v1_registry, 4, 0);
 
 /**
  * Auth is a way to show a credential.
@@ -530,7 +615,7 @@ export type Endpoint_Auth = (typeof Endpoint_Auth)[keyof typeof Endpoint_Auth] |
  * Describes the enum marketplace.v1.Endpoint.Auth.
  */
 export const Endpoint_AuthSchema: GenEnum<Endpoint_Auth> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_registry, 3, 1);
+  enumDesc(file_marketplace_v1_registry, 4, 1);
 
 /**
  * Pricing states what calls cost from an instant on. Rates are nano-units (10^-9 of the currency's unit).
@@ -597,7 +682,7 @@ export type Pricing = Message<"marketplace.v1.Pricing"> & {
  * Use `create(PricingSchema)` to create a new message.
  */
 export const PricingSchema: GenMessage<Pricing> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 4);
+  messageDesc(file_marketplace_v1_registry, 5);
 
 /**
  * PerToken charges each token part at its own rate, in nano-units per million tokens.
@@ -654,7 +739,7 @@ export type Pricing_PerToken = Message<"marketplace.v1.Pricing.PerToken"> & {
  * Use `create(Pricing_PerTokenSchema)` to create a new message.
  */
 export const Pricing_PerTokenSchema: GenMessage<Pricing_PerToken> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 4, 0);
+  messageDesc(file_marketplace_v1_registry, 5, 0);
 
 /**
  * Tier holds the rates of calls whose input has some size, in nano-units per million tokens.
@@ -710,7 +795,7 @@ export type Pricing_Tier = Message<"marketplace.v1.Pricing.Tier"> & {
  * Use `create(Pricing_TierSchema)` to create a new message.
  */
 export const Pricing_TierSchema: GenMessage<Pricing_Tier> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 4, 1);
+  messageDesc(file_marketplace_v1_registry, 5, 1);
 
 /**
  * PerRequest charges each answered request.
@@ -731,7 +816,7 @@ export type Pricing_PerRequest = Message<"marketplace.v1.Pricing.PerRequest"> & 
  * Use `create(Pricing_PerRequestSchema)` to create a new message.
  */
 export const Pricing_PerRequestSchema: GenMessage<Pricing_PerRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 4, 2);
+  messageDesc(file_marketplace_v1_registry, 5, 2);
 
 /**
  * Subscription charges nothing for a call. Its records name the price all the same.
@@ -746,7 +831,7 @@ export type Pricing_Subscription = Message<"marketplace.v1.Pricing.Subscription"
  * Use `create(Pricing_SubscriptionSchema)` to create a new message.
  */
 export const Pricing_SubscriptionSchema: GenMessage<Pricing_Subscription> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 4, 3);
+  messageDesc(file_marketplace_v1_registry, 5, 3);
 
 /**
  * RegisterServiceRequest carries the service to add; ids, price version and times in it are ignored. Its price is in
@@ -768,7 +853,7 @@ export type RegisterServiceRequest = Message<"marketplace.v1.RegisterServiceRequ
  * Use `create(RegisterServiceRequestSchema)` to create a new message.
  */
 export const RegisterServiceRequestSchema: GenMessage<RegisterServiceRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 5);
+  messageDesc(file_marketplace_v1_registry, 6);
 
 /**
  * GetServiceRequest names a service.
@@ -789,7 +874,7 @@ export type GetServiceRequest = Message<"marketplace.v1.GetServiceRequest"> & {
  * Use `create(GetServiceRequestSchema)` to create a new message.
  */
 export const GetServiceRequestSchema: GenMessage<GetServiceRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 6);
+  messageDesc(file_marketplace_v1_registry, 7);
 
 /**
  * ListServicesRequest asks for a page of services.
@@ -817,7 +902,7 @@ export type ListServicesRequest = Message<"marketplace.v1.ListServicesRequest"> 
  * Use `create(ListServicesRequestSchema)` to create a new message.
  */
 export const ListServicesRequestSchema: GenMessage<ListServicesRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 7);
+  messageDesc(file_marketplace_v1_registry, 8);
 
 /**
  * ListServicesResponse is a page of services.
@@ -845,7 +930,7 @@ export type ListServicesResponse = Message<"marketplace.v1.ListServicesResponse"
  * Use `create(ListServicesResponseSchema)` to create a new message.
  */
 export const ListServicesResponseSchema: GenMessage<ListServicesResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 8);
+  messageDesc(file_marketplace_v1_registry, 9);
 
 /**
  * CreatePriceRequest carries the price to add; its version is ignored.
@@ -873,7 +958,7 @@ export type CreatePriceRequest = Message<"marketplace.v1.CreatePriceRequest"> & 
  * Use `create(CreatePriceRequestSchema)` to create a new message.
  */
 export const CreatePriceRequestSchema: GenMessage<CreatePriceRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 9);
+  messageDesc(file_marketplace_v1_registry, 10);
 
 /**
  * ListPricesRequest asks for a page of a service's prices.
@@ -908,7 +993,7 @@ export type ListPricesRequest = Message<"marketplace.v1.ListPricesRequest"> & {
  * Use `create(ListPricesRequestSchema)` to create a new message.
  */
 export const ListPricesRequestSchema: GenMessage<ListPricesRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 10);
+  messageDesc(file_marketplace_v1_registry, 11);
 
 /**
  * ListPricesResponse is a page of prices.
@@ -936,7 +1021,7 @@ export type ListPricesResponse = Message<"marketplace.v1.ListPricesResponse"> & 
  * Use `create(ListPricesResponseSchema)` to create a new message.
  */
 export const ListPricesResponseSchema: GenMessage<ListPricesResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 11);
+  messageDesc(file_marketplace_v1_registry, 12);
 
 /**
  * Routing is a way to choose among endpoints of one priority.
