@@ -26,6 +26,17 @@ export function has(value: Json, name: string): boolean {
   return typeof value === 'object' && value !== null && Object.hasOwn(value, name)
 }
 
+/** A member that may be missing. */
+export function member(value: Json, name: string): Json | undefined {
+  return has(value, name) ? at(value, name) : undefined
+}
+
+/** All members of the name, however deep. */
+export function everywhere(value: Json, name: string): readonly Json[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, inner]) => [...(key === name ? [inner] : []), ...everywhere(inner, name)])
+}
+
 export function list(value: Json): readonly Json[] {
   if (Array.isArray(value)) return value
   throw new Error(`not a list: ${JSON.stringify(value)}`)
