@@ -1,8 +1,8 @@
 import { create, type DescMessage } from '@bufbuild/protobuf'
-import { pathToString } from '@bufbuild/protobuf/reflect'
 import { createValidator } from '@bufbuild/protovalidate'
 import { TollgateError } from '../errors.ts'
 import type { Middleware } from './middleware.ts'
+import { plainViolation } from './plain-rules.ts'
 
 /**
  * Checks request messages against the rules in their protos, and refuses with every broken rule at once. The rules of
@@ -23,11 +23,7 @@ export function validateMessages(schemas: Iterable<DescMessage>): Middleware {
       const result = validator.validate(rpc.method.input, request)
       if (result.kind === 'valid') return
       if (result.kind === 'error') throw result.error
-      const fields = result.violations.map(({ field, message, ruleId }) => ({
-        field: pathToString(field),
-        description: message,
-        rule: ruleId,
-      }))
+      const fields = result.violations.map(plainViolation)
       const summary = fields.map(({ field, description }) => `${field}: ${description}`).join('; ')
       throw new TollgateError('INVALID_ARGUMENT', summary, { fields })
     },
