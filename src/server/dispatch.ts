@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { ConnectRouter } from '@connectrpc/connect'
 import { createContextValues } from '@connectrpc/connect'
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
@@ -6,6 +7,7 @@ import { TollgateError } from '../errors.ts'
 import { answerWhole, pathOf, type Request, type Response, writeAnswer } from './answer.ts'
 import { reasonOfCode } from './connect-error.ts'
 import type { Cors } from './cors.ts'
+import { decoderError } from './decoder-errors.ts'
 import type { Chain, Outcome } from './middleware.ts'
 import { answerJson } from './pages.ts'
 import { type BodyLimits, isEnveloped, readBody } from './request-body.ts'
@@ -85,16 +87,25 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     if (handler === undefined || rpc === undefined) return undefined
     return {
       rpc,
-      answer: (_request, call) =>
-        handler({
-          httpVersion: request.httpVersion,
-          method: request.method ?? '',
-          url: `http://tollgate${request.url}`,
-          header: headersOf(request),
-          body: readBody(request, call, bodyLimits(rpc, request, options)),
-          signal: call.signal,
-          contextValues: createContextValues().set(callKey, call),
-        }),
+      async answer(_request, call) {
+        const ask = (body: AsyncIterable<Uint8Array>): Promise<UniversalServerResponse> =>
+          handler({
+            httpVersion: request.httpVersion,
+            method: request.method ?? '',
+            url: `http://tollgate${request.url}`,
+            header: headersOf(request),
+            body,
+            signal: call.signal,
+            contextValues: createContextValues().set(callKey, call),
+          })
+        const answer = await ask(readBody(request, call, bodyLimits(rpc, request, options)))
+        const refused = decoderError(call, options.maxMessageBytes)
+        if (refused === undefined) return answer
+        // The router's own refusals have no details. Asked again, it refuses for the reason that the call now has.
+        call.error = refused
+        void answer.body?.[Symbol.asyncIterator]().return?.()
+        return await ask(Readable.from([]))
+      },
     }
   }
 

@@ -15,7 +15,7 @@ import type { Logger } from 'pino'
 import type { Call, UnaryHandler } from '../call.ts'
 import { reasons, TollgateError } from '../errors.ts'
 import { declaredAccess, declaredConsumerPath } from './authorize.ts'
-import { failCall, messageTooLarge } from './connect-error.ts'
+import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
 import { isEnveloped } from './request-body.ts'
 import type { Rpc, ServerCall } from './server-call.ts'
@@ -97,13 +97,16 @@ export const callKey = createContextKey<ServerCall | undefined>(undefined, { des
 
 /**
  * Runs the headers phase; the router calls it before it reads the body. A body that is one message and announces a length
- * beyond the limit is refused here too: the router would refuse it in words of its own, without details.
+ * beyond the limit is refused here too: the router would refuse it in words of its own, without details. A call that has
+ * failed already is answered so at once.
  */
 export function gate(chain: Chain, maxMessageBytes: number): (context: HandlerContext) => Promise<void> {
   return async (context) => {
     const call = callOf(context)
     call.answerWith(context.responseHeader)
     call.setResponseHeader('x-request-id', call.id)
+    call.routerSignal = context.signal
+    if (call.error !== undefined) throw toConnectError(call.error)
     try {
       await call.race(chain.headers(call), ignore)
       const announced = isEnveloped(call.header('content-type')) ? 0 : Number(call.header('content-length') ?? 0)
