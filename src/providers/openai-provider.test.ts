@@ -51,6 +51,7 @@ describe('a request', () => {
     ['a negative limit', { max_tokens: -1 }, 'max_tokens'],
     ['a fractional limit', { messages: [], max_completion_tokens: 1.5 }, 'max_completion_tokens'],
     ['no choices', { n: 0 }, 'n'],
+    ['a response in the background', { input: 'a', instructions: 'b', background: true }, 'background'],
   ])('is refused with the field named: %s', (_, body, param) => {
     expect(errorOf(() => read(body))).toMatchObject({
       reason: 'INVALID_ARGUMENT',

@@ -20,6 +20,8 @@ export function readOpenaiFacts(request: CallerRequest, body: JsonObject): Reque
   const kind = request.kind ?? kindOf(body)
   if (kind === 'embedding' && request.mode === 'stream')
     throw invalidRequest('', 'asks for embeddings, which have no stream')
+  if (kind === 'responses' && body.background === true)
+    throw invalidRequest('background', 'must not be true: usage is known when the answer is')
   const choices = readChoices(kind, body)
   const ceiling = readCeiling(kind, body)
   return {

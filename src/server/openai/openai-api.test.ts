@@ -12,11 +12,12 @@ afterAll(async () => {
   await fixture.close()
 })
 
-const operations = ['/v1/chat/completions', '/v1/completions', '/v1/embeddings'] as const
+const operations = ['/v1/chat/completions', '/v1/completions', '/v1/embeddings', '/v1/responses'] as const
 const kinds = {
   '/v1/chat/completions': 'chat',
   '/v1/completions': 'completion',
   '/v1/embeddings': 'embedding',
+  '/v1/responses': 'responses',
 } as const
 
 function post(path: string, body: RequestInit['body'], headers: Record<string, string> = {}): Promise<Response> {

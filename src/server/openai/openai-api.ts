@@ -119,6 +119,7 @@ export function createOpenAiApi(options: ServedOptions): (request: Request) => T
       { rpc: operation('POST', '/v1/chat/completions', consumption), run: consume('chat') },
       { rpc: operation('POST', '/v1/completions', consumption), run: consume('completion') },
       { rpc: operation('POST', '/v1/embeddings', consumption), run: consume('embedding') },
+      { rpc: operation('POST', '/v1/responses', consumption), run: consume('responses') },
       { rpc: operation('GET', '/v1/models', 'services.read'), run: models },
       { rpc: operation('GET', '/v1/models/{model}', 'services.read'), run: models },
     ].map((each) => [each.rpc.name, each]),
