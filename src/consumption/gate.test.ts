@@ -7,6 +7,7 @@ import { eventually } from '../../test/support/eventually.ts'
 import { testCall } from '../../test/support/invoke.ts'
 import { chat } from '../../test/support/payloads.ts'
 import { endpointRecord, serviceRecord } from '../../test/support/registry-records.ts'
+import { through } from '../../test/support/through-limits.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { TollgateError } from '../errors.ts'
 import { newId } from '../ids.ts'
@@ -629,16 +630,3 @@ describe('a fallback', () => {
     expect((await recorded()).filter(({ status }) => status === 'succeeded')).toHaveLength(1)
   })
 })
-
-/** The same limits with methods that can be replaced. */
-function through(inner: Limits): Limits {
-  return {
-    admit: (admission) => inner.admit(admission),
-    settle: (settlement) => inner.settle(settlement),
-    correct: (correction) => inner.correct(correction),
-    read: (asked) => inner.read(asked),
-    usageLog: inner.usageLog,
-    health: () => inner.health(),
-    close: () => inner.close(),
-  }
-}
