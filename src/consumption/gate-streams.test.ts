@@ -22,7 +22,8 @@ import { createLocalLimits } from '../limits/local-limits.ts'
 import { totalTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
-import { createGate, type GateStreamEnd, type GateStreamItem } from './gate.ts'
+import { createGate, type GateObserver, type GateStreamEnd, type GateStreamItem } from './gate.ts'
+import { createResponseCache, type ResponseCache } from './response-cache.ts'
 
 const log = pino({ level: 'silent' })
 const consumer = consumerRecord({ id: newId(), organizationId: newId(), tier: 'premium' })
@@ -34,6 +35,13 @@ const model = {
   reasoningOutputNanosPerMillion: 9e9,
   tiers: [],
 } as const
+const silent: GateObserver = {
+  refused: () => {},
+  recorded: () => {},
+  thresholdPassed: () => {},
+  policyChecked: () => {},
+  cacheAsked: () => {},
+}
 /** What a token costs. */
 const nanos = { input: 1_000, output: 2_000 }
 const rules: readonly LimitRule[] = (['concurrent_requests', 'cost_per_month'] as const).map((name) => ({
@@ -72,6 +80,7 @@ afterAll(() => practice?.stop())
 interface Setting {
   readonly service?: Partial<ServiceRecord>
   readonly limits?: Limits
+  readonly cache?: ResponseCache
   readonly idempotencyKey?: string
   readonly signal?: AbortSignal
 }
@@ -95,8 +104,9 @@ function ask(fault: string, setting: Setting = {}): AsyncGenerator<GateStreamIte
     policy: undefined,
     limits: setting.limits ?? limits,
     dispatcher: practice.dispatcher,
+    cache: setting.cache ?? createResponseCache(0, Date.now),
     rateLimiting: true,
-    observer: { refused: () => {}, recorded: () => {}, thresholdPassed: () => {}, policyChecked: () => {} },
+    observer: silent,
     log,
     now: Date.now,
     newId,
@@ -192,7 +202,8 @@ describe('a whole stream', () => {
     expect(event.tokens).toMatchObject({ input: 7, output: 20 })
     expect(end).toMatchObject({ event, isReplayed: false, finishReason: 'stop', charge: { nanos: event.costNanos } })
     expect(requestId).toBe(event.requestId)
-    expect(end?.firstTokenMs).toBeLessThanOrEqual(event.durationMs)
+    expect(event.firstTokenMs).toBeGreaterThan(0)
+    expect(event.firstTokenMs).toBeLessThanOrEqual(event.durationMs)
   })
 
   test('is recorded before its tail leaves', async () => {
@@ -366,7 +377,7 @@ describe('an idempotency key', () => {
     expect(second.text + tail(second)).toBe(first.text + tail(first))
     expect(second.requestId).toBe(first.requestId)
     const { event, charge, finishReason } = first.end ?? {}
-    expect(second.end).toMatchObject({ event, charge, finishReason, isReplayed: true, firstTokenMs: 0 })
+    expect(second.end).toMatchObject({ event, charge, finishReason, isReplayed: true })
     await settledAs({ status: 'succeeded' })
   })
 
@@ -400,6 +411,25 @@ describe('an idempotency key', () => {
       metadata: { requestId: end?.event.requestId },
     })
     expect(received()).toBe(before)
+  })
+})
+
+describe('the response cache', () => {
+  const service = { responseCache: { ttlMs: 60_000, sharing: 'organization' } } as const
+
+  test('replays a whole stream to its end, as a request that uses nothing', async () => {
+    const setting = { service, cache: createResponseCache(1_048_576, Date.now) }
+    const first = await hear(ask('out=20', setting))
+    const second = await hear(ask('out=20', setting))
+    const all = ({ text, end }: Heard) => text + Buffer.concat(end?.tail ?? []).toString()
+    expect(all(second)).toBe(all(first))
+    expect(await recorded()).toMatchObject([{ usageSource: 'provider' }, { usageSource: 'cache', costNanos: 0 }])
+  })
+
+  test.each(['cut=5', 'end=5', 'malformed=5'])('keeps nothing of a stream that broke off (%s)', async (fault) => {
+    const cache = createResponseCache(1_048_576, Date.now)
+    await hear(ask(fault, { service, cache }))
+    expect(cache.size().answers).toBe(0)
   })
 })
 

@@ -162,10 +162,12 @@ describe('faults', () => {
     const busy = await post(chat, { 'x-practice-fault': 'status=429,retry-after=7' })
     expect([busy.status, busy.headers.get('retry-after')]).toEqual([429, '7'])
     expect((await post({ ...chat, model: 'practice:status=503' })).headers.get('retry-after')).toBe('1')
+    const ofAddress = '/v1/chat/completions?fault=status%3D503%2Cretry-after%3D9'
+    expect((await post(chat, {}, ofAddress)).headers.get('retry-after')).toBe('9')
     const failed = await post({ ...chat, model: 'practice:status=500' })
     expect([failed.status, failed.headers.get('retry-after')]).toEqual([500, null])
     expect(readPracticeLog(logPath).map((record) => [record.outcome, record.usage])).toEqual(
-      Array(3).fill(['status', null]),
+      Array(4).fill(['status', null]),
     )
   })
 

@@ -63,7 +63,8 @@ const json = 'application/json'
  * keeps an exact log: the oracle of every test about money. Each call has its line in the log before it has an answer;
  * a call that its caller left has an `aborted` line (a second one if the answer had begun).
  *
- * A call's fault is the header `x-practice-fault`, or what follows `practice:` in the model's name. The header
+ * A call's fault is the header `x-practice-fault`, else `?fault=` in its address, so that an endpoint can be registered
+ * with one, else what follows `practice:` in the model's name. The header
  * `x-practice-usage` (`in=..,out=..,cached=..,reasoning=..`) sets what is reported. `POST /practice/faults` with
  * `{"fault", "times"}` does what `failNext` does, `DELETE` forgets it, `GET /practice/stats` returns the counters.
  */
@@ -126,7 +127,7 @@ export async function startPracticeBackend(options: PracticeBackendOptions = {})
           model = parsed.model.slice(0, 256)
           stream = parsed.stream
           const fault = withUsage(
-            faults.take(header(request, 'x-practice-fault'), parsed.model),
+            faults.take(header(request, 'x-practice-fault') ?? faultOf(request), parsed.model),
             header(request, 'x-practice-usage'),
           )
           const delayMs = fault.delayMs ?? defaultDelayMs
@@ -218,6 +219,11 @@ const models = JSON.stringify({
 
 function withUsage(fault: Fault, text: string | undefined): Fault {
   return text === undefined ? fault : { ...fault, usage: { ...fault.usage, ...parseFault(text).usage } }
+}
+
+function faultOf(request: IncomingMessage): string | undefined {
+  const [, query] = (request.url ?? '').split('?', 2)
+  return new URLSearchParams(query).get('fault') ?? undefined
 }
 
 /** A header's value, clipped to what a line of the log should hold. */

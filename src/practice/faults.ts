@@ -105,7 +105,7 @@ export function parseFault(text: string): Fault {
   return fault
 }
 
-/** Decides the fault of each call: its own one (header, else model name), else the next scheduled one, else none. */
+/** Decides the fault of each call: its own one (header or address, else model name), else the next scheduled one, else none. */
 export class FaultBook {
   readonly #scheduled: { fault: Fault; times: number }[] = []
   readonly #calls = new Map<string, number>()
@@ -124,8 +124,8 @@ export class FaultBook {
   }
 
   /** The fault of a call, counted as one call for `fail-first` and for the schedule. */
-  take(header: string | undefined, model: string): Fault {
-    const own = header ?? (model.startsWith('practice:') ? model.slice('practice:'.length) : undefined)
+  take(asked: string | undefined, model: string): Fault {
+    const own = asked ?? (model.startsWith('practice:') ? model.slice('practice:'.length) : undefined)
     if (own !== undefined) return this.#counted(parseFault(own))
     const next = this.#scheduled[0]
     if (next === undefined) return noFault
