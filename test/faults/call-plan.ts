@@ -19,6 +19,8 @@ export interface CallPlan {
   readonly firstTimeoutMs: number | undefined
   /** Reason of the error that the call must end with; undefined when it must be answered. */
   readonly endsWith: string | undefined
+  /** Its tenant has a budget: it uses no more than it reserves, and may be refused. */
+  readonly isBudgeted: boolean
   /** Reasons that a try may fail with because the plan asks for it. */
   readonly mayFailWith: readonly string[]
   /** Asked again after its answer, as a caller does that lost it. */
@@ -30,20 +32,25 @@ export interface CallPlan {
 export interface CallPlanner {
   readonly seed: number
   readonly tenants: number
+  /** The last so many of the tenants have a budget. */
+  readonly budgets: number
   readonly gateways: number
   /** False leaves the backend alone: every failure of a try is then the gate's. */
   readonly backendFaults: boolean
 }
 
 /** The plan of one call. */
-export function planCall({ seed, tenants, gateways, backendFaults }: CallPlanner, index: number): CallPlan {
+export function planCall({ seed, tenants, budgets, gateways, backendFaults }: CallPlanner, index: number): CallPlan {
   const next = random(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b))
   const pick = (count: number): number => Math.floor(next() * count)
   const key = `${seed}-${index}`
+  const tenant = pick(tenants)
+  const isBudgeted = tenant >= tenants - budgets
   const plain = {
     index,
     key,
-    tenant: pick(tenants),
+    tenant,
+    isBudgeted,
     gateway: pick(gateways),
     wire: next() < 0.5 ? 'grpc' : 'connect-json',
     content: 'x '.repeat(1 + pick(60)),
@@ -57,11 +64,12 @@ export function planCall({ seed, tenants, gateways, backendFaults }: CallPlanner
   const of = (fault: string): string => `practice:${fault}`
   const dice = next()
   if (dice < 0.1) {
-    const usage = `in=${90 + pick(400)},out=${pick(900)},cached=${pick(90)},reasoning=${pick(200)}`
+    const sizes = isBudgeted ? '' : `in=${90 + pick(400)},out=${pick(900)},`
+    const usage = `${sizes}cached=${pick(90)},reasoning=${pick(200)}`
     return { ...plain, model: of(`${wait},${usage}`) }
   }
   if (!backendFaults || dice > 0.26) return { ...plain, model: of(wait) }
-  if (dice < 0.13) return { ...plain, model: of(`${wait},missing-usage`) }
+  if (dice < 0.13) return { ...plain, model: of(isBudgeted ? wait : `${wait},missing-usage`) }
   if (dice < 0.16) return { ...plain, model: of(`${wait},status=400`), endsWith: 'BACKEND_REJECTED', isRepeated: false }
   if (dice < 0.18) {
     const mayFailWith = ['DEADLINE_EXCEEDED', 'CANCELLED', '']
@@ -70,4 +78,14 @@ export function planCall({ seed, tenants, gateways, backendFaults }: CallPlanner
   const kind = ['status=503', 'reset', 'cut', 'malformed', 'empty'][pick(5)] ?? 'reset'
   const mayFailWith = ['BACKEND_FAILED', 'BACKEND_ANSWER_INVALID', 'BREAKER_OPEN']
   return { ...plain, model: of(`${wait},fail-first=1,id=${key},${kind}`), mayFailWith }
+}
+
+/** Whether a call is as planned that ends with this reason; undefined: with an answer. */
+export function mayEndWith(plan: CallPlan, reason: string | undefined): boolean {
+  return reason === plan.endsWith || isRefusal(plan, reason)
+}
+
+/** Whether this is a budget that says no. */
+export function isRefusal(plan: CallPlan, reason: string | undefined): boolean {
+  return plan.isBudgeted && reason === 'QUOTA_EXCEEDED'
 }

@@ -44,17 +44,22 @@ export function createDisturbance({ schedule, play, leadCalls, onChange, signal 
   /** Begins what is due, in order; what must wait holds up what comes after it. */
   function begin(): void {
     for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
-      const isTooSoon = last !== undefined && last.fault.atCall !== next.atCall && finished < last.begun + callsBetween
       const taken = targetsOf(next)
       const isTaken = active.size + taken.length > mostAtOnce || taken.some((target) => active.has(target))
-      const mustWait = finished < next.atCall || isTaken
-      if (mustWait || isTooSoon || signal.aborted || failure !== undefined) break
+      const mustWait = finished < dueAt(next) || isTaken
+      if (mustWait || signal.aborted || failure !== undefined) break
       waiting.shift()
       last = { fault: next, begun: finished }
       const running = run(next)
       for (const target of taken) active.set(target, running)
     }
     for (const { index, go } of held.splice(0)) hold(index, go)
+  }
+
+  /** When so many calls have finished. */
+  function dueAt({ atCall }: Fault): number {
+    if (last === undefined || last.fault.atCall === atCall) return atCall
+    return Math.max(atCall, last.begun + callsBetween)
   }
 
   async function run(fault: Fault): Promise<void> {
@@ -73,7 +78,7 @@ export function createDisturbance({ schedule, play, leadCalls, onChange, signal 
 
   function hold(index: number, go: () => void): void {
     const due = waiting[0]
-    const isFree = due === undefined || index < due.atCall + leadCalls || failure !== undefined || signal.aborted
+    const isFree = due === undefined || index < dueAt(due) + leadCalls || failure !== undefined || signal.aborted
     if (isFree) go()
     else held.push({ index, go })
   }

@@ -9,6 +9,8 @@ import type { Scenario } from './scenarios.ts'
 /** What a load needs of the world. */
 export interface Stage {
   readonly tenants: readonly Tenant[]
+  /** The last tenants have one each. */
+  readonly budgets: readonly unknown[]
   /** Where callers reach the gateways. */
   readonly addresses: readonly string[]
   /** What the schedule breaks. */
@@ -34,7 +36,7 @@ export interface DisturbedLoad extends LoadResult {
 
 /** Makes the calls of a scenario while its schedule is played; everything is healed when it returns or throws. */
 export async function runDisturbedLoad(
-  { tenants, targets, addresses }: Stage,
+  { tenants, budgets, targets, addresses }: Stage,
   { scenario, seed, callers, signal, say }: DisturbedLoadOptions,
 ): Promise<DisturbedLoad> {
   const gateways = addresses.map(createGatewayClient)
@@ -48,7 +50,13 @@ export async function runDisturbedLoad(
   })
   let finished = 0
   try {
-    const planner = { seed, tenants: tenants.length, gateways: gateways.length, backendFaults: scenario.backendFaults }
+    const planner = {
+      seed,
+      tenants: tenants.length,
+      budgets: budgets.length,
+      gateways: gateways.length,
+      backendFaults: scenario.backendFaults,
+    }
     const load = await runLoad({
       plan: (index) => planCall(planner, index),
       tenants,

@@ -27,6 +27,7 @@ const scenario: Scenario = {
   backendFaults: true,
   callTimeoutMs: 20_000,
   keysAreKept: true,
+  budgetsHold: true,
   missed: () => [],
 }
 
@@ -48,6 +49,7 @@ test(`tollgate dev keeps what it answered when it is killed twice, seed ${seed}`
     const tenant = await makeTenant(gateway.current(), adminKey, 'embedded', url, plenty)
     const stage = {
       tenants: [tenant],
+      budgets: [],
       addresses: [`http://127.0.0.1:${proxy.port}`],
       targets: { 'gateway-a': { server: gateway, proxy } },
     }
@@ -68,9 +70,10 @@ test(`tollgate dev keeps what it answered when it is killed twice, seed ${seed}`
         rows,
         backend: readPracticeLog(logPath),
         quarantine: await readQuarantine(sql),
+        budgets: [],
         keysAreKept: true,
       })
-      expect(findings).toEqual({ lost: [], double: [], different: [], failed: [] })
+      expect(findings).toEqual({ lost: [], double: [], different: [], passed: [], failed: [] })
       expect(rows.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(Number(used))
     } finally {
       await sql.end(2_000)

@@ -10,10 +10,12 @@ import { join } from 'node:path'
 import { readPracticeLog } from '../../src/practice/log.ts'
 import { eventually } from '../support/eventually.ts'
 import { type BooksReport, booksAtRest } from './books-command.ts'
+import { isRefusal } from './call-plan.ts'
 import { type DisturbedLoad, runDisturbedLoad } from './disturbed-load.ts'
 import { type LedgerRow, readLedgerRows, readQuarantine } from './ledger-rows.ts'
 import { type Findings, judge } from './oracles.ts'
 import type { Scenario } from './scenarios.ts'
+import type { Budget } from './tenants.ts'
 import { type Sample, watch } from './watch.ts'
 import { startWorld, type World } from './world.ts'
 
@@ -35,6 +37,9 @@ export interface FaultRunOptions {
 export interface FaultRunResult extends DisturbedLoad {
   readonly rows: readonly LedgerRow[]
   readonly books: BooksReport
+  readonly budgets: readonly Budget[]
+  /** Calls that a budget refused. */
+  readonly refused: number
   readonly findings: Findings
   readonly samples: readonly Sample[]
   readonly loadMs: number
@@ -60,7 +65,7 @@ export async function runFaults(options: FaultRunOptions): Promise<FaultRunResul
   let isKept = true
   let world: World | undefined
   try {
-    world = await startWorld({ folder, env, signal })
+    world = await startWorld({ folder, env, calls: scenario.calls, signal })
     const result = await runIn(world, { seed, scenario, callers, say, signal })
     isKept = result.wrong.length > 0
     return { ...result, folder: isKept ? folder : undefined }
@@ -96,8 +101,12 @@ async function runIn(world: World, run: Run): Promise<Omit<FaultRunResult, 'fold
     const rows = await readLedgerRows(world.sql)
     const backend = readPracticeLog(world.backendLog)
     const quarantine = await readQuarantine(world.sql)
-    const findings = judge({ calls, rows, backend, quarantine, keysAreKept: scenario.keysAreKept })
+    const { keysAreKept } = scenario
+    const { budgets } = world
+    const held = scenario.budgetsHold ? budgets : []
+    const findings = judge({ calls, rows, backend, quarantine, budgets: held, keysAreKept })
     const { samples } = watching
+    const refused = calls.filter(({ plan, failure }) => isRefusal(plan, failure?.reason)).length
     const wrong = [
       ...(books.exitCode === 0 ? [] : [`tollgate books ended with ${books.exitCode}`]),
       ...books.differences.map((line) => `books: ${line}`),
@@ -109,9 +118,9 @@ async function runIn(world: World, run: Run): Promise<Omit<FaultRunResult, 'fold
         gateway.crashes().map((text) => `crash: a gateway ended by itself: ${text}`),
       ),
       ...restless(samples).map((line) => `health: ${line}`),
-      ...scenario.missed({ answeredDuring, failedTries, samples }).map((line) => `missed: ${line}`),
+      ...scenario.missed({ answeredDuring, failedTries, refused, samples }).map((line) => `missed: ${line}`),
     ]
-    return { ...disturbed, rows, books, findings, samples, loadMs, restMs, wrong }
+    return { ...disturbed, rows, books, budgets, refused, findings, samples, loadMs, restMs, wrong }
   } finally {
     await watching.stop()
   }

@@ -5,6 +5,7 @@ export interface LedgerRow {
   /** What the backend was told follows from it and from `attempt`: see `attempt-id.ts`. */
   readonly id: string
   readonly requestId: string
+  readonly consumerId: string
   /** Key of the call, by its metadata; empty for calls without one. */
   readonly key: string
   readonly status: string
@@ -23,8 +24,8 @@ export async function readQuarantine(sql: Sql): Promise<readonly string[]> {
 /** Every record of the ledger that stands: what was taken back is left out, and what was booked in its place has its id. */
 export async function readLedgerRows(sql: Sql): Promise<readonly LedgerRow[]> {
   return sql<LedgerRow[]>`
-    select coalesce(corrects, id) as id, request_id as "requestId", coalesce(metadata ->> 'call', '') as key, status, attempt,
-      usage_source as source, cost_nanos as "costNanos",
+    select coalesce(corrects, id) as id, request_id as "requestId", consumer_id as "consumerId",
+      coalesce(metadata ->> 'call', '') as key, status, attempt, usage_source as source, cost_nanos as "costNanos",
       input_tokens + cached_input_tokens + cache_write_input_tokens + output_tokens + reasoning_output_tokens as tokens
     from usage_records record
     where requests = 1 and not exists (

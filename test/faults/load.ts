@@ -7,7 +7,7 @@ import { ConnectError } from '@connectrpc/connect'
 import { ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts'
 import { isReason, reasons } from '../../src/errors.ts'
 import type { Tenant } from '../support/tenant.ts'
-import type { CallPlan } from './call-plan.ts'
+import { type CallPlan, mayEndWith } from './call-plan.ts'
 import type { Answer, GatewayClient } from './gateway-client.ts'
 
 export interface LoadOptions {
@@ -39,6 +39,8 @@ export interface Failure {
   /** Of the error's details; empty when the connection broke. */
   readonly reason: string
   readonly message: string
+  /** Empty when no gate answered. */
+  readonly requestId: string
 }
 
 export interface LoadResult {
@@ -86,7 +88,8 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
       } catch (cause) {
         const failure = failureOf(cause)
         const { reason } = failure
-        if (!signal.aborted && reason !== plan.endsWith && !plan.mayFailWith.includes(reason)) {
+        const isPlanned = mayEndWith(plan, reason) || plan.mayFailWith.includes(reason)
+        if (!signal.aborted && !isPlanned) {
           failedTries.set(reason, (failedTries.get(reason) ?? 0) + 1)
         }
         if (isFinal(reason) || tries === mostTries || signal.aborted) return { tries, answer: undefined, failure }
@@ -117,7 +120,8 @@ function finished(plan: CallPlan, outcomes: readonly Outcome[]): FinishedCall {
 
 function failureOf(cause: unknown): Failure {
   const error = ConnectError.from(cause)
-  return { reason: error.findDetails(ErrorInfoSchema)[0]?.reason ?? '', message: error.message }
+  const reason = error.findDetails(ErrorInfoSchema)[0]?.reason ?? ''
+  return { reason, message: error.message, requestId: error.metadata.get('x-request-id') ?? '' }
 }
 
 /** A broken connection and a missed deadline say nothing about the call; the gate's own errors say whether a wait helps. */

@@ -5,8 +5,9 @@ import type { Answer } from './gateway-client.ts'
 import type { LedgerRow } from './ledger-rows.ts'
 import type { FinishedCall } from './load.ts'
 import { type Evidence, judge } from './oracles.ts'
+import type { Budget } from './tenants.ts'
 
-const plan = planCall({ seed: 1, tenants: 1, gateways: 1, backendFaults: false }, 0)
+const plan = planCall({ seed: 1, tenants: 1, budgets: 1, gateways: 1, backendFaults: false }, 0)
 const answer: Answer = {
   requestId: 'r1',
   totalTokens: 30,
@@ -19,6 +20,7 @@ const call: FinishedCall = { plan, tries: 1, answers: [answer], failure: undefin
 const row: LedgerRow = {
   id: 'a1',
   requestId: 'r1',
+  consumerId: 'c1',
   key: plan.key,
   status: 'succeeded',
   attempt: 1,
@@ -38,8 +40,18 @@ const line: PracticeRecord = {
   usage: { promptTokens: 20, completionTokens: 10, cachedTokens: 5, reasoningTokens: 0 },
   deliveredTokens: 10,
 }
-const failure = { reason: 'INTERNAL', message: 'internal error' }
-const whole: Evidence = { calls: [call], rows: [row], backend: [line], quarantine: [], keysAreKept: true }
+const failure = { reason: 'INTERNAL', message: 'internal error', requestId: 'r1' }
+const refusal = { reason: 'QUOTA_EXCEEDED', message: 'no tokens left', requestId: 'r1' }
+const budget: Budget = { consumerId: 'c1', unit: 'tokens', amount: 110 }
+const nothing = { lost: [], double: [], different: [], passed: [], failed: [] }
+const whole: Evidence = {
+  calls: [call],
+  rows: [row],
+  backend: [line],
+  quarantine: [],
+  budgets: [budget],
+  keysAreKept: true,
+}
 const abandoned = { ...row, status: 'abandoned', source: 'estimated', tokens: 80, costNanos: 90 }
 
 const cases: readonly [what: string, changes: Partial<Evidence>, kind: string, says: RegExp][] = [
@@ -59,6 +71,14 @@ const cases: readonly [what: string, changes: Partial<Evidence>, kind: string, s
     /30 reported tokens, the backend's log 0/,
   ],
   ['an event that the ledger refused', { quarantine: ['a1 refused'] }, 'different', /in quarantine: a1 refused/],
+  [
+    'a budget of money that was passed',
+    { budgets: [{ ...budget, unit: 'nanos', amount: 8 }] },
+    'passed',
+    /c1 used 9 nanos of 8/,
+  ],
+  ['a quota that was passed', { budgets: [{ ...budget, amount: 29 }] }, 'passed', /c1 used 30 tokens of 29/],
+  ['a refused call with a record', { calls: [{ ...call, failure: refusal }] }, 'passed', /r1 .* was refused/],
   ['an error that nobody asked for', { calls: [{ ...call, answers: [], failure }] }, 'failed', /internal error/],
   [
     'a key with two answers',
@@ -75,13 +95,20 @@ const cases: readonly [what: string, changes: Partial<Evidence>, kind: string, s
 ]
 
 test('nothing is found where everybody says the same', () => {
-  expect(judge(whole)).toEqual({ lost: [], double: [], different: [], failed: [] })
+  expect(judge(whole)).toEqual(nothing)
+})
+
+test('a call that a budget refuses is none that failed', () => {
+  const refused = { ...call, answers: [], failure: { ...refusal, requestId: 'r9' } }
+  expect(judge({ ...whole, calls: [call, refused] }).failed).toEqual([])
+  const unlimited = { ...refused, plan: { ...plan, isBudgeted: false } }
+  expect(judge({ ...whole, calls: [unlimited] }).failed).toHaveLength(1)
 })
 
 test('the same answer again is no second one, and a call that was given up may be abandoned', () => {
   const again = { ...call, answers: [answer, { ...answer, isReplayed: true }] }
   const rows = [row, { ...abandoned, id: 'a2', requestId: 'r2' }]
-  expect(judge({ ...whole, calls: [again], rows })).toEqual({ lost: [], double: [], different: [], failed: [] })
+  expect(judge({ ...whole, calls: [again], rows })).toEqual(nothing)
 })
 
 test.each(cases)('finds %s', (_, changes, kind, says) => {

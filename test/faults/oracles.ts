@@ -5,8 +5,10 @@
  */
 import { attemptIdOf, callOfAttempt } from '../../src/metering/attempt-id.ts'
 import type { PracticeRecord } from '../../src/practice/log.ts'
+import { isRefusal, mayEndWith } from './call-plan.ts'
 import type { LedgerRow } from './ledger-rows.ts'
 import type { FinishedCall } from './load.ts'
+import type { Budget } from './tenants.ts'
 
 export interface Evidence {
   readonly calls: readonly FinishedCall[]
@@ -14,6 +16,8 @@ export interface Evidence {
   readonly backend: readonly PracticeRecord[]
   /** Events that the ledger refused, each with the reason. */
   readonly quarantine: readonly string[]
+  /** Those that must hold, to the last unit: their calls use no more than they reserve. */
+  readonly budgets: readonly Budget[]
   /** Whether a key must be answered once, however often its call is asked. */
   readonly keysAreKept: boolean
 }
@@ -25,6 +29,8 @@ export interface Findings {
   readonly double: readonly string[]
   /** Records that do not say what callers or backend say. */
   readonly different: readonly string[]
+  /** Budgets that were passed, and refused calls that were made all the same. */
+  readonly passed: readonly string[]
   /** Calls that ended as nobody asked for. */
   readonly failed: readonly string[]
 }
@@ -39,6 +45,7 @@ export function judge(evidence: Evidence): Findings {
       ...unequalSums(evidence),
       ...refusedEvents(evidence),
     ],
+    passed: [...overspent(evidence), ...madeAllTheSame(evidence)],
     failed: failed(evidence),
   }
 }
@@ -134,10 +141,34 @@ function refusedEvents({ quarantine }: Evidence): string[] {
   return quarantine.map((event) => `in quarantine: ${event}`)
 }
 
-/** Calls that did not end as their plan says: with an answer, or with the one error that it asks for. */
+/** Consumers that used more than they may. */
+function overspent({ rows, budgets }: Evidence): string[] {
+  return budgets.flatMap((budget) => {
+    const used = usedOf(budget, rows)
+    return used <= budget.amount ? [] : [`${budget.consumerId} used ${used} ${budget.unit} of ${budget.amount}`]
+  })
+}
+
+/** What the ledger says that a consumer used of its budget. */
+export function usedOf({ consumerId, unit }: Budget, rows: readonly LedgerRow[]): number {
+  const own = rows.filter((row) => row.consumerId === consumerId)
+  return sum(own.map(({ tokens, costNanos }) => (unit === 'tokens' ? tokens : costNanos)))
+}
+
+/** A refused call took nothing and leaves no record. */
+function madeAllTheSame({ calls, rows }: Evidence): string[] {
+  const recorded = new Set(rows.map(({ requestId }) => requestId))
+  return calls.flatMap(({ plan, failure }) =>
+    isRefusal(plan, failure?.reason) && recorded.has(failure?.requestId ?? '')
+      ? [`${failure?.requestId} (call ${plan.key}) was refused and has a record`]
+      : [],
+  )
+}
+
+/** Calls that did not end as their plan says: with an answer, the one error that it asks for, or a budget's refusal. */
 function failed({ calls }: Evidence): string[] {
   return calls.flatMap(({ plan, tries, failure }) =>
-    failure?.reason === plan.endsWith
+    mayEndWith(plan, failure?.reason)
       ? []
       : [`call ${plan.key} (${plan.model}) ended after ${tries} tries with ${failure?.message ?? 'an answer'}`],
   )

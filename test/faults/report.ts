@@ -1,4 +1,5 @@
 import type { FaultRunResult } from './fault-run.ts'
+import { usedOf } from './oracles.ts'
 import { growthBytes } from './scenarios.ts'
 
 /** The figures of a run, for people. */
@@ -15,11 +16,13 @@ export function summary(result: FaultRunResult): string {
     ['faults', `${sum(result.faults)}: ${list(result.faults)}`],
     ['answered during', list(result.answeredDuring)],
     ['records', `${rows.length}: ${list(countBy(rows.map(({ status }) => status)))}`],
+    ['budgets', `${budgets(result)}; ${result.refused} calls refused`],
     ['memory', `a gateway grew by ${mebibytes(growthBytes(samples))}, to ${mebibytes(mostRss(samples))} at most`],
     ['backlog', `${Math.max(0, ...backlogs)} events at most, ${backlogs.at(-1) ?? 'unknown'} at last`],
     ['in time', course(samples).join('; ')],
     ['lost', String(findings.lost.length)],
     ['double', String(findings.double.length)],
+    ['passed', String(findings.passed.length)],
     [
       'difference',
       `${books.amount} by the books (exit code ${books.exitCode}), ${findings.different.length} by oracles`,
@@ -27,6 +30,10 @@ export function summary(result: FaultRunResult): string {
     ['seconds', `${(loadMs / 1_000).toFixed(1)} under load, ${(restMs / 1_000).toFixed(1)} to rest`],
   ]
   return lines.map(([name, text]) => `${name.padEnd(16)}${text}`).join('\n')
+}
+
+function budgets({ budgets, rows }: FaultRunResult): string {
+  return budgets.map((budget) => `${usedOf(budget, rows)} of ${budget.amount} ${budget.unit}`).join(', ')
 }
 
 const mostPoints = 8

@@ -12,6 +12,8 @@ export interface Scenario {
   readonly callTimeoutMs: number
   /** Whether a key is answered once: kept answers are gone when Redis loses its data. */
   readonly keysAreKept: boolean
+  /** Whether no budget may be passed. */
+  readonly budgetsHold: boolean
   /** What was not seen that should have been. */
   readonly missed: (seen: Seen) => string[]
 }
@@ -21,6 +23,8 @@ export interface Seen {
   readonly answeredDuring: ReadonlyMap<string, number>
   /** Tries that failed for no reason of their plan. */
   readonly failedTries: ReadonlyMap<string, number>
+  /** Calls that a budget refused. */
+  readonly refused: number
   readonly samples: readonly Sample[]
 }
 
@@ -41,7 +45,15 @@ const mostGrowthBytes = 256 * 1024 * 1024
 /** Everything is broken in every way, in an order that the seed decides. */
 export function seeded(seed: number, calls: number): Scenario {
   const schedule = planSchedule(seed, calls)
-  return { calls, schedule, backendFaults: true, callTimeoutMs: shortMs, keysAreKept: true, missed: () => [] }
+  return {
+    calls,
+    schedule,
+    backendFaults: true,
+    callTimeoutMs: shortMs,
+    keysAreKept: true,
+    budgetsHold: true,
+    missed: ({ refused }) => missing(refused > 0, 'no call was refused by a budget'),
+  }
 }
 
 /** Postgres is killed and stays away: calls go on, and what they used waits for it. */
@@ -53,6 +65,7 @@ export function postgresAway(forMs: number): Scenario {
     backendFaults: false,
     callTimeoutMs: longMs,
     keysAreKept: true,
+    budgetsHold: true,
     missed: ({ answeredDuring, failedTries, samples }) => [
       ...missing((answeredDuring.get('postgres') ?? 0) > 0, 'no call was answered while Postgres was away'),
       ...[...failedTries].map(([reason, count]) => `${count} tries failed with ${reason || 'a broken connection'}`),
@@ -75,6 +88,7 @@ export function redisRestart(calls: number, mode: AwayMode): Scenario {
     backendFaults: true,
     callTimeoutMs: longMs,
     keysAreKept: mode === 'closed',
+    budgetsHold: mode === 'closed',
     missed: ({ answeredDuring, failedTries, samples }) => {
       const refused = failedTries.get('LIMITS_UNAVAILABLE') ?? 0
       const others = [...failedTries].filter(([reason]) => reason !== 'LIMITS_UNAVAILABLE')
@@ -97,11 +111,22 @@ export function redisRestart(calls: number, mode: AwayMode): Scenario {
   }
 }
 
-/** Redis loses everything that it holds, under load. */
+/**
+ * Redis loses everything that it holds, under load. Nothing else breaks, and the seeded schedule has no such fault: what a
+ * gateway knew that died before, nobody gives back.
+ */
 export function flushAll(calls: number): Scenario {
   const flush = { target: 'redis', action: 'flush', forMs: 0 } as const
   const schedule = [1, 2, 3].map((quarter) => ({ atCall: Math.floor((calls * quarter) / 4), ...flush }))
-  return { calls, schedule, backendFaults: true, callTimeoutMs: longMs, keysAreKept: false, missed: () => [] }
+  return {
+    calls,
+    schedule,
+    backendFaults: true,
+    callTimeoutMs: longMs,
+    keysAreKept: false,
+    budgetsHold: true,
+    missed: () => [],
+  }
 }
 
 /** Most memory that a gateway had over what it had at first. */

@@ -33,7 +33,7 @@ describe('a schedule', () => {
 })
 
 test('a call is planned by seed and number alone, in any order, with a key of its own', () => {
-  const planner = { seed: 5, tenants: 4, gateways: 2, backendFaults: true }
+  const planner = { seed: 5, tenants: 4, budgets: 1, gateways: 2, backendFaults: true }
   const plan = (index: number) => {
     const { next, ...rest } = planCall(planner, index)
     return { ...rest, first: next() }
@@ -41,7 +41,7 @@ test('a call is planned by seed and number alone, in any order, with a key of it
   const plans = Array.from({ length: 1_000 }, (_, index) => plan(index))
   expect(plan(500)).toEqual(plans[500])
   expect(new Set(plans.map(({ key }) => key)).size).toBe(plans.length)
-  for (const name of ['tenant', 'gateway', 'wire', 'endsWith', 'firstTimeoutMs', 'isRepeated'] as const) {
+  for (const name of ['tenant', 'gateway', 'wire', 'endsWith', 'firstTimeoutMs', 'isRepeated', 'isBudgeted'] as const) {
     expect(new Set(plans.map((found) => found[name])).size, name).toBeGreaterThan(1)
   }
 })

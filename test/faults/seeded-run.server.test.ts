@@ -8,12 +8,14 @@ import { complaint } from './report.ts'
 import { seeded } from './scenarios.ts'
 import { describeSchedule } from './schedule.ts'
 
-const calls = 1_500
-/** One that reproduces; another one by the environment, and any number of them by `npm run faults`. */
-const seeds = [Number(process.env.TOLLGATE_TEST_SEED ?? 4)]
+const random = Number(process.env.TOLLGATE_TEST_SEED ?? Date.now() % 1_000_000_000)
+const runs: readonly [seed: number, calls: number][] = [
+  [4, 1_500],
+  [random, 500],
+]
 
 describe.concurrent('nothing is lost, doubled or different, whatever breaks', () => {
-  test.each(seeds)('seed %i', { timeout: 400_000 }, async (seed) => {
+  test.each(runs)('seed %i, %i calls', { timeout: 400_000 }, async (seed, calls) => {
     const scenario = seeded(seed, calls)
     const { wrong, folder, faults } = await runFaults({ seed, scenario })
     const text = [

@@ -8,27 +8,28 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
 import type { Sql } from '../../src/storage/postgres.ts'
 import { type CutProxy, startCutProxy, type Upstream } from '../support/cut-proxy.ts'
-import { eventually } from '../support/eventually.ts'
 import { startPostgresServer } from '../support/postgres-server.ts'
 import { startRedisServer } from '../support/redis-server.ts'
-import { makeTenant, type Tenant } from '../support/tenant.ts'
 import type { Stage } from './disturbed-load.ts'
 import { type FaultyGateway, faultyPostgres, faultyRedis, startBackend, startGateway } from './servers.ts'
+import { type Budget, makeTenants } from './tenants.ts'
 
 export interface WorldOptions {
   /** Everything is kept below it: logs, stores. */
   readonly folder: string
   /** Added to the gateways' environment. */
   readonly env: Readonly<Record<string, string>>
+  /** Calls that will be made, about; budgets are such that they run into them. */
+  readonly calls: number
   /** Gives up restarts. */
   readonly signal: AbortSignal
 }
 
 export interface World extends Stage {
   readonly gateways: readonly FaultyGateway[]
+  readonly budgets: readonly Budget[]
   readonly sql: Sql
   readonly backendLog: string
   /** Environment of commands that read the stores, not through a proxy. */
@@ -40,15 +41,9 @@ export interface World extends Stage {
 }
 
 const adminKey = 'an-administrator-key-for-tests-only-0003'
-const tenantNames = ['north', 'east', 'south', 'west']
-const price = {
-  case: 'perToken',
-  value: { inputNanosPerMillion: 500_000_000n, outputNanosPerMillion: 1_500_000_000n },
-} as const
-const plenty = { requestsPerSecond: 100_000n, requestBurst: 100_000n, tokensPerMonth: 1_000_000_000_000n }
 
 /** Starts all of it; with nothing left running when that fails. */
-export async function startWorld({ folder, env, signal }: WorldOptions): Promise<World> {
+export async function startWorld({ folder, env, calls, signal }: WorldOptions): Promise<World> {
   const closers: (() => Promise<unknown>)[] = []
   const close = async (): Promise<void> => {
     for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer()
@@ -92,18 +87,8 @@ export async function startWorld({ folder, env, signal }: WorldOptions): Promise
     const b = await startOne('gateway-b')
     const gateways = [a.gateway, b.gateway]
 
-    const tenants: Tenant[] = []
-    for (const name of tenantNames) {
-      const url = `http://127.0.0.1:${backendProxy.port}/v1/chat/completions`
-      tenants.push(await makeTenant(a.gateway.current(), adminKey, name, url, plenty, price))
-    }
-    await eventually(async () => {
-      for (const { serviceId, key } of tenants) {
-        for (const gateway of gateways)
-          await gateway.current().client(ConsumptionService, key).checkQuota({ serviceId })
-      }
-      return true
-    })
+    const url = `http://127.0.0.1:${backendProxy.port}/v1/chat/completions`
+    const { tenants, budgets } = await makeTenants([a.gateway.current(), b.gateway.current()], adminKey, url, calls)
 
     return {
       targets: {
@@ -116,6 +101,7 @@ export async function startWorld({ folder, env, signal }: WorldOptions): Promise
       gateways,
       addresses: [a, b].map(({ proxy }) => `http://127.0.0.1:${proxy.port}`),
       tenants,
+      budgets,
       sql: postgres.sql,
       backendLog,
       storeEnv: { DATABASE_URL: postgres.url, REDIS_URL: redis.url },
