@@ -22,9 +22,11 @@ class Relay implements Dispatcher.DispatchHandler {
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
+    const length = headers['content-length']
     this.#response.writeHead(status, {
       'content-type': String(headers['content-type']),
-      'content-length': String(headers['content-length']),
+      // A stream has none.
+      ...(length === undefined ? {} : { 'content-length': String(length) }),
     })
   }
 

@@ -12,6 +12,7 @@ export interface Gate {
   readonly origin: string
   readonly serviceId: string
   readonly key: string
+  readonly adminKey: string
 }
 
 const startMs = 60_000
@@ -40,7 +41,7 @@ export async function startGate(main: string, dataDir: string, backendUrl: strin
   }
   const { address, adminKey } = readDemo(facts)
   const provisioned = await provision(address, adminKey, backendUrl)
-  return { pid: child.pid ?? 0, origin: address, ...provisioned }
+  return { pid: child.pid ?? 0, origin: address, adminKey, ...provisioned }
 }
 
 /** Calls an RPC of the gate in Connect JSON; throws with its answer unless it succeeds. */
@@ -61,22 +62,34 @@ export async function callGate(
   return toObject(JSON.parse(text))
 }
 
-async function provision(
-  origin: string,
-  adminKey: string,
+/** Registers a priced service; its backend is asked for `model`. Returns its id. */
+export async function registerService(
+  { origin, adminKey }: Pick<Gate, 'origin' | 'adminKey'>,
+  name: string,
   backendUrl: string,
-): Promise<{ serviceId: string; key: string }> {
-  const service = await callGate(origin, adminKey, 'Registry/RegisterService', {
+  model = '',
+): Promise<string> {
+  const { id } = await callGate(origin, adminKey, 'Registry/RegisterService', {
     service: {
-      name: 'bench',
+      name,
       version: '1.0.0',
-      endpoints: [{ url: `${backendUrl}/v1/chat/completions`, protocol: 'PROTOCOL_OPENAI' }],
+      endpoints: [{ url: `${backendUrl}/v1/chat/completions`, protocol: 'PROTOCOL_OPENAI', model }],
       pricing: {
         currency: 'USD',
         perToken: { inputNanosPerMillion: '2500000000', outputNanosPerMillion: '10000000000' },
       },
     },
   })
+  if (typeof id !== 'string') throw new Error('the gate gave no id')
+  return id
+}
+
+async function provision(
+  origin: string,
+  adminKey: string,
+  backendUrl: string,
+): Promise<{ serviceId: string; key: string }> {
+  const serviceId = await registerService({ origin, adminKey }, 'bench', backendUrl)
   const organization = await callGate(origin, adminKey, 'ConsumerService/CreateOrganization', {
     organization: { name: 'bench' },
   })
@@ -90,8 +103,8 @@ async function provision(
     },
   })
   const { key } = await callGate(origin, adminKey, 'KeyService/CreateKey', { consumerId: consumer.id, name: 'bench' })
-  if (typeof key !== 'string' || typeof service.id !== 'string') throw new Error('the gate gave no key or no id')
-  return { serviceId: service.id, key }
+  if (typeof key !== 'string') throw new Error('the gate gave no key')
+  return { serviceId, key }
 }
 
 function readDemo(path: string): { address: string; adminKey: string } {
