@@ -203,7 +203,7 @@ class Expectations {
 }
 
 /** A finding about no scope in particular; the other fields are added. */
-export const noScope = { consumerId: '', serviceId: '', month: '', id: '' } as const
+const noScope = { consumerId: '', serviceId: '', month: '', id: '' } as const
 
 type Draft = { -readonly [K in keyof ScopeFigures]: ScopeFigures[K] } & { costNanos: Record<string, number> }
 

@@ -27,7 +27,7 @@ export interface BooksOptions {
 }
 
 /** Exit codes of the command; what cannot be read is 2 as well. */
-export const exitCodes: Readonly<Record<Verdict, number>> = { balanced: 0, different: 1, moving: 2 }
+const exitCodes: Readonly<Record<Verdict, number>> = { balanced: 0, different: 1, moving: 2 }
 
 /**
  * Compares the books, writes the report, and returns the exit code. Nothing is changed, except that embedded stores are

@@ -3,9 +3,11 @@
  * The claim on a key is taken and the answer is kept in the same steps as admission and settlement, so that no crash can
  * come between (see `limits.ts`); what is in a claim and in a kept answer is decided here.
  */
+
 import { createHash, hash } from 'node:crypto'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
+import { isObject } from '../is-object.ts'
 import { asEvent } from '../limits/event-codec.ts'
 import type { Claim } from '../limits/limits.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
@@ -15,7 +17,7 @@ import type { Mode } from '../providers/provider.ts'
 import type { GateRequest } from './gate.ts'
 
 /** Longest key, in characters. */
-export const keyMaxLength = 255
+const keyMaxLength = 255
 
 /** Largest body that is kept. A call with a larger one is not made again either: its repetition is told so. */
 export const answerMaxBytes = 1_048_576
@@ -81,7 +83,7 @@ interface Head extends Omit<KeptAnswer, 'charge' | 'body'> {
 }
 
 function asHead(value: unknown): Head | undefined {
-  if (!isRecord(value)) return undefined
+  if (!isObject(value)) return undefined
   const { components, serviceVersion, finishReason, framing, isKept } = value
   const event = asEvent(value.event)
   if (event === undefined || typeof serviceVersion !== 'string' || typeof isKept !== 'boolean') return undefined
@@ -91,12 +93,8 @@ function asHead(value: unknown): Head | undefined {
 }
 
 function isComponent(value: unknown): value is ChargeComponent {
-  if (!isRecord(value) || typeof value.kind !== 'string') return false
+  if (!isObject(value) || typeof value.kind !== 'string') return false
   return [value.quantity, value.rateNanos, value.nanos].every((figure) => typeof figure === 'number')
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null
 }
 
 /** A repetition with another service or payload. */

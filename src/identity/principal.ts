@@ -17,7 +17,7 @@ export type Role = 'admin' | 'consumer'
 export const anonymous: Principal = { kind: 'anonymous' }
 
 /** Permissions of each role; "*" holds all. Permissions are named beside each RPC, in its proto. */
-export const rolePermissions: Readonly<Record<Role, ReadonlySet<string>>> = {
+const rolePermissions: Readonly<Record<Role, ReadonlySet<string>>> = {
   admin: new Set(['*']),
   consumer: new Set([
     'consumption.route',

@@ -111,15 +111,15 @@ function limitOf({ name, amount, burst, currency = '', origin }: Figures, scope:
   const form = forms[name]
   switch (form.kind) {
     case 'bucket': {
-      const refill = within(amount, 1, form.most)
-      const capacity = form.windowMs === 1_000 ? within(burst ?? 2 * refill, 1, 1e8) : refill
+      const refill = clamped(amount, 1, form.most)
+      const capacity = form.windowMs === 1_000 ? clamped(burst ?? 2 * refill, 1, 1e8) : refill
       return { ...common, kind: 'bucket', unit: form.unit, capacity, refill, windowMs: form.windowMs }
     }
     case 'concurrency':
-      return { ...common, kind: 'concurrency', unit: 'calls', capacity: within(amount, 1, form.most) }
+      return { ...common, kind: 'concurrency', unit: 'calls', capacity: clamped(amount, 1, form.most) }
     case 'period': {
       const key = periodKey(name, scope, monthOf(atMs), currency)
-      const capacity = within(amount, 0, form.most)
+      const capacity = clamped(amount, 0, form.most)
       return { ...common, kind: 'period', unit: form.unit, key, capacity, endsAtMs: monthEndMs(atMs), currency, scope }
     }
   }
@@ -144,6 +144,6 @@ const forms: Readonly<Record<LimitName, Form>> = {
   cost_per_month: { kind: 'period', unit: 'nanos', most: 8e15 },
 }
 
-function within(value: number, least: number, most: number): number {
+function clamped(value: number, least: number, most: number): number {
   return Number.isFinite(value) ? Math.min(most, Math.max(least, Math.trunc(value))) : least
 }

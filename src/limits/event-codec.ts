@@ -1,3 +1,4 @@
+import { isObject } from '../is-object.ts'
 import type { CallStatus, TokenParts, UsageEvent, UsageSource } from '../metering/usage-event.ts'
 
 /** One line of JSON: what the usage log stores. */
@@ -69,7 +70,7 @@ const parts: Readonly<Record<keyof TokenParts, true>> = {
 }
 
 function isEvent(value: unknown): value is UsageEvent {
-  if (!isRecord(value)) return false
+  if (!isObject(value)) return false
   const { status, usageSource, tokens, metadata } = value
   return (
     texts.every((name) => typeof value[name] === 'string') &&
@@ -78,13 +79,9 @@ function isEvent(value: unknown): value is UsageEvent {
     Object.hasOwn(statuses, status) &&
     typeof usageSource === 'string' &&
     Object.hasOwn(sources, usageSource) &&
-    isRecord(tokens) &&
+    isObject(tokens) &&
     Object.keys(parts).every((part) => typeof tokens[part] === 'number') &&
-    isRecord(metadata) &&
+    isObject(metadata) &&
     Object.values(metadata).every((entry) => typeof entry === 'string')
   )
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,3 +1,4 @@
+import { isObject } from '../is-object.ts'
 import { frame } from './segment-frames.ts'
 
 /**
@@ -14,10 +15,6 @@ export function decodeJson(payload: Buffer): { value: Record<string, unknown> | 
   const lineEnd = payload.indexOf(0x0a)
   const value = parse(payload.toString('utf8', 0, lineEnd < 0 ? payload.length : lineEnd))
   return lineEnd < 0 ? { value } : { value, bytes: Uint8Array.from(payload.subarray(lineEnd + 1)) }
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null
 }
 
 function parse(json: string): Record<string, unknown> | undefined {

@@ -3,7 +3,7 @@ import { timestampFromDate } from '@bufbuild/protobuf/wkt'
 import { type Limit, LimitName, type LimitSchema, LimitScope } from '../../gen/marketplace/v1/limits_pb.ts'
 import { TollgateError } from '../errors.ts'
 import type { LimitName as LimitNameText, LimitScope as LimitScopeText } from './limit-rule.ts'
-import type { LimitKey, LimitRow } from './limit-store.ts'
+import type { LimitRow, RuleKey } from './limit-store.ts'
 
 /** A rule as its administrators see it. */
 export function limitMessage(row: LimitRow): MessageInitShape<typeof LimitSchema> {
@@ -19,10 +19,10 @@ export function limitMessage(row: LimitRow): MessageInitShape<typeof LimitSchema
   }
 }
 
-/** The row of a limit to store. Throws INVALID_ARGUMENT as {@link limitKey} does. */
+/** The row of a limit to store. Throws INVALID_ARGUMENT as {@link ruleKeyOf} does. */
 export function limitRow(limit: Limit | undefined): Omit<LimitRow, 'updated_at'> {
   return {
-    ...limitKey(limit),
+    ...ruleKeyOf(limit),
     amount: Number(limit?.amount ?? 0n),
     burst: limit?.burst === undefined ? null : Number(limit.burst),
     currency: limit?.currency || null,
@@ -30,7 +30,7 @@ export function limitRow(limit: Limit | undefined): Omit<LimitRow, 'updated_at'>
 }
 
 /** Which rule a request means. Throws INVALID_ARGUMENT without scope or name, which the contract's rules refuse before. */
-export function limitKey(limit: Pick<Limit, 'scope' | 'subjectId' | 'serviceId' | 'name'> | undefined): LimitKey {
+export function ruleKeyOf(limit: Pick<Limit, 'scope' | 'subjectId' | 'serviceId' | 'name'> | undefined): RuleKey {
   const scope = scopeText(limit?.scope)
   const name = limitNames.find((text) => names[text] === limit?.name)
   if (limit === undefined || scope === undefined || name === undefined) {

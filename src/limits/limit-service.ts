@@ -12,16 +12,9 @@ import {
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import { storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
-import { isName, isScope, limitKey, limitMessage, limitRow, scopeText } from './limit-message.ts'
+import { isName, isScope, limitMessage, limitRow, ruleKeyOf, scopeText } from './limit-message.ts'
 import type { LimitScope } from './limit-rule.ts'
-import {
-  deleteLimit,
-  type LimitFilter,
-  type LimitKey,
-  selectLimits,
-  subjectExists,
-  upsertLimit,
-} from './limit-store.ts'
+import { deleteLimit, type LimitFilter, type RuleKey, selectLimits, subjectExists, upsertLimit } from './limit-store.ts'
 
 export interface LimitServiceOptions {
   readonly sql: Sql
@@ -43,7 +36,7 @@ export function createLimitService({ sql, snapshots }: LimitServiceOptions): Han
     },
 
     async deleteLimit(request) {
-      const key = limitKey(request)
+      const key = ruleKeyOf(request)
       if (!(await storing(() => deleteLimit(sql, key)))) throw limitNotFound(key)
       await snapshots.refresh()
       return {}
@@ -64,7 +57,7 @@ export function createLimitService({ sql, snapshots }: LimitServiceOptions): Han
 }
 
 /** Throws the NOT_FOUND of what does not exist. Nothing of it is ever deleted, so it holds until the rule is written. */
-async function checkSubjects(sql: Sql, { scope, subject_id, service_id }: LimitKey): Promise<void> {
+async function checkSubjects(sql: Sql, { scope, subject_id, service_id }: RuleKey): Promise<void> {
   if (!(await subjectExists(sql, scope, subject_id))) throw subjectNotFound[scope](subject_id, 'limit.subject_id')
   if (service_id !== '' && !(await subjectExists(sql, 'service', service_id))) {
     throw serviceNotFound(service_id, 'limit.service_id')
@@ -94,14 +87,14 @@ const subjectNotFound: Readonly<Record<LimitScope | 'any', (id: string, field: s
   any: limitedNotFound,
 }
 
-function limitNotFound({ scope, subject_id, service_id, name }: LimitKey): TollgateError {
+function limitNotFound({ scope, subject_id, service_id, name }: RuleKey): TollgateError {
   const where = service_id === '' ? '' : ` for service ${service_id}`
   return new TollgateError('LIMIT_NOT_FOUND', `There is no limit ${name} of ${scope} ${subject_id}${where}.`, {
     metadata: { scope, subjectId: subject_id, serviceId: service_id, name },
   })
 }
 
-function parseLimitsToken(token: string): LimitKey | undefined {
+function parseLimitsToken(token: string): RuleKey | undefined {
   const [scope = '', subject_id = '', service_id = '', name = ''] =
     parsePageToken(token, 4, (part, index) => (index === 0 ? isScope(part) : index === 3 ? isName(part) : true)) ?? []
   return isScope(scope) && isName(name) ? { scope, subject_id, service_id, name } : undefined

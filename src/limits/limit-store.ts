@@ -17,7 +17,7 @@ export interface LimitRow {
 }
 
 /** What makes a rule one and the same: the primary key, in its order. */
-export type LimitKey = Pick<LimitRow, 'scope' | 'subject_id' | 'service_id' | 'name'>
+export type RuleKey = Pick<LimitRow, 'scope' | 'subject_id' | 'service_id' | 'name'>
 
 /** All rules, in the order of the primary key. */
 export async function selectLimitRules(sql: Sql | Transaction): Promise<LimitRule[]> {
@@ -46,7 +46,7 @@ export interface LimitFilter {
 export async function selectLimits(
   sql: Sql,
   filter: LimitFilter,
-  after: LimitKey | undefined,
+  after: RuleKey | undefined,
   limit: number,
 ): Promise<LimitRow[]> {
   const { scope, subjectId, serviceId } = filter
@@ -87,7 +87,7 @@ export async function upsertLimit(sql: Sql, row: Omit<LimitRow, 'updated_at'>): 
 }
 
 /** False when there is none. */
-export async function deleteLimit(sql: Sql, key: LimitKey): Promise<boolean> {
+export async function deleteLimit(sql: Sql, key: RuleKey): Promise<boolean> {
   const [found] = await sql`select from limit_rules where ${theOne(sql, key)}`
   // Deleting nothing would still tell every gateway of a change.
   if (found === undefined) return false
@@ -110,7 +110,7 @@ const subjectTables: Readonly<Record<LimitScope, string>> = {
   service_consumer: 'services',
 }
 
-function theOne(sql: Sql, key: LimitKey) {
+function theOne(sql: Sql, key: RuleKey) {
   return sql`scope = ${key.scope} and subject_id = ${key.subject_id} and service_id = ${key.service_id}
     and name = ${key.name}`
 }

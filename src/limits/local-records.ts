@@ -1,6 +1,7 @@
+import { isObject } from '../is-object.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { asEvent } from './event-codec.ts'
-import { decodeJson, encodeJson, isObject } from './json-record.ts'
+import { decodeJson, encodeJson } from './json-record.ts'
 import type { StoredRecord } from './segment-log.ts'
 
 /** What the log of one process stores. */
@@ -40,7 +41,7 @@ export function encodeRecord(record: LocalRecord): Buffer {
 }
 
 /** The stored record, or undefined when the payload is not one. Keeps nothing of the payload's memory. */
-export function decodeRecord(payload: Buffer): LocalRecord | undefined {
+function decodeRecord(payload: Buffer): LocalRecord | undefined {
   const { value, bytes } = decodeJson(payload)
   if (value === undefined) return undefined
   const { type, id } = value

@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib'
 
 /** Bytes before each payload: its length and its CRC-32, both unsigned, little endian. */
-export const frameHeaderBytes = 8
+const frameHeaderBytes = 8
 
 /** Largest payload; a length beyond it can only be garbage. */
 export const maxPayloadBytes = 32 * 1024 * 1024

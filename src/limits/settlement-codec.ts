@@ -1,5 +1,6 @@
+import { isObject } from '../is-object.ts'
 import { asEvent } from './event-codec.ts'
-import { decodeJson, encodeJson, isObject } from './json-record.ts'
+import { decodeJson, encodeJson } from './json-record.ts'
 import type { Admission, Claim, Limit, LimitCost, Settlement } from './limits.ts'
 
 /** A settlement as it stands in a segment; the bytes of its answer stand after the JSON. */

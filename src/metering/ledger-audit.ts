@@ -64,13 +64,13 @@ export interface RecordedAttempt {
   readonly tokens: TokenParts
 }
 
-export const mostRepeated = 1_000
+const mostRepeated = 1_000
 
 /** Throws what the database throws. */
 export function readLedger(sql: Sql, question: LedgerQuestion): Promise<LedgerReading> {
   return sql.begin(async (snapshot): Promise<LedgerReading> => {
     const repeated = await snapshot<{ id: string }[]>`
-      select id from usage_records where ${within(snapshot, 'start_time', question.month)}
+      select id from usage_records where ${inMonth(snapshot, 'start_time', question.month)}
       group by id having count(*) > 1 order by id limit ${mostRepeated}`
     const quarantined = await snapshot<{ event: string }[]>`select event from usage_quarantine`
     const attempts = question.wantsAttempts ? await readAttempts(snapshot, question.month) : new Map<string, never>()
@@ -97,13 +97,13 @@ async function readSums(sql: Transaction, month: string | undefined): Promise<Le
         sum(output_tokens) as output_tokens, sum(reasoning_output_tokens) as reasoning_output_tokens,
         sum(cost_nanos) as cost_nanos, sum(requests * duration_ms) as duration_ms,
         sum(requests * latency_histogram(duration_ms)) as latencies
-      from usage_records where ${within(sql, 'start_time', month)}
+      from usage_records where ${inMonth(sql, 'start_time', month)}
       group by 1, 2, 3, 4, 5, 6, 7, 8
     ),
     -- Where retention dropped the records, there is nothing to compare the sums with.
     rollup as (
       select * from usage_hourly
-      where ${within(sql, 'hour', month)} and hour >= (select dropped_before from usage_retention)
+      where ${inMonth(sql, 'hour', month)} and hour >= (select dropped_before from usage_retention)
     ),
     both_sides as (
       select organization_id, consumer_id, key_id, service_id, to_char(hour at time zone 'UTC', 'YYYY-MM') as month, currency,
@@ -153,7 +153,7 @@ async function readAttempts(sql: Transaction, month: string | undefined): Promis
       usage_source as "usageSource", input_tokens as "input", cached_input_tokens as "cachedInput",
       cache_write_input_tokens as "cacheWriteInput", output_tokens as "output",
       reasoning_output_tokens as "reasoningOutput"
-    from usage_records where ${within(sql, 'start_time', month)} and corrects is null
+    from usage_records where ${inMonth(sql, 'start_time', month)} and corrects is null
       and not exists (select from usage_records correction where correction.corrects = usage_records.id)`
   for (;;) {
     const rows = await sql<AttemptRow[]>`fetch 5000 from attempts`
@@ -171,7 +171,7 @@ const page = 5_000
 /** As Postgres prints it. */
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-function within(sql: Transaction, column: 'start_time' | 'hour', month: string | undefined) {
+function inMonth(sql: Transaction, column: 'start_time' | 'hour', month: string | undefined) {
   if (month === undefined) return sql`true`
   const start = new Date(`${month}-01T00:00:00Z`)
   const end = new Date(Date.UTC(start.getUTCFullYear(), start.getUTCMonth() + 1, 1))

@@ -1,7 +1,7 @@
 import { isUuid } from '../ids.ts'
 import { pageOf, parsePageToken } from '../page-token.ts'
 import { asStorageError, type Sql, type Transaction } from '../storage/postgres.ts'
-import type { CallStatus, UsageEvent, UsageSource } from './usage-event.ts'
+import type { TokenParts, UsageEvent } from './usage-event.ts'
 
 export interface UsageQuery {
   readonly consumerId: string
@@ -69,34 +69,7 @@ export function recordColumns(sql: Sql | Transaction) {
 }
 
 /** A row of usage_records, flat. */
-export interface UsageRow {
-  readonly id: string
-  readonly requestId: string
-  readonly organizationId: string
-  readonly consumerId: string
-  readonly serviceId: string
-  readonly endpointId: string
-  readonly keyId: string
-  readonly startMs: number
-  readonly requests: number
-  readonly corrects: string
-  readonly durationMs: number
-  readonly firstTokenMs: number
-  readonly status: CallStatus
-  readonly errorReason: string
-  readonly input: number
-  readonly cachedInput: number
-  readonly cacheWriteInput: number
-  readonly output: number
-  readonly reasoningOutput: number
-  readonly usageSource: UsageSource
-  readonly costNanos: number
-  readonly currency: string
-  readonly priceVersion: string
-  readonly model: string
-  readonly attempt: number
-  readonly metadata: Record<string, string>
-}
+export type UsageRow = Omit<UsageEvent, 'tokens' | 'traceparent'> & TokenParts
 
 /** The event that became a row; its traceparent is not kept and empty. */
 export function toEvent(row: UsageRow): UsageEvent {

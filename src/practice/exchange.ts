@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 export type BodyHandler = (body: string | undefined) => void
 
 /** Largest request body, in bytes. */
-export const maxBodyBytes = 16 * 1024 * 1024
+const maxBodyBytes = 16 * 1024 * 1024
 
 /** A larger body is read to its end and refused, so that the caller sees why; beyond this the connection is cut. */
 const maxDrainedBytes = 4 * maxBodyBytes

@@ -54,7 +54,7 @@ export const faultKinds = [
 ] as const
 
 /** Answers as it should. */
-export const noFault: Fault = {
+const noFault: Fault = {
   kind: 'none',
   status: 200,
   retryAfterS: undefined,

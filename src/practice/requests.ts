@@ -1,3 +1,5 @@
+import { isObject } from '../is-object.ts'
+
 /** A request that the practice backend does not take; answered with `status` and this text. */
 export class PracticeRequestError extends Error {
   readonly status: number
@@ -140,8 +142,4 @@ function readMaxTokens(value: unknown): number {
   if (value === undefined || value === null) return Number.POSITIVE_INFINITY
   if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
   throw new PracticeRequestError('max_tokens must be a positive integer')
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

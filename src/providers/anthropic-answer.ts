@@ -1,10 +1,11 @@
 /** Reads whole answers of the Messages API, and writes them as chats of the OpenAI API for callers who speak that. */
 
+import { isObject } from '../is-object.ts'
 import type { TokenParts } from '../metering/usage-event.ts'
 import { type WrittenCall, writeChat } from './chat-writer.ts'
 import { estimatedUsage, readCount } from './counts.ts'
 import { invalidAnswer, untranslatable } from './failures.ts'
-import { asArray, asObject, asString, isAbsent, isObject, type JsonObject } from './json.ts'
+import { asArray, asObject, asString, isAbsent, type JsonObject } from './json.ts'
 import { parseAnswer } from './openai-answer.ts'
 import { readModel } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'

@@ -3,10 +3,11 @@
  * as chunks of the OpenAI API for callers who speak that. Events of unknown types may come at any time and are no error.
  */
 
+import { isObject } from '../is-object.ts'
 import { anthropicFinish, anthropicUsage } from './anthropic-answer.ts'
 import { ChatWriter, writeCall } from './chat-writer.ts'
 import { invalidAnswer, untranslatable } from './failures.ts'
-import { asObject, asString, isAbsent, isObject, type JsonObject } from './json.ts'
+import { asObject, asString, isAbsent, type JsonObject } from './json.ts'
 import { readModel } from './openai-request.ts'
 import type { ReadRequest } from './provider.ts'
 import { hidden, type Interpreter, over, passed, type Reading } from './stream-reader.ts'

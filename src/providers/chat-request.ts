@@ -6,8 +6,9 @@
  * `annotations` that are empty, `reasoning_content` and `reasoning` (reasoning is bound to the turn that it was made in),
  * and the `index` of a tool call.
  */
+import { isObject } from '../is-object.ts'
 import { invalidRequest } from './failures.ts'
-import { asObject, asString, isAbsent, isObject, type JsonObject, parseObjectText } from './json.ts'
+import { asObject, asString, isAbsent, type JsonObject, parseObjectText } from './json.ts'
 
 export type ChatMessage =
   | { readonly role: 'system'; readonly texts: readonly string[] }

@@ -1,8 +1,9 @@
 /** Token counts as backends report them, made into disjoint parts, and estimates where nothing was reported. */
+import { isObject } from '../is-object.ts'
 import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
 import { noTokens } from '../metering/usage-event.ts'
 import { invalidAnswer } from './failures.ts'
-import { isAbsent, isObject, type JsonObject } from './json.ts'
+import { isAbsent, type JsonObject } from './json.ts'
 
 /** Token counts above this are no counts: a request that allows or an answer that reports one is invalid. */
 export const maxTokens = 100_000_000

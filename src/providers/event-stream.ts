@@ -14,10 +14,10 @@ import { TollgateError } from '../errors.ts'
 import { invalidAnswer } from './failures.ts'
 
 /** Longest line, its end not counted. An image of a model that draws comes as one line. */
-export const maxLineBytes = 8 * 1024 * 1024
+const maxLineBytes = 8 * 1024 * 1024
 
 /** Longest event, with everything in it. */
-export const maxEventBytes = 16 * 1024 * 1024
+const maxEventBytes = 16 * 1024 * 1024
 
 export type Framing = 'sse' | 'lines'
 

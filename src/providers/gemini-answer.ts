@@ -1,10 +1,11 @@
 /** Reads whole answers of the Gemini API, and writes them as chats of the OpenAI API for callers who speak that. */
+import { isObject } from '../is-object.ts'
 import type { TokenParts } from '../metering/usage-event.ts'
 import { type WrittenCall, type WrittenChoice, writeChat } from './chat-writer.ts'
 import { disjoint, estimatedUsage, readCount } from './counts.ts'
 import { invalidAnswer, untranslatable } from './failures.ts'
 import { madeUpId } from './gemini-request.ts'
-import { asArray, asObject, asString, isAbsent, isObject, type JsonObject } from './json.ts'
+import { asArray, asObject, asString, isAbsent, type JsonObject } from './json.ts'
 import { parseAnswer } from './openai-answer.ts'
 import { maxModelLength } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'

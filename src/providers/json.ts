@@ -1,5 +1,7 @@
 /** JSON of others, read with care: what is not of the expected shape is undefined, never an exception. */
 
+import { isObject } from '../is-object.ts'
+
 export type JsonObject = Readonly<Record<string, unknown>>
 
 const decoder = new TextDecoder('utf-8', { fatal: true })
@@ -20,10 +22,6 @@ export function parseObjectText(text: string): Record<string, unknown> | undefin
   } catch {
     return undefined
   }
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** A value as an object; undefined when it is none. */

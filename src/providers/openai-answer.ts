@@ -1,7 +1,8 @@
 /** Reads whole answers of the OpenAI API: usage, model, finish reason. The body stays as it is. */
+import { isObject } from '../is-object.ts'
 import { estimatedUsage, openaiUsage } from './counts.ts'
 import { backendError, invalidAnswer, isErrorObject } from './failures.ts'
-import { asArray, asObject, asString, isObject, type JsonObject, parseObject } from './json.ts'
+import { asArray, asObject, asString, type JsonObject, parseObject } from './json.ts'
 import { readModel } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
 

@@ -8,9 +8,10 @@
  * - Reasoning comes as `reasoning_content` (vLLM, llama.cpp, DeepSeek) or `reasoning` (Ollama, newer vLLM).
  * - Some do not know `n`, and some send no `[DONE]`.
  */
+import { isObject } from '../is-object.ts'
 import { openaiUsage } from './counts.ts'
 import { invalidAnswer } from './failures.ts'
-import { asArray, asObject, isAbsent, isObject, type JsonObject } from './json.ts'
+import { asArray, asObject, isAbsent, type JsonObject } from './json.ts'
 import { readModel } from './openai-request.ts'
 import type { ReadRequest } from './provider.ts'
 import { hidden, type Interpreter, passed, type Reading } from './stream-reader.ts'

@@ -79,7 +79,7 @@ function logChanges(redis: RedisClient, log: Logger, server: string): void {
 }
 
 /** Address of a server as it may be shown. */
-export function withoutCredentials(url: string): string {
+function withoutCredentials(url: string): string {
   try {
     const { protocol, host, pathname } = new URL(url)
     return `${protocol}//${host}${pathname === '/' ? '' : pathname}`
