@@ -6,10 +6,13 @@ import pino from 'pino'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
-import type { Audit } from '../src/books/audit.ts'
+import { type Audit, auditBooks } from '../src/books/audit.ts'
+import { readBooks } from '../src/books/read-books.ts'
 import { encodeEvent } from '../src/limits/event-codec.ts'
 import { periodKey } from '../src/limits/limit-keys.ts'
+import { readRedisLimits } from '../src/limits/redis-audit.ts'
 import { RedisKeys, usageGroup } from '../src/limits/redis-keys.ts'
+import { type LedgerQuestion, readLedger } from '../src/metering/ledger-audit.ts'
 import { type PracticeBackend, startPracticeBackend } from '../src/practice/backend.ts'
 import { readPracticeLog } from '../src/practice/log.ts'
 import { connectRedis, type RedisClient } from '../src/storage/redis.ts'
@@ -108,16 +111,51 @@ describe('tollgate books, on a real Postgres and a real Redis', () => {
 
   test('never call a gate wrong that is being used', async () => {
     let running = true
-    const load = (async () => {
-      while (running) await Promise.allSettled(Array.from({ length: 8 }, (_, i) => call(`load ${i}`)))
-    })()
+    // Eight callers, each with a call open at nearly every moment.
+    const load = Array.from({ length: 8 }, async (_, index) => {
+      while (running) await call(`load ${index}`, 'practice:delay=20').catch(() => undefined)
+    })
     try {
-      expect((await books('--backend-log', logPath)).code).not.toBe(1)
+      for (let run = 0; run < 3; run += 1) {
+        const { code, text } = await books('--json', '--backend-log', logPath)
+        const audit: Audit & { verdict: string } = JSON.parse(text)
+        expect(audit.differences).toEqual([])
+        expect([code, audit.verdict]).toEqual(audit.moving.length > 0 ? [2, 'moving'] : [0, 'balanced'])
+        // It did look while calls were open.
+        expect(audit.counters[0]?.held).toBeGreaterThan(0)
+      }
     } finally {
       running = false
-      await load
+      await Promise.all(load)
     }
     await eventually(async () => (await books()).code === 0)
+  })
+
+  test('a call between two stores at every reading is moving, and wrong at none', async () => {
+    const records = async (): Promise<number> => {
+      const [row] = await postgres.sql<{ count: number }[]>`select count(*)::int8 as count from usage_records`
+      return row?.count ?? 0
+    }
+    let calls = 0
+    const stores = {
+      async limits() {
+        const reading = await readRedisLimits(redis)
+        const before = await records()
+        calls += 1
+        await call(`between ${calls}`)
+        await eventually(async () => (await records()) > before)
+        return reading
+      },
+      ledger: (question: LedgerQuestion) => readLedger(postgres.sql, question),
+    }
+    const read = () => readBooks(stores, { month: undefined, backends: undefined })
+    const audit = await auditBooks({ read, pause: async () => undefined, mostReadings: 4 })
+    expect(audit).toMatchObject({ differences: [], readings: 4 })
+    // The last call is in the ledger, and its tokens are in no counter that was read.
+    const moved = audit.moving.map(({ kind, expected, found }) => [kind, Math.sign(found - expected)])
+    expect(moved).toEqual([['counter', -1]])
+    expect(calls).toBe(4)
+    expect(await differences()).toEqual([])
   })
 
   test('an open reservation is what it holds, and its call is not lost when the gate dies', async () => {
