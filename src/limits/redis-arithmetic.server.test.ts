@@ -137,7 +137,8 @@ async function admitted(slots: Map<string, Slot>, next: Admission, now: number):
     })
     for (let at = 0; at < unknown.length; at += 2) {
       const [index, version = ''] = [Number(unknown[at]), unknown[at + 1]]
-      const [limit, used] = [limits[index], 7 * index]
+      // Near the thresholds: 120 of the one and 96 of the other.
+      const [limit, used] = [limits[index], index === 2 ? 100 : 70]
       if (limit?.kind !== 'period') throw new Error('no period')
       seed(slots, limit, used, seedVersion(slots, limit.key))
       seeds.set(index, { used, version })

@@ -38,7 +38,7 @@ if state == 'o' then
       remind(slot, limit.capacity, threshold == 100 and limit.capacity or 0)
       reply[#reply + 1] = i - 1
       reply[#reply + 1] = int(slot.used)
-      reply[#reply + 1] = threshold
+      reply[#reply + 1] = int(threshold)
     end
     store_slot(limit, slot, now)
   end
