@@ -3,16 +3,22 @@
 --   KEYS  1 generation, 2 leases, 3 usage stream, 4... period counters
 --   ARGV  1 generation, 2 prefix of the reservations' keys, 3 ms to remember a settlement, 4 ms in which a late
 --         settlement of an abandoned call is still expected, 5... for each event: the state in which its call ended
---         ('s', 'a', or '' for an event that ends no call), id of the call, event (JSON)
+--         ('s', 'a', or '' for an event that ends no call), id of the call, event (JSON), and the id of the entry that it
+--         had ('' for a new event): it is not appended again if that was not lost
 -- Answers { 'generation' } or { 'corrected', id of stream entry... }.
+
+local function has(entry, event)
+  local found = entry ~= '' and redis.call('XRANGE', KEYS[3], entry, entry)[1]
+  return found and found[2][2] == event
+end
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'generation' }
 end
 local now = now_micros()
 local reply = { 'corrected' }
-for i = 5, #ARGV, 3 do
-  local ended, id, event = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 5, #ARGV, 4 do
+  local ended, id, event, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if ended ~= '' then
     local key = ARGV[2] .. id
     local state, plan = read_reservation(key)
@@ -27,7 +33,7 @@ for i = 5, #ARGV, 3 do
       redis.call('SET', key, 'a' .. (plan or '[]') .. '\n' .. event, 'PX', ARGV[4])
     end
   end
-  reply[#reply + 1] = redis.call('XADD', KEYS[3], '*', 'event', event)
+  reply[#reply + 1] = has(entry, event) and entry or redis.call('XADD', KEYS[3], '*', 'event', event)
 end
 forget(4, #KEYS, now)
 return reply

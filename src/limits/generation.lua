@@ -1,6 +1,6 @@
--- Which Redis is this? Names it when it has no name: then it is new, or lost its data. One that lost only its last writes
--- (a failover, a crash without fsync) still has its name, but a usage stream that is behind what the caller has seen: it
--- gets a new name too.
+-- Which Redis is this? Names it when it has no name: then it is new, or lost its data. One that may have lost its last
+-- writes (a failover, a crash without fsync) still has its name, but is another run of a server than the one that was named,
+-- or has a usage stream that is behind what the caller has seen: it gets a new name too.
 --   KEYS  1 generation, 2 usage stream
 --   ARGV  1 name to give, 2 generation that the caller knows, 3 newest entry of the usage stream that it saw there,
 --         4 ms by which a new one is born later: others may take so long to connect again
@@ -30,14 +30,21 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   end
 end
 
+-- Changes with each start, and is another one after a failover. Not every user may ask for it.
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '-'
+
 local now = now_micros()
 local generation = redis.call('GET', KEYS[1])
 if generation and generation == ARGV[2] and is_before(newest, ARGV[3]) then
   generation = false
 end
+if generation and string.match(generation, '%S+$') ~= run then
+  generation = false
+end
 if not generation then
-  generation = ARGV[1] .. ' ' .. int(now + tonumber(ARGV[4]) * 1000)
+  generation = ARGV[1] .. ' ' .. int(now + tonumber(ARGV[4]) * 1000) .. ' ' .. run
   redis.call('SET', KEYS[1], generation)
 end
-local born = tonumber(string.match(generation, ' (%d+)$'))
+local born = tonumber(string.match(generation, ' (%d+) '))
 return { generation, int(math.floor((now - born) / 1000)), oldest, newest }

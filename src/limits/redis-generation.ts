@@ -38,6 +38,11 @@ const batch = 100
  * failover to a server without them), the key is gone, and who looks next makes a new one. Every script that admits or
  * settles compares it in the same step, so nothing is decided on data that were lost in between.
  *
+ * A server that was started again, and one that took over, may lack only the last writes. Nothing in its data says so once
+ * somebody else has written, so each run of a server begins a generation, whether it lost anything or not: the name holds
+ * the run's id. A process looks at it before anything else when Redis was away, and every 100 ms; in the moment before that,
+ * after a change of servers that went unnoticed, it may be admitted on data that lack the last writes.
+ *
  * A process that meets a new generation first **restores**: it declares its open calls, so that their reservations,
  * leases, claims and holds are there again, appends the events again that the ledger may not have, so that their period
  * counters become unknown and follow the ledger, and says what it told of thresholds. Then it takes the generation for its
@@ -89,6 +94,7 @@ export class RedisGeneration {
    */
   async run(isPatient: boolean, script: (generation: string) => Promise<unknown>): Promise<readonly unknown[]> {
     for (let tries = 0; tries < maxTries; tries++) {
+      if (this.#wasAway) await this.#renew()
       await (isPatient ? this.#ready() : this.#renewing)
       const own = this.#own
       const reply = asArray(await script(own))
@@ -151,7 +157,7 @@ export class RedisGeneration {
       const counters = new Set(part.flatMap(({ event }) => periodKeysOf(event)))
       const names = [keys.generation(), keys.leases(), keys.usage()]
       for (const counter of counters) names.push(keys.limit(counter))
-      const entries = part.flatMap(({ ended, callId, event }) => [ended, callId, encodeEvent(event)])
+      const entries = part.flatMap(({ ended, callId, event, entry }) => [ended, callId, encodeEvent(event), entry])
       const head = [generation, keys.reservations(), String(settledTtlMs), String(abandonedTtlMs)]
       const [outcome, ...ids] = asArray(await scripts.run('correct', names, [...head, ...entries]))
       if (outcome === 'generation') return false

@@ -93,7 +93,8 @@ export async function createRedisLimits(options: RedisLimitsOptions): Promise<Li
     graceMs: options.graceMs ?? 500,
     settledTtlMs,
     abandonedTtlMs,
-    restored: (calls, events) => log.warn({ calls, events }, 'redis lost data; open calls and events are given back'),
+    restored: (calls, events) =>
+      log.warn({ calls, events }, 'redis may have lost data; open calls and events are given back'),
   })
   await generation.open()
   return new RedisLimits({
@@ -222,7 +223,7 @@ class RedisLimits implements Limits {
     // Each part makes the counters unknown: none of them may know the sum without it.
     for (let from = 0; from === 0 || from < events.length; from += correctionBatch) {
       const part = events.slice(from, from + correctionBatch)
-      const entries = part.flatMap((event) => ['', '', encodeEvent(event)])
+      const entries = part.flatMap((event) => ['', '', encodeEvent(event), ''])
       const [, ...ids] = await generation.run(false, (own) => scripts.run('correct', names, [own, ...head, ...entries]))
       part.forEach((event, index) => {
         kept.append({ entry: String(ids[index]), event, ended: '', callId: '' })

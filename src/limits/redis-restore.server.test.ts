@@ -209,6 +209,49 @@ describe('a Redis that comes back', () => {
   }, 60_000)
 })
 
+describe('a Redis that was restarted without its last writes', () => {
+  it('admits nothing on what is left before all have given back what they hold', async () => {
+    await start({ appendonly: false })
+    const calls = concurrency(1)
+    // Each process has a connection that learnt the scripts, and has begun to look.
+    for (const from of [one, two]) await remaining(from, calls)
+    await redis.call('save')
+    const call = await admitted(one, costs([calls], 1))
+    await scene.server.kill9()
+    await scene.server.restart()
+    const { outcome } = await eventually(() => two.admit(admission(costs([calls], 1))))
+    expect(outcome).toBe('refused')
+    await one.settle(settlement(call, [1]))
+    expect(await remaining(two, calls)).toEqual([1])
+  }, 60_000)
+
+  it('is noticed by the process that made them, also when another one writes first', async () => {
+    await start({ appendonly: false })
+    const proxy = await startCutProxy({ upstream: () => ({ host: '127.0.0.1', port: scene.server.port }) })
+    onTestFinished(() => proxy.close())
+    const log = pino({ level: 'silent' })
+    const slow = await connectRedis({ url: `redis://127.0.0.1:${proxy.port}`, log, commandTimeoutMs: 500 })
+    onTestFinished(() => slow.disconnect())
+    const late = await scene.process('late', { redis: slow })
+    const [month, calls] = [period({ capacity: 100 }), concurrency(5)]
+    const call = await admitted(late, costs([month, calls], 30))
+    await redis.call('save')
+    await late.settle(settlement(call, [10, 1]))
+    const lost = await admitted(late, costs([month, calls], 20))
+    proxy.stall()
+    await scene.server.kill9()
+    await scene.server.restart()
+    await eventually(() => settleSome(two, 1))
+    proxy.cut()
+    proxy.heal()
+    await eventually(async () => (await remaining(two, month, calls)).join() === '70,4')
+    await eventually(() => late.settle(settlement(lost, [20, 1])))
+    const ids = new Set(await drainedIds(one, scene.ledger))
+    for (const { ifAbandoned } of [call, lost]) expect(ids).toContain(ifAbandoned.id)
+    expect(await remaining(two, month, calls)).toEqual([70, 5])
+  }, 60_000)
+})
+
 describe('a loss of all data in the middle of a load from two processes', () => {
   const runs = [1, 2, 3, 4, 5]
   it.each(runs)(
