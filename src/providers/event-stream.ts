@@ -100,6 +100,8 @@ export class EventStream {
   rest(): RawEvent | undefined {
     if (this.#heldBytes === 0) return undefined
     const raw = Buffer.concat(this.#held)
+    // The second half of the last line's end, which came by itself.
+    if (raw.length === 1 && raw[0] === lf) return undefined
     try {
       return this.#framing === 'sse' ? readFields(raw) : readLine(raw)
     } catch {

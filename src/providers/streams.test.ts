@@ -100,6 +100,14 @@ describe.each(fixtures)('the stream $name, $dialect', ({ provider, dialect, ...f
   })
 })
 
+test('a stream of comments is judged the same when its last line end is cut in two', () => {
+  const request = streamRequest({})
+  const bytes = Buffer.from(': nothing\r\n\r\n')
+  const whole = readStream(openai, request, [bytes])
+  expect(whole.end).toMatchObject({ verdict: 'malformed', error: { reason: 'BACKEND_ANSWER_INVALID' } })
+  expect(readStream(openai, request, cutAt(bytes, [bytes.length - 1]))).toEqual(whole)
+})
+
 /** Events that must end any OpenAI stream at once, with what comes of it. */
 const broken: readonly (readonly [what: string, event: string, verdict: string, reason: string])[] = [
   ['half an object', '{"choices":[{"index":0,"delta":{"content":"', 'malformed', 'BACKEND_ANSWER_INVALID'],
