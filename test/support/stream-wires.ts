@@ -1,5 +1,10 @@
 import { type Client, type Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
-import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node'
+import {
+  createConnectTransport,
+  createGrpcTransport,
+  createGrpcWebTransport,
+  Http2SessionManager,
+} from '@connectrpc/connect-node'
 import { ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
 import { at, has, type Json, list, parseJson, string } from './json.ts'
@@ -35,11 +40,17 @@ export type ToldError =
 
 export type WireName = 'gRPC' | 'gRPC-Web' | 'Connect JSON' | 'OpenAI API'
 
-/** Callers of a gate in each protocol, as its clients are made: what they do not raise, an application does not see. */
-export function wiresOf(address: string): Readonly<Record<WireName, (call: WiredCall) => Promise<Told>>> {
+/**
+ * Callers of a gate in each protocol, as its clients are made: what they do not raise, an application does not see.
+ * `sessionManager` has the connection of gRPC.
+ */
+export function wiresOf(
+  address: string,
+  sessionManager = new Http2SessionManager(address),
+): Readonly<Record<WireName, (call: WiredCall) => Promise<Told>>> {
   const options = { baseUrl: address } as const
   const transports = {
-    gRPC: createGrpcTransport(options),
+    gRPC: createGrpcTransport({ ...options, sessionManager }),
     'gRPC-Web': createGrpcWebTransport({ ...options, httpVersion: '1.1' }),
     'Connect JSON': createConnectTransport({ ...options, httpVersion: '1.1', useBinaryFormat: false }),
   }
