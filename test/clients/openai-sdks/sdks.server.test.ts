@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { UsageService } from '../../../gen/marketplace/v1/usage_pb.ts'
 import { eventually } from '../../support/eventually.ts'
-import { at, has, type Json, list, string } from '../../support/json.ts'
+import { at, everywhere, has, type Json, list, member, parseJson, string } from '../../support/json.ts'
 import { toolTimeoutMs } from '../../support/tools.ts'
+import { openAiHistory, openAiRequest } from '../../support/weather-chat.ts'
 import { type Step, sdks } from './steps.ts'
 import { services, startWorld, type World } from './world.ts'
 
@@ -96,7 +97,7 @@ describe.each(['Python', 'Node'] as const)('the SDK for %s', (sdk) => {
       { do: 'model', key: world.keys.rich, body: { model: services.embed } },
     )
     const ids = list(at(models ?? null, 'answer', 'data')).map((each) => at(each, 'id'))
-    expect(ids).toEqual([services.chat, services.embed, services.text])
+    expect(ids).toEqual([services.chat, services.embed, services.text, services.tools])
     expect(at(model ?? null, 'answer')).toMatchObject({ id: services.embed, object: 'model', owned_by: 'tollgate' })
   })
 
@@ -208,6 +209,55 @@ describe.each(['Python', 'Node'] as const)('the SDK for %s', (sdk) => {
     })
   })
 
+  describe('calls tools', () => {
+    const first = openAiRequest(services.tools, [])
+    const call = { id: 'call_1', type: 'function' as const, function: { name: 'get_weather', arguments: '{}' } }
+    const history = openAiHistory({ role: 'assistant', content: null, refusal: null, tool_calls: [call] })
+    const second = openAiRequest(services.tools, history)
+    const streamed = { do: 'stream', body: first } as const
+
+    afterEach(() => {
+      world.toolServer.fault = 'none'
+    })
+
+    test('as the model asks, and tells it what they say', async () => {
+      const { rich: key } = world.keys
+      const [asked = null, told = null] = await take(
+        { do: 'chat', key, body: first },
+        { do: 'chat', key, body: second },
+      )
+      const [choice = null] = list(at(asked, 'answer', 'choices'))
+      expect(at(choice, 'finish_reason')).toBe('tool_calls')
+      const [made = null] = list(at(choice, 'message', 'tool_calls'))
+      expect(parseJson(string(at(made, 'function', 'arguments')))).toEqual({ city: 'Zürich' })
+      expect(at(told, 'answer', 'choices', 0)).toMatchObject({
+        finish_reason: 'stop',
+        message: { content: 'It is 21 °C in Zürich.' },
+      })
+      // What the caller wrote is what the backend reads.
+      expect(world.toolServer.received.slice(-2).map(({ body }) => body)).toEqual([first, second])
+    })
+
+    test.each([false, true])('in a stream, with usage told: %s', async (isAsked) => {
+      const more = isAsked ? { stream_options: { include_usage: true } } : {}
+      const told = await takeOne({ ...streamed, key: world.keys.rich, body: { ...first, ...more } })
+      expect(textOf(told)).toBe('Let me look.')
+      expect(finishOf(told)).toEqual(['tool_calls'])
+      expect(calledBy(told)).toEqual({ names: 'get_weather', arguments: '{"city": "Zürich"}' })
+      expect(usageOf(told)).toHaveLength(isAsked ? 1 : 0)
+    })
+
+    test.each(['cut', 'error_in_stream'] as const)(
+      'never with half of their arguments (%s): it raises',
+      async (fault) => {
+        world.toolServer.fault = fault
+        const told = await takeOne({ ...streamed, key: world.keys.rich })
+        expect(calledBy(told)).toEqual({ names: 'get_weather', arguments: '{"city": "Zür' })
+        expect(at(told, 'error')).toMatchObject({ name: 'APIError', type: 'server_error', code: 'backend_failed' })
+      },
+    )
+  })
+
   test('comes through a rate limit by its own retries, when our headers tell it to', async () => {
     const answered = await answeredDuring(async () => {
       const told = await take(chat(world.keys.slow), chat(world.keys.slow), chat(world.keys.slow))
@@ -252,6 +302,13 @@ function finishOf(told: Json): Json[] {
 function usageOf(told: Json): Json[] {
   const chunks = list(at(told, 'chunks')).filter((chunk) => has(chunk, 'usage'))
   return chunks.map((chunk) => at(chunk, 'usage')).filter((usage) => usage !== null)
+}
+
+/** What the deltas of a stream say of functions, joined. */
+function calledBy(told: Json): { readonly names: string; readonly arguments: string } {
+  const functions = everywhere(at(told, 'chunks'), 'function').filter((part) => part !== null)
+  const joined = (name: string) => functions.map((part) => member(part, name) ?? '').join('')
+  return { names: joined('name'), arguments: joined('arguments') }
 }
 
 async function recordOf(key: string, requestId: string): Promise<void> {

@@ -3,12 +3,16 @@ import { KeyService } from '../../../gen/marketplace/v1/keys_pb.ts'
 import { LimitName, LimitScope, LimitService } from '../../../gen/marketplace/v1/limits_pb.ts'
 import { Registry } from '../../../gen/marketplace/v1/registry_pb.ts'
 import { type PracticeBackend, startPracticeBackend } from '../../../src/practice/backend.ts'
+import { startOpenAiServer } from '../../support/openai-server.ts'
+import type { ProviderServer } from '../../support/provider-server.ts'
 import { demoFacts, startTollgate, type Tollgate } from '../../support/tollgate.ts'
 
 /** A gate with services for every kind of call, and consumers that differ in what they may. */
 export interface World {
   readonly tollgate: Tollgate
   readonly backend: PracticeBackend
+  /** Of the service for tools. */
+  readonly toolServer: ProviderServer
   readonly keys: Readonly<Record<ConsumerName, string>>
   /** Calls that the gate has answered, by "<path> <status>". */
   answered(): Promise<ReadonlyMap<string, number>>
@@ -22,26 +26,34 @@ export interface World {
 type ConsumerName = 'rich' | 'slow' | 'empty' | 'poor' | 'idle'
 
 /** Names of services; `secret` is granted to nobody. */
-export const services = { chat: 'sdk-chat', text: 'sdk-text', embed: 'sdk-embed', secret: 'sdk-secret' } as const
+export const services = {
+  chat: 'sdk-chat',
+  text: 'sdk-text',
+  embed: 'sdk-embed',
+  tools: 'sdk-tools',
+  secret: 'sdk-secret',
+} as const
 
 export async function startWorld(): Promise<World> {
   const backend = await startPracticeBackend()
+  const toolServer = await startOpenAiServer()
   const tollgate = await startTollgate({ command: 'dev' })
   const { adminKey = '' } = await demoFacts(tollgate)
   const registry = tollgate.client(Registry, adminKey)
   const ids: Record<string, string> = {}
-  for (const [kind, path] of Object.entries({ ...paths, secret: paths.chat })) {
+  const urls = Object.entries({ ...paths, secret: paths.chat }).map(([kind, path]) => [kind, backend.url + path])
+  for (const [kind = '', url = ''] of [...urls, ['tools', toolServer.url + paths.chat]]) {
     const { id } = await registry.registerService({
       service: {
         name: `sdk-${kind}`,
         version: '1.0.0',
-        endpoints: [{ url: `${backend.url}${path}` }],
+        endpoints: [{ url }],
         pricing: { currency: 'USD', model: { case: 'perRequest', value: { requestNanos: 1_000_000n } } },
       },
     })
     ids[kind] = id
   }
-  const { chat = '', text = '', embed = '' } = ids
+  const { chat = '', text = '', embed = '', tools = '' } = ids
   const consumers = tollgate.client(ConsumerService, adminKey)
   const limits = tollgate.client(LimitService, adminKey)
   const { id: organizationId } = await consumers.createOrganization({ organization: { name: 'sdk' } })
@@ -57,7 +69,7 @@ export async function startWorld(): Promise<World> {
     return { id, key: (await tollgate.client(KeyService, adminKey).createKey({ consumerId: id })).key }
   }
 
-  const rich = await consumer('rich', [chat, text, embed])
+  const rich = await consumer('rich', [chat, text, embed, tools])
   const slow = await consumer('slow', [chat], { requestsPerSecond: 1n, requestBurst: 1n })
   const empty = await consumer('empty', [chat], { tokensPerMonth: 1n })
   const poor = await consumer('poor', [chat])
@@ -67,6 +79,7 @@ export async function startWorld(): Promise<World> {
   return {
     tollgate,
     backend,
+    toolServer,
     keys: { rich: rich.key, slow: slow.key, empty: empty.key, poor: poor.key, idle: idle.key },
     async answered() {
       const page = await (await fetch(`${tollgate.address}/metrics`)).text()
@@ -76,6 +89,7 @@ export async function startWorld(): Promise<World> {
     async close() {
       await tollgate.stop()
       await backend.close()
+      await toolServer.close()
     },
   }
 }
