@@ -25,13 +25,14 @@ export async function rawHttp1(
   key: string,
   contentType: 'application/grpc-web+proto' | 'application/connect+json',
   request: StreamRequestRequest,
+  headers: Readonly<Record<string, string>> = {},
 ): Promise<RawStream> {
   const message = contentType.endsWith('json')
     ? Buffer.from(toJsonString(StreamRequestRequestSchema, request))
     : toBinary(StreamRequestRequestSchema, request)
   const response = await fetch(address + path, {
     method: 'POST',
-    headers: { 'content-type': contentType, authorization: `Bearer ${key}` },
+    headers: { 'content-type': contentType, authorization: `Bearer ${key}`, ...headers },
     body: enveloped(message),
   })
   const frames = framesOf(Buffer.from(await response.arrayBuffer()))
@@ -39,7 +40,12 @@ export async function rawHttp1(
 }
 
 /** gRPC over HTTP/2. */
-export async function rawGrpc(address: string, key: string, request: StreamRequestRequest): Promise<RawStream> {
+export async function rawGrpc(
+  address: string,
+  key: string,
+  request: StreamRequestRequest,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<RawStream> {
   const session = connect(address)
   try {
     const stream = session.request({
@@ -48,6 +54,7 @@ export async function rawGrpc(address: string, key: string, request: StreamReque
       'content-type': 'application/grpc',
       te: 'trailers',
       authorization: `Bearer ${key}`,
+      ...headers,
     })
     let status = 0
     let trailers: Readonly<Record<string, unknown>> = {}

@@ -17,6 +17,10 @@ export interface WiredCall {
   readonly service: string
   readonly prompt: string
   readonly mode: 'whole' | 'stream'
+  /** Lets the caller leave. */
+  readonly signal?: AbortSignal
+  /** Told of the text of a stream whenever it grew. */
+  readonly onText?: (text: string) => void
 }
 
 /** What a caller was told. */
@@ -73,6 +77,7 @@ async function callRpc(client: Client<typeof ConsumptionService>, call: WiredCal
   let isSuccess = false
   const options = {
     headers: { authorization: `Bearer ${call.key}` },
+    ...(call.signal === undefined ? {} : { signal: call.signal }),
     onHeader: (headers: Headers) => {
       requestId = headers.get('x-request-id') ?? ''
     },
@@ -86,6 +91,7 @@ async function callRpc(client: Client<typeof ConsumptionService>, call: WiredCal
       for await (const { part } of client.streamRequest(request, options)) {
         if (part.case === 'eventData') text += textOf(parseJson(Buffer.from(part.value).toString()))
         isSuccess = part.case === 'end'
+        call.onText?.(text)
       }
     }
   } catch (thrown) {
@@ -103,20 +109,18 @@ async function callOpenAi(address: string, call: WiredCall): Promise<Told> {
     method: 'POST',
     headers: { 'content-type': 'application/json', authorization: `Bearer ${call.key}` },
     body: JSON.stringify({ model: call.service, messages: [{ role: 'user', content: call.prompt }], stream: isStream }),
+    signal: call.signal ?? null,
   })
   const requestId = response.headers.get('x-request-id') ?? ''
-  const body = await response.text()
   if (!response.ok) {
-    const code = string(at(parseJson(body), 'error', 'code'))
+    const code = string(at(parseJson(await response.text()), 'error', 'code'))
     return { requestId, text: '', isSuccess: false, error: { kind: 'status', status: response.status, code } }
   }
-  if (!isStream) return { requestId, text: textOf(parseJson(body)), isSuccess: true, error: undefined }
+  if (!isStream) return { requestId, text: textOf(parseJson(await response.text())), isSuccess: true, error: undefined }
   let text = ''
   let isSuccess = false
   let error: ToldError | undefined
-  for (const event of body.split('\n\n')) {
-    const data = event.replace(/^data: /, '')
-    if (data === '') continue
+  for await (const data of eventsOf(response)) {
     if (data === '[DONE]') {
       isSuccess = true
       continue
@@ -124,8 +128,20 @@ async function callOpenAi(address: string, call: WiredCall): Promise<Told> {
     const chunk = parseJson(data)
     if (has(chunk, 'error')) error = { kind: 'event', code: string(at(chunk, 'error', 'code')) }
     else text += textOf(chunk)
+    call.onText?.(text)
   }
   return { requestId, text, isSuccess, error }
+}
+
+/** Data of server-sent events of one line each. */
+async function* eventsOf({ body }: Response): AsyncGenerator<string, void> {
+  let rest = ''
+  for await (const part of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    const events = (rest + part).split('\n\n')
+    rest = events.pop() ?? ''
+    yield* events.map((event) => event.replace(/^data: /, ''))
+  }
+  if (rest !== '') throw new Error(`a stream ended within an event: ${rest}`)
 }
 
 /** Of a whole answer, or of an event of a stream. */
