@@ -1,11 +1,17 @@
 import { rm } from 'node:fs/promises'
+import { request as httpRequest } from 'node:http'
 import { connect } from 'node:http2'
 import { join } from 'node:path'
 import { create, toBinary } from '@bufbuild/protobuf'
 import { createClient } from '@connectrpc/connect'
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { ConsumptionService, StreamRequestRequestSchema, UsageSource } from '../gen/marketplace/v1/consumption_pb.ts'
+import {
+  ConsumptionService,
+  type StreamRequestRequest,
+  StreamRequestRequestSchema,
+  UsageSource,
+} from '../gen/marketplace/v1/consumption_pb.ts'
 import { CallStatus, type UsageRecord, UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { type PracticeBackend, startPracticeBackend } from '../src/practice/backend.ts'
 import { readPracticeLog } from '../src/practice/log.ts'
@@ -94,37 +100,53 @@ test('500 streams at once, one of them read slowly: all are whole, and what the 
   }
 })
 
-test('a caller that reads nothing until its deadline holds its backend back, and leaves its record', async () => {
-  const session = connect(tollgate.address)
-  try {
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': '/marketplace.v1.ConsumptionService/StreamRequest',
-      'content-type': 'application/grpc',
-      'grpc-timeout': '5S',
-      te: 'trailers',
-      ...authorization(lavish),
-    })
+/** Callers that send a request and never read its answer. */
+const deafCallers: Readonly<Record<string, (path: string, message: StreamRequestRequest) => { destroy(): unknown }>> = {
+  'gRPC over HTTP/2'(path, message) {
+    const session = connect(tollgate.address)
+    const type = { 'content-type': 'application/grpc', te: 'trailers' }
+    const stream = session.request({ ':method': 'POST', ':path': path, ...type, ...timeout, ...authorization(lavish) })
     // It is cut some time after its deadline.
     stream.on('error', () => {})
-    stream.end(
-      enveloped(toBinary(StreamRequestRequestSchema, create(StreamRequestRequestSchema, request(256, 409_600)))),
-    )
-    const record = await eventually(async () => {
-      return (await recordsOf(lavish)).find(({ status }) => status !== CallStatus.SUCCEEDED)
-    })
-    expect(record).toMatchObject({ status: CallStatus.DEADLINE_EXCEEDED, errorReason: 'DEADLINE_EXCEEDED' })
-    expect(record.usage?.source).toBe(UsageSource.PARTIAL)
-    const aborted = readPracticeLog(logPath).find(({ outcome }) => outcome === 'aborted')
-    expect(aborted?.requestId).toBe(record.requestId)
-    // What fits into buffers and sockets on the way, of 100 MiB.
-    expect(aborted?.deliveredTokens).toBeLessThan(128)
-    expect(record.usage?.outputTokens).toBeGreaterThan(0n)
-    expect(record.usage?.outputTokens).toBeLessThanOrEqual(BigInt(aborted?.deliveredTokens ?? 0))
-  } finally {
-    session.destroy()
-  }
-})
+    stream.end(enveloped(toBinary(StreamRequestRequestSchema, message)))
+    return session
+  },
+
+  'gRPC-Web over HTTP/1.1'(path, message) {
+    const headers = { 'content-type': 'application/grpc-web+proto', ...timeout, ...authorization(lavish) }
+    const sent = httpRequest(tollgate.address + path, { method: 'POST', headers })
+    sent.on('error', () => {})
+    // Without a listener for it, the answer would be read and thrown away.
+    sent.on('response', (response) => response.on('error', () => {}))
+    sent.end(enveloped(toBinary(StreamRequestRequestSchema, message)))
+    return sent
+  },
+}
+
+test.each(Object.entries(deafCallers))(
+  'a caller that reads nothing until its deadline (%s) holds its backend back, and leaves its record',
+  async (_name, call) => {
+    const before = new Set((await recordsOf(lavish)).map(({ id }) => id))
+    const path = '/marketplace.v1.ConsumptionService/StreamRequest'
+    const caller = call(path, create(StreamRequestRequestSchema, request(256, 409_600)))
+    try {
+      const record = await eventually(async () => (await recordsOf(lavish)).find(({ id }) => !before.has(id)))
+      expect(record).toMatchObject({ status: CallStatus.DEADLINE_EXCEEDED, errorReason: 'DEADLINE_EXCEEDED' })
+      expect(record.usage?.source).toBe(UsageSource.PARTIAL)
+      const lines = readPracticeLog(logPath).filter(({ requestId }) => requestId === record.requestId)
+      expect(lines.at(-1)?.outcome).toBe('aborted')
+      // What fits into buffers and sockets on the way, of 100 MiB.
+      const delivered = lines.at(-1)?.deliveredTokens ?? 0
+      expect(delivered).toBeLessThan(128)
+      expect(record.usage?.outputTokens).toBeGreaterThan(0n)
+      expect(record.usage?.outputTokens).toBeLessThanOrEqual(BigInt(delivered))
+    } finally {
+      caller.destroy()
+    }
+  },
+)
+
+const timeout = { 'x-request-timeout-ms': '5000' }
 
 /** A call of `lavish` whose answer has so many events of so many bytes: the backend repeats the model's name in each. */
 function request(events: number, eventBytes: number) {

@@ -42,6 +42,7 @@ const silent: GateObserver = {
   policyChecked: () => {},
   cacheAsked: () => {},
 }
+const prices = [{ version: 'v1', currency: 'USD', effectiveFromMs: 0, model }]
 /** What a token costs. */
 const nanos = { input: 1_000, output: 2_000 }
 const rules: readonly LimitRule[] = (['concurrent_requests', 'cost_per_month'] as const).map((name) => ({
@@ -79,6 +80,8 @@ afterAll(() => practice?.stop())
 
 interface Setting {
   readonly service?: Partial<ServiceRecord>
+  /** Beside the one that is called. */
+  readonly others?: readonly ServiceRecord[]
   readonly limits?: Limits
   readonly cache?: ResponseCache
   readonly idempotencyKey?: string
@@ -89,13 +92,12 @@ const serviceId = newId()
 
 /** Asks for a stream of the practice backend with this fault. */
 function ask(fault: string, setting: Setting = {}): AsyncGenerator<GateStreamItem, void> {
-  const prices = [{ version: 'v1', currency: 'USD', effectiveFromMs: 0, model }]
   const endpoint = { idleTimeoutMs: 1_000 }
   const service = { ...practice.service(endpoint), id: serviceId, prices, ...setting.service }
   const snapshot = buildSnapshot({
     version: 1,
     nowMs: 0,
-    services: [service],
+    services: [service, ...(setting.others ?? [])],
     consumers: [consumer],
     limitRules: [...rules],
   })
@@ -362,6 +364,63 @@ test('a reader that never reads on holds its backend back, and is recorded when 
     backend.closeAllConnections()
     backend.close()
   }
+})
+
+describe('a caller that leaves before the first output', () => {
+  async function leave(onDisconnect: 'cancel' | 'drain'): Promise<void> {
+    const caller = new AbortController()
+    const stream = ask('slow-first-token=500,missing-usage,out=20', {
+      service: { onDisconnect },
+      signal: caller.signal,
+    })
+    const first = stream.next()
+    await eventually(() => practice.backends[0]?.stats().inFlight === 1)
+    caller.abort(gone)
+    await Promise.allSettled([first, stream.return()])
+    await eventually(() => practice.backends[0]?.stats().inFlight === 0)
+  }
+
+  test('pays nothing with "cancel"', async () => {
+    await leave('cancel')
+    await settledAs({ status: 'cancelled', usageSource: 'none', attempt: 1, costNanos: 0 })
+  })
+
+  test('pays all of it with "drain"', async () => {
+    await leave('drain')
+    expect((await settledAs({ status: 'succeeded', usageSource: 'estimated' })).tokens.output).toBe(20)
+  })
+})
+
+describe('a fallback', () => {
+  const backupId = newId()
+
+  /** A stream of a service whose only endpoint has the fault, with another service to take over. */
+  function askWithBackup(fault: string): AsyncGenerator<GateStreamItem, void> {
+    const [failing, sound] = practice.service().endpoints
+    if (failing === undefined || sound === undefined) throw new Error('there are two backends')
+    const endpoints = [{ ...failing, url: `${failing.url}?fault=${encodeURIComponent(fault)}` }]
+    const backup = { ...practice.service(), id: backupId, name: 'backup', endpoints: [sound], prices }
+    const fallbacks = [{ serviceId: backup.name, on: ['error' as const] }]
+    return ask('', { service: { endpoints, fallbacks }, others: [backup] })
+  }
+
+  test('takes over a stream that has no output yet, and both services have their record', async () => {
+    const taken = await hear(askWithBackup('status=500'))
+    expect(taken.end?.event).toMatchObject({ serviceId: backupId, status: 'succeeded', endpointId: '1' })
+    const counting = (await recorded()).filter(({ requests }) => requests === 1)
+    expect(counting).toMatchObject([
+      { serviceId, status: 'failed', errorReason: 'BACKEND_FAILED', costNanos: 0 },
+      { serviceId: backupId, status: 'succeeded', requestId: taken.requestId },
+    ])
+  })
+
+  test('never takes over a stream that has begun', async () => {
+    const { text, error } = await hear(askWithBackup('cut=3'))
+    expect(error).toMatchObject({ reason: 'BACKEND_FAILED' })
+    expect(tokensIn(text)).toBe(3)
+    await settledAs({ serviceId, status: 'failed', usageSource: 'partial' })
+    expect(practice.attempted).toEqual(['0 cut'])
+  })
 })
 
 describe('an idempotency key', () => {
