@@ -1,3 +1,4 @@
+import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type CutProxy, startCutProxy } from '../../test/support/cut-proxy.ts'
@@ -127,6 +128,25 @@ describe('a connection that is cut fails what runs on it, and nothing else', () 
     proxy.heal()
     await expectService()
   })
+})
+
+test('a server that leaves in the moment in which a connection is ready fails the statement only', {
+  timeout,
+}, async () => {
+  // AuthenticationOk, ReadyForQuery and the FATAL of a server that shuts down, in one packet.
+  const fatal = Buffer.from('SFATAL\0C57P01\0Mterminating connection\0\0')
+  const answer = Buffer.concat([
+    Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49, 0x45, 0, 0, 0, fatal.length + 4]),
+    fatal,
+  ])
+  const leaving = createServer((socket) => socket.on('error', () => {}).once('data', () => socket.end(answer)))
+  await new Promise<void>((resolve) => leaving.listen(0, '127.0.0.1', resolve))
+  const address = leaving.address()
+  const port = address !== null && typeof address === 'object' ? address.port : 0
+  const pool = connectPostgres({ url: `postgres://u@127.0.0.1:${port}/d`, log: silentLog })
+  for (let i = 0; i < 3; i++) await transientFailure(pool`select 1`)
+  await pool.end()
+  await new Promise((resolve) => leaving.close(resolve))
 })
 
 test('a statement never runs in the transaction of somebody else', { timeout }, async () => {

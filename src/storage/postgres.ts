@@ -78,7 +78,10 @@ export function connectPostgres(options: PostgresOptions): Sql {
   const pool = new pg.Pool({ ...settings, max: options.maxConnections ?? 10, idleTimeoutMillis: 60_000 })
   // Of a connection that nobody uses: the pool has forgotten it already.
   pool.on('error', (error) => log.info({ reason: describeError(error) }, 'lost a connection to postgres'))
+  /** Connections that broke, and why. Heard from the first moment on: an error that nobody hears ends the process. */
+  const broken = new WeakMap<pg.ClientBase, Error>()
   pool.on('connect', (client) => {
+    client.on('error', (error) => broken.set(client, error))
     client.on('notice', ({ code, message }) => log.info({ code, notice: message }, 'postgres notice'))
   })
 
@@ -86,7 +89,7 @@ export function connectPostgres(options: PostgresOptions): Sql {
     const client = await pool.connect().catch((error: unknown) => {
       throw connectionError(error, pool.ending ? 'CONNECTION_ENDED' : 'CONNECT_TIMEOUT')
     })
-    const session = new Session(client)
+    const session = new Session(client, () => broken.get(client))
     try {
       return await work(session)
     } finally {
@@ -143,13 +146,13 @@ export function connectPostgres(options: PostgresOptions): Sql {
 /** A connection that is lent by the pool until it is released. */
 class Session {
   readonly #client: pg.PoolClient
-  /** Why it cannot be used again. */
-  #lost: Error | undefined
+  readonly #brokenBy: () => Error | undefined
+  #discarded: Error | undefined
   #last: Promise<unknown> = Promise.resolve()
 
-  constructor(client: pg.PoolClient) {
+  constructor(client: pg.PoolClient, brokenBy: () => Error | undefined) {
     this.#client = client
-    client.on('error', this.discard)
+    this.#brokenBy = brokenBy
   }
 
   /** One statement after the other: a connection answers them in that order anyway. */
@@ -171,13 +174,13 @@ class Session {
     })
   }
 
-  readonly discard = (reason: unknown): void => {
-    this.#lost ??= reason instanceof Error ? reason : new Error(String(reason))
+  /** Keeps the connection from being used again. */
+  discard(reason: unknown): void {
+    this.#discarded = reason instanceof Error ? reason : new Error(String(reason))
   }
 
   release(): void {
-    this.#client.off('error', this.discard)
-    this.#client.release(this.#lost)
+    this.#client.release(this.#brokenBy() ?? this.#discarded)
   }
 
   async #query<T extends readonly unknown[]>({ text, values }: StatementText): Promise<Rows<T>> {
@@ -190,7 +193,7 @@ class Session {
       Object.defineProperty(rows, 'count', { enumerable: false })
       return rows as unknown as Rows<T>
     } catch (error) {
-      throw this.#lost === undefined ? error : connectionError(error, 'CONNECTION_CLOSED')
+      throw this.#brokenBy() === undefined ? error : connectionError(error, 'CONNECTION_CLOSED')
     }
   }
 }
