@@ -6,11 +6,12 @@ import { doneMarker } from '../providers/openai-stream.ts'
 import type { GateStreamItem, Served } from './gate.ts'
 
 /** What RouteRequestResponse and StreamEnd have in common. */
-export function servedMessage({ event, charge, serviceVersion, isReplayed }: Served) {
+export function servedMessage({ event, charge, serviceVersion, finishReason, isReplayed }: Served) {
   return {
     requestId: event.requestId,
     usage: usageMessage(event.tokens, event.usageSource),
     cost: costMessage(charge),
+    finishReason,
     latencyMs: BigInt(event.durationMs),
     servedBy: {
       serviceId: event.serviceId,
@@ -40,13 +41,8 @@ export async function* streamMessages(items: AsyncIterable<GateStreamItem>): Asy
         break
       case 'end': {
         yield* eventMessages(item.tail, framing)
-        const { finishReason, event } = item
-        yield {
-          part: {
-            case: 'end',
-            value: { ...servedMessage(item), finishReason, firstTokenMs: BigInt(event.firstTokenMs) },
-          },
-        }
+        const firstTokenMs = BigInt(item.event.firstTokenMs)
+        yield { part: { case: 'end', value: { ...servedMessage(item), firstTokenMs } } }
       }
     }
   }

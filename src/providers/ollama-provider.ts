@@ -114,7 +114,8 @@ function finishOf(body: JsonObject): string {
   return reason === 'stop' && asArray(asObject(body.message)?.tool_calls).length > 0 ? 'tool_calls' : reason
 }
 
-function ollamaStream(): Interpreter {
+/** For callers of Ollama's own API: everything passes. */
+export function ollamaStream(): Interpreter {
   let isFinished = false
   let hasCalls = false
   return {

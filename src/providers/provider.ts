@@ -13,7 +13,7 @@ import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
 import type { Framing } from './event-stream.ts'
 import type { AuthForm } from './target.ts'
 
-export type Protocol = 'openai' | 'azure_openai' | 'anthropic' | 'gemini' | 'ollama' | 'json'
+export type Protocol = 'openai' | 'azure_openai' | 'anthropic' | 'gemini' | 'ollama' | 'json' | 'grpc'
 export type Dialect = 'native' | 'openai'
 export type Mode = 'unary' | 'stream'
 export type RequestKind = 'chat' | 'completion' | 'embedding' | 'responses' | 'generic'
@@ -69,6 +69,8 @@ export interface BackendRequest {
   /** Lower-case names. */
   readonly headers: Readonly<Record<string, string>>
   readonly body: Uint8Array
+  /** Over HTTP/2, and how it ended stands in the trailers. Default false. */
+  readonly isGrpc?: boolean
 }
 
 /** A whole answer that can be believed. */

@@ -1,5 +1,6 @@
 import { createAnthropicProvider } from './anthropic-provider.ts'
 import { createGeminiProvider } from './gemini-provider.ts'
+import { createGrpcProvider } from './grpc-provider.ts'
 import { createJsonProvider, type JsonPointers } from './json-provider.ts'
 import { createOllamaProvider } from './ollama-provider.ts'
 import { createOpenaiProvider } from './openai-provider.ts'
@@ -34,5 +35,7 @@ export function createProvider(settings: ProviderSettings): Provider {
       return createOllamaProvider()
     case 'json':
       return createJsonProvider(pointers)
+    case 'grpc':
+      return createGrpcProvider()
   }
 }

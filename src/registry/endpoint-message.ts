@@ -71,6 +71,7 @@ const protocolNames: Readonly<Record<Endpoint_Protocol, Protocol>> = {
   [Endpoint_Protocol.GEMINI]: 'gemini',
   [Endpoint_Protocol.OLLAMA]: 'ollama',
   [Endpoint_Protocol.JSON]: 'json',
+  [Endpoint_Protocol.GRPC]: 'grpc',
 }
 
 const protocolValues: Readonly<Record<Protocol, Endpoint_Protocol>> = {
@@ -80,6 +81,7 @@ const protocolValues: Readonly<Record<Protocol, Endpoint_Protocol>> = {
   gemini: Endpoint_Protocol.GEMINI,
   ollama: Endpoint_Protocol.OLLAMA,
   json: Endpoint_Protocol.JSON,
+  grpc: Endpoint_Protocol.GRPC,
 }
 
 const authNames: Readonly<Record<Endpoint_Auth, AuthForm | undefined>> = {

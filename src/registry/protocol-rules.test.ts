@@ -6,6 +6,7 @@ import type { ServiceRecord } from './records.ts'
 
 const openai = endpointRecord()
 const anthropic = endpointRecord({ protocol: 'anthropic', model: 'claude', auth: 'bearer' })
+const grpc = endpointRecord({ protocol: 'grpc', url: 'https://gate.test/', model: 'upstream' })
 const json = endpointRecord({ protocol: 'json' })
 
 type Stated = Partial<Pick<ServiceRecord, 'endpoints' | 'refusesStreamOptions' | 'jsonPointers'>>
@@ -21,6 +22,7 @@ test.each<[what: string, stated: Stated]>([
     'no stream_options for Azure',
     { endpoints: [endpointRecord({ protocol: 'azure_openai' })], refusesStreamOptions: true },
   ],
+  ['the base of a gate, and its service', { endpoints: [grpc] }],
   ['pointers for plain JSON', { endpoints: [json], jsonPointers: { inputTokens: '/in' } }],
 ])('accepts %s', (_, stated) => {
   expect(() => check(stated)).not.toThrow()
@@ -46,6 +48,13 @@ test.each<[what: string, field: string, says: RegExp, stated: Stated]>([
     { endpoints: [anthropic], refusesStreamOptions: true },
   ],
   ['pointers for another protocol', 'service.json_pointers', /PROTOCOL_JSON/, { jsonPointers: { inputTokens: '/in' } }],
+  ['a gate without a service', 'service.endpoints[0].model', /id or name/, { endpoints: [{ ...grpc, model: '' }] }],
+  [
+    'a gate with a path',
+    'service.endpoints[0].url',
+    /no path/,
+    { endpoints: [{ ...grpc, url: 'https://gate.test/v1' }] },
+  ],
 ])('refuses %s', (_, field, says, stated) => {
   let thrown: unknown
   try {

@@ -2,7 +2,7 @@
 import type { Protocol } from '../providers/provider.ts'
 import { protocolName } from './endpoint-message.ts'
 import { invalid } from './price-message.ts'
-import type { ServiceRecord } from './records.ts'
+import type { EndpointRecord, ServiceRecord } from './records.ts'
 
 type Checked = Pick<ServiceRecord, 'endpoints' | 'refusesStreamOptions' | 'jsonPointers'>
 
@@ -23,6 +23,7 @@ export function checkProtocol({ endpoints, refusesStreamOptions, jsonPointers }:
       const remedy = 'plain JSON has no place for it, the URL and the payload say what is asked for'
       throw invalid(`${field}.model`, `must be empty for ${protocolName(protocol)}: ${remedy}`, 'protocol')
     }
+    if (protocol === 'grpc') checkUpstream(endpoint, field)
   }
   if (refusesStreamOptions && !hasStreamOptions(protocol)) {
     const description = `must be false for ${protocolName(protocol)}, which knows no stream_options`
@@ -31,6 +32,25 @@ export function checkProtocol({ endpoints, refusesStreamOptions, jsonPointers }:
   if (Object.keys(jsonPointers).length > 0 && protocol !== 'json') {
     const description = `must be empty for ${protocolName(protocol)}, whose adapter knows where usage is: they are of ${protocolName('json')}`
     throw invalid('service.json_pointers', description, 'protocol')
+  }
+}
+
+/** The path of a gRPC call is its method's, and the upstream has services of its own. */
+function checkUpstream({ url, model }: EndpointRecord, field: string): void {
+  const { pathname, search, hash } = new URL(url)
+  if (pathname !== '/' || search !== '' || hash !== '') {
+    throw invalid(
+      `${field}.url`,
+      `must have no path for ${protocolName('grpc')}, such as https://gate.example`,
+      'protocol',
+    )
+  }
+  if (model === '') {
+    throw invalid(
+      `${field}.model`,
+      `must name the upstream's service for ${protocolName('grpc')}, by id or name`,
+      'required',
+    )
   }
 }
 

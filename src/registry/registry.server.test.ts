@@ -205,8 +205,9 @@ describe('RegisterService', () => {
   it('knows every protocol and every way to show a credential, and gives them back', async () => {
     const stated = (values: object) => Object.values(values).filter((value) => typeof value === 'number' && value > 0)
     for (const protocol of stated(Endpoint_Protocol)) {
+      const model = protocol === Endpoint_Protocol.GRPC ? 'upstream' : ''
       const { endpoints } = await register({
-        service: { ...aService(), endpoints: [{ url: 'https://a.example', protocol }] },
+        service: { ...aService(), endpoints: [{ url: 'https://a.example', protocol, model }] },
       })
       expect(endpoints).toMatchObject([{ protocol }])
     }

@@ -152,23 +152,30 @@ async function send<T>(
   attemptId: string,
   receiver: Receiver<T>,
 ): Promise<BackendCall> {
-  const { url, headers, body } = task.prepare(endpoint, await credentials.resolve(endpoint.credentialRef))
+  const {
+    url,
+    headers,
+    body,
+    isGrpc = false,
+  } = task.prepare(endpoint, await credentials.resolve(endpoint.credentialRef))
   const remainingMs = call.deadlineMs - now()
   const totalMs = endpoint.timeoutMs ?? remainingMs
+  const timeoutMs = String(Math.max(1, Math.floor(Math.min(totalMs, remainingMs))))
   const all: Record<string, string> = {
     ...headers,
     'x-request-id': call.id,
     'x-tollgate-attempt-id': attemptId,
-    'x-request-timeout-ms': String(Math.max(1, Math.floor(Math.min(totalMs, remainingMs)))),
+    ...(isGrpc ? { 'grpc-timeout': `${timeoutMs}m` } : { 'x-request-timeout-ms': timeoutMs }),
   }
   propagation.inject(context.active(), all)
   const { origin, path } = pool.target(url)
   return new BackendCall({
-    agent: pool.agent(endpoint.connectTimeoutMs),
+    transport: isGrpc ? pool.http2(origin, endpoint.connectTimeoutMs) : pool.agent(endpoint.connectTimeoutMs),
     origin,
     path,
     headers: all,
     body,
+    isGrpc,
     deadlines: {
       connect: endpoint.connectTimeoutMs ?? pool.connectTimeoutMs,
       headers: endpoint.headersTimeoutMs,

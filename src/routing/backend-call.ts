@@ -1,15 +1,19 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Dispatcher } from 'undici'
 import { TollgateError } from '../errors.ts'
+import { invalidAnswer } from '../providers/failures.ts'
 import { answerTooLarge, callEnded, connectionFailed, statusFailed, timedOut } from './backend-errors.ts'
+import { grpcError } from './grpc-status.ts'
+import type { Transport, TransportController, TransportHandler } from './transport.ts'
 
 /** One POST to a backend. */
 export interface BackendPost {
-  readonly agent: Dispatcher
+  readonly transport: Transport
   readonly origin: string
   readonly path: string
   readonly headers: Readonly<Record<string, string>>
   readonly body: Uint8Array
+  /** How an answer ended stands in its trailers. */
+  readonly isGrpc: boolean
   readonly deadlines: Deadlines
   /** Longest answer that is accepted; undefined for a stream, whose reader counts. */
   readonly maxBytes: number | undefined
@@ -23,7 +27,7 @@ export interface BackendPost {
 
 /** In milliseconds; undefined for none. */
 export interface Deadlines {
-  /** Kept by the agent; here for the error's text. */
+  /** Kept by the transport; here for the error's text. */
   readonly connect: number
   readonly headers: number | undefined
   readonly firstToken: number | undefined
@@ -36,10 +40,10 @@ const maxErrorBytes = 65_536
 const errorBodyMs = 1_000
 
 /**
- * The handler of one request over undici: keeps its deadlines, knows how far it came, and turns every way to fail into a
+ * The handler of one request: keeps its deadlines, knows how far it came, and turns every way to fail into a
  * {@link TollgateError} whose `failure` says whether bytes of it may have been accepted. No redirect is followed.
  */
-export class BackendCall implements Dispatcher.DispatchHandler {
+export class BackendCall implements TransportHandler {
   /** Resolves at the clean end of an answer of status 2xx. */
   readonly done: Promise<void>
   /** 0 before the headers of an answer. */
@@ -49,9 +53,11 @@ export class BackendCall implements Dispatcher.DispatchHandler {
   headersAtMs: number | undefined
   readonly #post: BackendPost
   readonly #ending = Promise.withResolvers<void>()
-  #controller: Dispatcher.DispatchController | undefined
+  #controller: TransportController | undefined
   #isOver = false
   #isPaused = false
+  /** Of a gRPC answer: those of one without a body are its trailers. */
+  #headers: IncomingHttpHeaders = {}
   #retryAfter: string | readonly string[] | undefined
   #errorBody: Buffer[] = []
   #total: NodeJS.Timeout | undefined
@@ -62,14 +68,14 @@ export class BackendCall implements Dispatcher.DispatchHandler {
   constructor(post: BackendPost) {
     this.#post = post
     this.done = this.#ending.promise
-    const { agent, origin, path, headers, body, deadlines, signal } = post
+    const { transport, origin, path, headers, body, deadlines, signal } = post
     if (signal.aborted) {
       this.fail(callEnded(signal))
       return
     }
     signal.addEventListener('abort', this.#onAbort)
     this.#total = this.#timer('total_timeout', deadlines.total)
-    agent.dispatch({ origin, path, method: 'POST', headers: { ...headers }, body }, this)
+    transport.dispatch({ origin, path, method: 'POST', headers: { ...headers }, body }, this)
   }
 
   /** Ends the call with an error, unless it is over: the connection is closed. */
@@ -99,24 +105,32 @@ export class BackendCall implements Dispatcher.DispatchHandler {
     this.#controller?.resume()
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
+  onRequestStart(controller: TransportController): void {
     this.#controller = controller
     if (this.#isOver) {
       // It waited for a connection until its call ended.
       controller.abort(abandoned)
       return
     }
+    // A request that HTTP/2 proved unprocessed begins again, on another connection.
+    clearTimeout(this.#phase)
+    clearTimeout(this.#firstToken)
     this.#phase = this.#timer('headers_timeout', this.#post.deadlines.headers)
     this.#firstToken = this.#timer('first_token_timeout', this.#post.deadlines.firstToken)
   }
 
-  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+  onResponseStart(_controller: TransportController, status: number, headers: IncomingHttpHeaders): void {
     // Informational answers precede the real one.
     if (status < 200 || this.#isOver) return
     this.status = status
     this.headersAtMs = this.#post.now()
     clearTimeout(this.#phase)
     if (isSuccess(status)) {
+      if (this.#post.isGrpc && !isGrpcType(headers)) {
+        this.fail(invalidAnswer('is no gRPC'))
+        return
+      }
+      this.#headers = headers
       this.#phase = this.#timer('idle_timeout', this.#post.deadlines.idle)
       return
     }
@@ -124,7 +138,7 @@ export class BackendCall implements Dispatcher.DispatchHandler {
     this.#phase = setTimeout(() => this.#failByStatus(), errorBodyMs)
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: TransportController, chunk: Buffer): void {
     if (this.#isOver) return
     this.receivedBytes += chunk.length
     if (!isSuccess(this.status)) {
@@ -145,12 +159,17 @@ export class BackendCall implements Dispatcher.DispatchHandler {
     }
   }
 
-  onResponseEnd(): void {
-    if (!isSuccess(this.status)) this.#failByStatus()
+  onResponseEnd(_controller: TransportController, trailers: IncomingHttpHeaders): void {
+    if (!isSuccess(this.status)) {
+      this.#failByStatus()
+      return
+    }
+    const error = this.#post.isGrpc ? grpcError({ ...this.#headers, ...trailers }) : undefined
+    if (error !== undefined) this.fail(error)
     else if (this.#end()) this.#ending.resolve()
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+  onResponseError(_controller: TransportController | null, error: Error): void {
     if (this.#isOver) return
     this.fail(this.status > 0 && !isSuccess(this.status) ? this.#statusError() : this.#connectionError(error))
   }
@@ -190,6 +209,10 @@ export class BackendCall implements Dispatcher.DispatchHandler {
 
 /** Nobody sees it: it closes the connection of a call whose outcome is known. */
 const abandoned = new Error('the call is over')
+
+function isGrpcType({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
+  return /^application\/grpc(\+proto)?(;|$)/.test(type)
+}
 
 function isSuccess(status: number): boolean {
   return status >= 200 && status < 300

@@ -55,18 +55,31 @@ export function statusFailed(
   const { metadata: said } = statusError(status, body)
   const failure = failureOfStatus(status, said.backendError ?? '')
   const metadata = { ...said, backendStatus: String(status) }
-  if (failure === 'credential_refused') {
-    const what = "refused the gate's own credential"
-    return backendError('BACKEND_CREDENTIAL_REFUSED', failure, what, { metadata })
+  return answerFailed(failure, `HTTP status ${status}`, metadata, parseRetryAfter(retryAfter, nowMs))
+}
+
+/** The error of an answer that says itself that it is none. `status` is what it says, as people read it. */
+export function answerFailed(
+  failure: Failure,
+  status: string,
+  metadata: Readonly<Record<string, string>>,
+  retryAfterMs: number | undefined,
+): TollgateError {
+  switch (failure) {
+    case 'credential_refused':
+      return backendError('BACKEND_CREDENTIAL_REFUSED', failure, "refused the gate's own credential", { metadata })
+    case 'rejected':
+      return backendError('BACKEND_REJECTED', failure, `rejected the request with ${status}`, { metadata })
+    case 'invalid_answer':
+      return backendError('BACKEND_ANSWER_INVALID', failure, `had no valid answer: ${status}`, { metadata })
+    case 'answer_too_large':
+      return backendError('BACKEND_ANSWER_TOO_LARGE', failure, `had too large an answer: ${status}`, { metadata })
+    default:
+      return backendError('BACKEND_FAILED', failure, `failed with ${status}`, {
+        metadata,
+        ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+      })
   }
-  if (failure === 'rejected') {
-    return backendError('BACKEND_REJECTED', failure, `rejected the request with HTTP status ${status}`, { metadata })
-  }
-  const retryAfterMs = parseRetryAfter(retryAfter, nowMs)
-  return backendError('BACKEND_FAILED', failure, `failed with HTTP status ${status}`, {
-    metadata,
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-  })
 }
 
 function failureOfStatus(status: number, said: string): Failure {

@@ -1,5 +1,7 @@
 import type { Attributes } from '@opentelemetry/api'
 import { Agent } from 'undici'
+import { createHttp2Transport, type Http2Transport } from './http2-transport.ts'
+import type { Transport } from './transport.ts'
 
 export interface BackendPoolOptions {
   /** Sockets per backend host; further calls wait for one. */
@@ -11,7 +13,9 @@ export interface BackendPoolOptions {
 /** Pooled keep-alive connections to backends. */
 export interface BackendPool {
   /** The connections for a connect deadline; undefined means the default. */
-  agent(connectTimeoutMs: number | undefined): Agent
+  agent(connectTimeoutMs: number | undefined): Transport
+  /** The same over HTTP/2 to one origin, where calls share connections. */
+  http2(origin: string, connectTimeoutMs: number | undefined): Transport
   /** A URL in parts. */
   target(url: string): Target
   readonly connectTimeoutMs: number
@@ -35,6 +39,7 @@ const maxTargets = 10_000
  */
 export function createBackendPool(options: BackendPoolOptions): BackendPool {
   const agents = new Map<number, Agent>()
+  const http2s = new Map<string, Http2Transport>()
   const targets = new Map<string, Target>()
 
   function agent(connectTimeoutMs = options.connectTimeoutMs): Agent {
@@ -54,6 +59,15 @@ export function createBackendPool(options: BackendPoolOptions): BackendPool {
 
   return {
     agent,
+    http2(origin, connectTimeoutMs = options.connectTimeoutMs) {
+      const key = `${connectTimeoutMs} ${origin}`
+      let known = http2s.get(key)
+      if (known === undefined) {
+        known = createHttp2Transport({ origin, connectTimeoutMs, maxConnections: options.connectionsPerHost })
+        http2s.set(key, known)
+      }
+      return known
+    },
     target(url) {
       let known = targets.get(url)
       if (known === undefined) {
@@ -65,8 +79,9 @@ export function createBackendPool(options: BackendPoolOptions): BackendPool {
     },
     connectTimeoutMs: options.connectTimeoutMs,
     async close() {
-      const open = [...agents.values()]
+      const open = [...agents.values(), ...http2s.values()]
       agents.clear()
+      http2s.clear()
       await Promise.all(open.map((one) => one.close()))
     },
   }
