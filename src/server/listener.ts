@@ -172,6 +172,8 @@ function http2Server(
 function pingOrDestroy(session: ServerHttp2Session): () => void {
   let answered = true
   return () => {
+    // One that is destroyed may still wait for its socket to close.
+    if (session.destroyed) return
     if (!answered) return session.destroy()
     answered = false
     session.ping(() => {
