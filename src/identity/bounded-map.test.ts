@@ -7,13 +7,15 @@ it('never holds more than its ceiling, never answers with an old value, and keep
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 12 }), fc.array(step, { maxLength: 300 }), (ceiling, steps) => {
       const map = new BoundedMap<number, number>(ceiling)
-      const model = new Map<number, number>()
+      const model = new Map<number, number | undefined>()
       steps.forEach(({ op, key }, value) => {
         if (op === 'set') map.set(key, value)
         if (op === 'delete') map.delete(key)
-        // The model is in the order of last use.
+        // The model is in the order of last use. What was deleted keeps its place, so that nothing forgotten moves up.
         const before = model.get(key)
-        model.delete(key)
+        if (op === 'delete') {
+          if (before !== undefined) model.set(key, undefined)
+        } else model.delete(key)
         if (op === 'set') model.set(key, value)
         if (op === 'get') {
           const got = map.get(key)
