@@ -59,5 +59,11 @@ const endsCall: ReadonlySet<string> = new Set(['DEADLINE_EXCEEDED', 'CANCELLED',
 
 /** A payload in a service's own format means nothing to a service of another protocol. */
 function understands(next: ServiceRecord, service: ServiceRecord, { dialect }: GateRequest): boolean {
-  return dialect === 'openai' || next.endpoints[0]?.protocol === service.endpoints[0]?.protocol
+  return dialect === 'openai' || formatOf(next) === formatOf(service)
+}
+
+/** Azure takes the payloads of the OpenAI API. */
+function formatOf({ endpoints }: ServiceRecord): string | undefined {
+  const protocol = endpoints[0]?.protocol
+  return protocol === 'azure_openai' ? 'openai' : protocol
 }

@@ -611,6 +611,25 @@ describe('a fallback', () => {
     expect(await recorded()).toMatchObject([{ serviceId: service.id, status: 'failed' }])
   })
 
+  test.for([
+    ['azure_openai', 'native', true],
+    ['anthropic', 'native', false],
+    ['anthropic', 'openai', true],
+  ] as const)('of protocol %s, for a %s payload: %s', async ([protocol, dialect, takesOver]) => {
+    const other = { ...backup, endpoints: [endpointRecord({ id: newId(), protocol })] }
+    const primary = { ...service, fallbacks: [{ serviceId: backup.name, on: ['error'] as const }] }
+    const asked: string[] = []
+    const everywhere: Dispatching = {
+      async dispatch({ name }) {
+        asked.push(name)
+        return { attempts: [attempt(1, down)], error: down }
+      },
+    }
+    const changes = { dispatcher: everywhere, snapshots: snapshotOf({ services: [primary, other] }) }
+    await expect(route(changes, new AbortController().signal, { dialect })).rejects.toMatchObject(down)
+    expect(asked).toEqual(takesOver ? [service.name, backup.name] : [service.name])
+  })
+
   test('does not begin for a caller that left, or whose own call was refused', async () => {
     const gone = new TollgateError('CANCELLED', 'gone')
     const left = route({ dispatcher: failing(service.name, gone), snapshots: having(['error']) })
