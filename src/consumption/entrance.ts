@@ -52,13 +52,16 @@ export function createEntrance(options: GateOptions): Entrance {
     service: ServiceRecord,
   ): Cacheable | undefined {
     const { responseCache: policy } = service
-    const control = call.header('cache-control') ?? ''
-    if (policy === undefined || control.includes('no-store')) return undefined
+    const asked = (call.header('cache-control') ?? '').toLowerCase().split(/[ ,]+/)
+    if (policy === undefined || asked.includes('no-store')) return undefined
     const key = cacheKeyOf(request, mode, consumer, service, policy)
-    const answer = control.includes('no-cache') ? undefined : options.cache.get(key)
-    observer.cacheAsked(service.id, answer !== undefined)
-    call.setResponseHeader('x-tollgate-cache', answer === undefined ? 'miss' : 'hit')
-    return { key, policy, answer }
+    return { key, policy, answer: asked.includes('no-cache') ? undefined : options.cache.get(key) }
+  }
+
+  function tellCache({ id }: ServiceRecord, { answer }: Cacheable, call: Call): void {
+    const isHit = answer !== undefined
+    observer.cacheAsked(id, isHit)
+    call.setResponseHeader('x-tollgate-cache', isHit ? 'hit' : 'miss')
   }
 
   /**
@@ -106,6 +109,7 @@ export function createEntrance(options: GateOptions): Entrance {
         for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) {
           call.setResponseHeader(name, value)
         }
+        if (plan.cache !== undefined) tellCache(service, plan.cache, call)
         return { plan, admission }
       } catch (error) {
         if (error instanceof TollgateError) {

@@ -2,10 +2,12 @@
  * Fallback: another service takes over a call that a service failed. It does so as if the caller had asked it: with its own
  * policy check, limits and price, and with a record of its own; the record of the failure stays, and costs nothing.
  */
+import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { ServiceRecord } from '../registry/records.ts'
 import { findService, type SnapshotSource } from '../registry/snapshot.ts'
 import { conditionOf } from '../routing/fallback-table.ts'
+import { failureOf } from '../routing/retry-table.ts'
 import type { GateRequest } from './gate.ts'
 
 /** A call on its way to one service. */
@@ -24,6 +26,7 @@ export interface Leg {
 export async function withFallbacks<T>(
   snapshots: Pick<SnapshotSource, 'current'>,
   request: GateRequest,
+  call: Pick<Call, 'signal'>,
   run: (leg: Leg) => Promise<T>,
 ): Promise<T> {
   try {
@@ -35,7 +38,8 @@ export async function withFallbacks<T>(
     const passedOver: string[] = []
     let condition = conditionOf(error)
     for (const fallback of service.fallbacks) {
-      if (condition === undefined) break
+      // A call that goes on without its caller goes to nobody else.
+      if (condition === undefined || call.signal.aborted) break
       if (!fallback.on.includes(condition)) continue
       const next = findService(snapshot, fallback.serviceId)
       if (next === undefined || !understands(next, service, request)) {
@@ -46,7 +50,7 @@ export async function withFallbacks<T>(
         return await run({ request: { ...request, serviceId: next.id }, takenOver: service })
       } catch (refusal) {
         if (!(refusal instanceof TollgateError)) throw refusal
-        if (endsCall.has(refusal.reason)) throw refusal
+        if (failureOf(refusal) === 'call_ended') throw refusal
         passedOver.push(`${next.name}: ${refusal.reason}`)
         condition = conditionOf(refusal) ?? condition
       }
@@ -54,8 +58,6 @@ export async function withFallbacks<T>(
     throw passedOver.length === 0 ? error : error.withMetadata({ fallbacks: passedOver.join(', ') })
   }
 }
-
-const endsCall: ReadonlySet<string> = new Set(['DEADLINE_EXCEEDED', 'CANCELLED', 'SHUTTING_DOWN'])
 
 /** A payload in a service's own format means nothing to a service of another protocol. */
 function understands(next: ServiceRecord, service: ServiceRecord, { dialect }: GateRequest): boolean {

@@ -44,7 +44,7 @@ const consumer: ConsumerRecord = {
   grantedServices: new Set(['*']),
   overrides: {},
 }
-const answer = Buffer.from('{"model":"m","choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4}}')
+const answer = Buffer.from('{"model":"m","choices":[{"message":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}')
 
 const plain: GateRequest = {
   consumerId: consumer.id,
@@ -112,6 +112,7 @@ function route(
   },
   signal = new AbortController().signal,
   asked: Partial<GateRequest> = {},
+  headers: Readonly<Record<string, string>> = {},
 ) {
   const gate = createGate({
     snapshots: snapshotOf(),
@@ -131,7 +132,7 @@ function route(
   })
   const principal = { kind: 'key', roles: ['consumer'], keyId: 'key', consumerId: consumer.id, organizationId } as const
   const request = { ...plain, ...asked }
-  return gate.route(request, { ...testCall(principal), id: newId(), signal })
+  return gate.route(request, { ...testCall(principal), id: newId(), signal, header: (name) => headers[name] })
 }
 
 async function recorded(): Promise<UsageEvent[]> {
@@ -529,6 +530,17 @@ describe('the response cache', () => {
     await expect(route(changes)).rejects.toMatchObject({ reason: 'RATE_LIMITED' })
   })
 
+  test.for([
+    ['No-Store', 0, 2],
+    ['max-age=0, NO-CACHE', 1, 2],
+    ['max-age=0', 1, 1],
+  ] as const)('does what the caller says: cache-control %s', async ([control, answers, calls]) => {
+    const cache = createResponseCache(65_536, Date.now)
+    const changes = { snapshots: snapshotOf({ services: [cached] }), cache }
+    for (let i = 0; i < 2; i++) await route(changes, anySignal(), {}, { 'cache-control': control })
+    expect([cache.size().answers, dispatched]).toEqual([answers, calls])
+  })
+
   test('keeps nothing of a failed call, nothing for others, and nothing unasked', async () => {
     const cache = createResponseCache(65_536, Date.now)
     const down = new TollgateError('BACKEND_FAILED', 'down')
@@ -637,6 +649,20 @@ describe('a fallback', () => {
     const denied = { ...consumer, grantedServices: new Set([backup.id]) }
     await expect(route({ snapshots: having(['error'], [denied]) })).rejects.toMatchObject({ reason: 'POLICY_DENIED' })
     expect(dispatched).toBe(0)
+  })
+
+  test('is not asked for a call that went on without its caller', async () => {
+    const caller = new AbortController()
+    const slow = new TollgateError('BACKEND_TIMEOUT', 'slow')
+    const drained: Dispatching = {
+      async dispatch() {
+        caller.abort(new TollgateError('CANCELLED', 'gone'))
+        return { attempts: [attempt(1, slow)], error: slow }
+      },
+    }
+    const left = route({ dispatcher: drained, snapshots: having(['timeout']) }, caller.signal)
+    await expect(left).rejects.toMatchObject({ reason: 'BACKEND_TIMEOUT' })
+    expect(await recorded()).toMatchObject([{ serviceId: service.id, status: 'failed' }])
   })
 
   test('answers all repetitions of an idempotency key', async () => {

@@ -23,6 +23,7 @@ import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts
 import { streamTask, unaryTask } from './backend-task.ts'
 import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
+import { answerMaxBytes } from './idempotency.ts'
 import { KeptStream } from './kept-stream.ts'
 import { answered, failed, fromCache, streamed } from './outcome.ts'
 import { createRecorder } from './recorder.ts'
@@ -141,7 +142,7 @@ export interface Gate {
 }
 
 export function createGate(options: GateOptions): Gate {
-  const { dispatcher, snapshots } = options
+  const { dispatcher, snapshots, cache } = options
   const entrance = createEntrance(options)
   const recorder = createRecorder(options)
 
@@ -177,16 +178,21 @@ export function createGate(options: GateOptions): Gate {
   }
 
   return {
-    route: (request, call) => withFallbacks(snapshots, request, (leg) => routeTo(leg, call)),
+    route: (request, call) => withFallbacks(snapshots, request, call, (leg) => routeTo(leg, call)),
 
     async *stream(request, call) {
-      const begun = await withFallbacks(snapshots, request, (leg) => openAt(leg, call))
+      const begun = await withFallbacks(snapshots, request, call, (leg) => openAt(leg, call))
       if ('replayed' in begun) return yield* replay(begun)
       const { entered, opened } = begun
       const { plan, admission } = entered
       const { price, framing } = plan
       const { value: backend, attempts, over } = opened
-      const kept = new KeptStream(admission.claim !== undefined || plan.cache !== undefined)
+      const kept = new KeptStream(
+        Math.max(
+          admission.claim === undefined ? 0 : answerMaxBytes,
+          plan.cache === undefined ? 0 : cache.maxAnswerBytes,
+        ),
+      )
 
       /** Reads what the caller did not, so that the record says what became of the stream. */
       const finish = async (): Promise<GateStreamEnd> => {

@@ -1,21 +1,21 @@
 import type { StreamPiece } from '../providers/provider.ts'
-import { answerMaxBytes } from './idempotency.ts'
 
-/** Collects what a caller gets of a stream, for repetitions with the same idempotency key. */
+/** Collects what a caller gets of a stream, for those who get it again. */
 export class KeptStream {
-  #chunks: Uint8Array[] | undefined
+  readonly #maxBytes: number
+  #chunks: Uint8Array[] | undefined = []
   #bytes = 0
 
-  /** Without a key nothing is kept. */
-  constructor(isKept: boolean) {
-    this.#chunks = isKept ? [] : undefined
+  /** Of a larger stream nothing is kept. */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
   }
 
   add(pieces: readonly StreamPiece[]): void {
     for (const { bytes } of pieces) this.#add(bytes)
   }
 
-  /** All of it with the stream's tail; undefined when it is too large to keep, or nothing is kept. */
+  /** All of it with the stream's tail; undefined when it is too large to keep. */
   body(tail: Uint8Array): Uint8Array | undefined {
     this.#add(tail)
     return this.#chunks === undefined ? undefined : Buffer.concat(this.#chunks)
@@ -23,7 +23,7 @@ export class KeptStream {
 
   #add(bytes: Uint8Array): void {
     this.#bytes += bytes.length
-    if (this.#bytes > answerMaxBytes) this.#chunks = undefined
+    if (this.#bytes > this.#maxBytes) this.#chunks = undefined
     this.#chunks?.push(bytes)
   }
 }

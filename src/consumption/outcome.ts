@@ -62,11 +62,14 @@ export function streamed(
   body: Uint8Array | undefined,
   startMs: number,
 ): Outcome {
-  const charge = usageSource === 'none' ? noCharge(price) : chargeFor(price, tokens)
+  const status = end.verdict === 'complete' ? 'succeeded' : statusOf(end.error)
+  // What a backend broke is no answered request; one that its caller ended is.
+  const isFree = usageSource === 'none' || (status === 'failed' && price?.model.kind === 'per_request')
+  const charge = isFree ? noCharge(price) : chargeFor(price, tokens)
   const used = { tokens, usageSource, model, finishReason, charge, body, firstTokenMs: firstTokenOf(attempts, startMs) }
-  if (end.verdict === 'complete') return { ...lastOf(attempts), ...used, status: 'succeeded', errorReason: '' }
+  if (end.verdict === 'complete') return { ...lastOf(attempts), ...used, status, errorReason: '' }
   const { error } = end
-  return { ...lastOf(attempts), ...used, status: statusOf(error), errorReason: error.reason, error }
+  return { ...lastOf(attempts), ...used, status, errorReason: error.reason, error }
 }
 
 function firstTokenOf(attempts: readonly Attempt[], startMs: number): number {

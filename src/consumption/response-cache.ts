@@ -20,8 +20,10 @@ export interface CachedAnswer {
 }
 
 export interface ResponseCache {
+  /** Longest body that is kept. */
+  readonly maxAnswerBytes: number
   get(key: string): CachedAnswer | undefined
-  /** Keeps it in place of an earlier one; an answer larger than a sixteenth of the cache is not kept. */
+  /** Keeps it in place of an earlier one. */
   set(key: string, answer: CachedAnswer, policy: ResponseCachePolicy): void
   /** Bytes and answers that are held. */
   size(): { readonly bytes: number; readonly answers: number }
@@ -35,6 +37,7 @@ export function createResponseCache(maxBytes: number, now: () => number): Respon
   /** In the order of their last use. */
   const answers = new Map<string, { readonly answer: CachedAnswer; readonly untilMs: number }>()
   let bytes = 0
+  const maxAnswerBytes = Math.floor(maxBytes / 16) - overheadBytes
 
   function remove(key: string): void {
     const held = answers.get(key)
@@ -44,6 +47,8 @@ export function createResponseCache(maxBytes: number, now: () => number): Respon
   }
 
   return {
+    maxAnswerBytes,
+
     get(key) {
       const held = answers.get(key)
       if (held === undefined) return undefined
@@ -58,7 +63,7 @@ export function createResponseCache(maxBytes: number, now: () => number): Respon
 
     set(key, answer, { ttlMs }) {
       remove(key)
-      if (sizeOf(answer) > maxBytes / 16) return
+      if (answer.body.length > maxAnswerBytes) return
       // The body may be a view of a larger buffer, which would be held as a whole.
       answers.set(key, { answer: { ...answer, body: Uint8Array.from(answer.body) }, untilMs: now() + ttlMs })
       bytes += sizeOf(answer)

@@ -35,9 +35,19 @@ export function readOpenaiAnswer(answer: Uint8Array, request: ReadRequest): Answ
 /** An answer without anything in it is none. */
 function checkContent({ kind }: ReadRequest, body: JsonObject): void {
   if (kind === 'embedding' && !Array.isArray(body.data)) throw invalidAnswer('has no embeddings')
+  if (kind === 'responses') checkFinished(body)
   if (kind !== 'chat' && kind !== 'completion') return
   const choices = asArray(body.choices)
   if (choices.length === 0 || !choices.every(isObject)) throw invalidAnswer('has no choices')
+  const isWhole = (choice: JsonObject): boolean =>
+    kind === 'chat' ? isObject(choice.message) : typeof choice.text === 'string'
+  if (!choices.every(isWhole)) throw invalidAnswer('has a choice with nothing in it')
+}
+
+function checkFinished({ status, output }: JsonObject): void {
+  if (status === 'failed') return
+  if (status !== 'completed' && status !== 'incomplete') throw invalidAnswer('is not finished')
+  if (!Array.isArray(output)) throw invalidAnswer('has no output')
 }
 
 function finishOf(body: JsonObject): string {

@@ -176,15 +176,16 @@ describe('an answer', () => {
       completion_tokens: 1,
       prompt_tokens_details: { cached_tokens: 4, cache_write_tokens: 9 },
     }
-    const answer = openai.readAnswer(Buffer.from(JSON.stringify({ choices: [{}], usage })), request)
+    const answer = openai.readAnswer(Buffer.from(JSON.stringify({ choices: [{ message: {} }], usage })), request)
     expect(answer.tokens).toEqual({ input: 0, cachedInput: 4, cacheWriteInput: 6, output: 1, reasoningOutput: 0 })
   })
 
   it('without usage is estimated and says so', () => {
-    const answer = openai.readAnswer(Buffer.from('{"choices":[{"finish_reason":"length"}]}'), request)
+    const bytes = Buffer.from('{"choices":[{"finish_reason":"length","message":{}}]}')
+    const answer = openai.readAnswer(bytes, request)
     expect(answer).toMatchObject({
       usageSource: 'estimated',
-      tokens: { input: 20, output: 10 },
+      tokens: { input: 20, output: Math.ceil(bytes.length / 4) },
       finishReason: 'length',
     })
   })
@@ -193,6 +194,7 @@ describe('an answer', () => {
     const embedding = { data: [], usage: { prompt_tokens: 4, total_tokens: 4 } }
     const response = {
       status: 'incomplete',
+      output: [],
       incomplete_details: { reason: 'max_output_tokens' },
       usage: { input_tokens: 2 },
     }
@@ -208,12 +210,13 @@ describe('an answer', () => {
     ['half an answer', openaiAnswer.slice(0, -40), 'BACKEND_ANSWER_INVALID'],
     ['no object', '"fine"', 'BACKEND_ANSWER_INVALID'],
     ['no choices', '{"choices":[]}', 'BACKEND_ANSWER_INVALID'],
-    ['a count in words', '{"choices":[{}],"usage":{"prompt_tokens":"5"}}', 'BACKEND_ANSWER_INVALID'],
-    ['a negative count', '{"choices":[{}],"usage":{"prompt_tokens":-1}}', 'BACKEND_ANSWER_INVALID'],
-    ['an absurd count', '{"choices":[{}],"usage":{"prompt_tokens":1e12}}', 'BACKEND_ANSWER_INVALID'],
+    ['a choice without a message', '{"choices":[{"finish_reason":"stop"}]}', 'BACKEND_ANSWER_INVALID'],
+    ['a count in words', '{"choices":[{"message":{}}],"usage":{"prompt_tokens":"5"}}', 'BACKEND_ANSWER_INVALID'],
+    ['a negative count', '{"choices":[{"message":{}}],"usage":{"prompt_tokens":-1}}', 'BACKEND_ANSWER_INVALID'],
+    ['an absurd count', '{"choices":[{"message":{}}],"usage":{"prompt_tokens":1e12}}', 'BACKEND_ANSWER_INVALID'],
     [
       'more reasoning than output',
-      '{"choices":[{}],"usage":{"completion_tokens":1,"completion_tokens_details":{"reasoning_tokens":2}}}',
+      '{"choices":[{"message":{}}],"usage":{"completion_tokens":1,"completion_tokens_details":{"reasoning_tokens":2}}}',
       'BACKEND_ANSWER_INVALID',
     ],
     ['an error object', '{"error":{"type":"server_error"}}', 'BACKEND_FAILED'],
@@ -225,5 +228,17 @@ describe('an answer', () => {
     ],
   ])('that is %s is an error', (_, answer, reason) => {
     expect(errorOf(() => openai.readAnswer(Buffer.from(answer), request)).reason).toBe(reason)
+  })
+
+  test.each([
+    ['nothing', '{}', 'BACKEND_ANSWER_INVALID'],
+    ['another object', '{"detail":"Not here"}', 'BACKEND_ANSWER_INVALID'],
+    ['not finished', '{"status":"in_progress","output":[]}', 'BACKEND_ANSWER_INVALID'],
+    ['cancelled', '{"status":"cancelled","output":[]}', 'BACKEND_ANSWER_INVALID'],
+    ['without output', '{"status":"completed"}', 'BACKEND_ANSWER_INVALID'],
+    ['failed', '{"status":"failed","error":{"code":"server_error"}}', 'BACKEND_FAILED'],
+  ])('of the Responses API that is %s is an error', (_, answer, reason) => {
+    const asked = { ...request, kind: 'responses' } as const
+    expect(errorOf(() => openai.readAnswer(Buffer.from(answer), asked)).reason).toBe(reason)
   })
 })
