@@ -1,10 +1,11 @@
 import { context, propagation, SpanKind } from '@opentelemetry/api'
 import type { Call } from '../call.ts'
-import { TollgateError } from '../errors.ts'
+import type { TollgateError } from '../errors.ts'
 import type { BackendRequest } from '../providers/provider.ts'
 import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
 import { BackendCall } from './backend-call.ts'
+import { asTollgateError } from './backend-errors.ts'
 import type { BackendPool } from './backend-pool.ts'
 import type { Breakers, Verdict } from './breaker.ts'
 import type { Credentials } from './credentials.ts'
@@ -220,10 +221,4 @@ const verdicts: Readonly<Partial<Record<Failure, Verdict>>> = {
 /** What an attempt's error says about the backend, for its breaker. */
 export function judge(error: unknown): Verdict {
   return verdicts[failureOf(error)] ?? 'failing'
-}
-
-function asTollgateError(error: unknown): TollgateError {
-  return error instanceof TollgateError
-    ? error
-    : new TollgateError('INTERNAL', 'The call failed inside the gate.', { cause: error })
 }

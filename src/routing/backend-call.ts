@@ -1,7 +1,14 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { TollgateError } from '../errors.ts'
+import type { TollgateError } from '../errors.ts'
 import { invalidAnswer } from '../providers/failures.ts'
-import { answerTooLarge, callEnded, connectionFailed, statusFailed, timedOut } from './backend-errors.ts'
+import {
+  answerTooLarge,
+  asTollgateError,
+  callEnded,
+  connectionFailed,
+  statusFailed,
+  timedOut,
+} from './backend-errors.ts'
 import { grpcError } from './grpc-status.ts'
 import type { Transport, TransportController, TransportHandler } from './transport.ts'
 
@@ -216,10 +223,4 @@ function isGrpcType({ 'content-type': type = '' }: IncomingHttpHeaders): boolean
 
 function isSuccess(status: number): boolean {
   return status >= 200 && status < 300
-}
-
-function asTollgateError(error: unknown): TollgateError {
-  return error instanceof TollgateError
-    ? error
-    : new TollgateError('INTERNAL', 'The call failed inside the gate.', { cause: error })
 }

@@ -101,6 +101,13 @@ export function callEnded(signal: AbortSignal): TollgateError {
     : new TollgateError('CANCELLED', 'The caller went away before the answer.', { cause: signal.reason })
 }
 
+/** An error of the vocabulary as it is; anything else is a failure of the gate: INTERNAL. */
+export function asTollgateError(error: unknown): TollgateError {
+  return error instanceof TollgateError
+    ? error
+    : new TollgateError('INTERNAL', 'The call failed inside the gate.', { cause: error })
+}
+
 function backendError(reason: Reason, failure: Failure, what: string, init: TollgateErrorInit): TollgateError {
   return new TollgateError(reason, `The service's backend ${what}.`, {
     ...init,

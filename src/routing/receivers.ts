@@ -1,6 +1,6 @@
 import type { TollgateError } from '../errors.ts'
 import { cutStream } from '../providers/failures.ts'
-import type { StreamEnd, StreamPiece, StreamReader, StreamReport } from '../providers/provider.ts'
+import type { StreamEnd, StreamFailure, StreamPiece, StreamReader, StreamReport } from '../providers/provider.ts'
 import type { Receiver } from './attempts.ts'
 import type { BackendCall } from './backend-call.ts'
 
@@ -81,7 +81,7 @@ class Streamed implements BackendStream {
   take(chunk: Buffer, post: BackendCall): void {
     if (this.#ended !== undefined) return
     const pieces: StreamPiece[] = []
-    let failure: StreamEnd | undefined
+    let failure: StreamFailure | undefined
     for (const event of this.#reader.push(chunk)) {
       if (event.kind === 'failure') failure = event
       else pieces.push(event)
@@ -89,7 +89,7 @@ class Streamed implements BackendStream {
     if (pieces.length > 0) this.#offer(pieces, post)
     if (failure !== undefined) {
       this.#conclude(failure)
-      if (failure.verdict !== 'complete') post.fail(failure.error)
+      post.fail(failure.error)
     } else if (this.#reader.isOver) {
       this.#conclude(this.#reader.end())
       const timer = setTimeout(() => post.fail(cutStream()), afterEndMs)
