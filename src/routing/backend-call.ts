@@ -10,6 +10,7 @@ import {
   timedOut,
 } from './backend-errors.ts'
 import { grpcError } from './grpc-status.ts'
+import { StoppableTimer } from './stoppable-timer.ts'
 import type { Transport, TransportController, TransportHandler } from './transport.ts'
 
 /** One POST to a backend. */
@@ -67,10 +68,10 @@ export class BackendCall implements TransportHandler {
   #headers: IncomingHttpHeaders = {}
   #retryAfter: string | readonly string[] | undefined
   #errorBody: Buffer[] = []
-  #total: NodeJS.Timeout | undefined
+  #total: StoppableTimer | undefined
   /** Of the headers, then of silence. */
   #phase: NodeJS.Timeout | undefined
-  #firstToken: NodeJS.Timeout | undefined
+  #firstToken: StoppableTimer | undefined
 
   constructor(post: BackendPost) {
     this.#post = post
@@ -81,7 +82,7 @@ export class BackendCall implements TransportHandler {
       return
     }
     signal.addEventListener('abort', this.#onAbort)
-    this.#total = this.#timer('total_timeout', deadlines.total)
+    this.#total = this.#stoppable('total_timeout', deadlines.total)
     transport.dispatch({ origin, path, method: 'POST', headers: { ...headers }, body }, this)
   }
 
@@ -94,20 +95,25 @@ export class BackendCall implements TransportHandler {
 
   /** The first output came: from here on only silence and the whole are bounded. */
   sawOutput(): void {
-    clearTimeout(this.#firstToken)
+    this.#firstToken?.stop()
+    this.#firstToken = undefined
   }
 
-  /** Asks the backend to wait. The silence that follows is not its own. */
+  /** Asks the backend to wait. The silence that follows is not its own, nor is the time: its deadlines stand still. */
   pause(): void {
     if (this.#isOver || this.#isPaused) return
     this.#isPaused = true
     clearTimeout(this.#phase)
+    this.#total?.stop()
+    this.#firstToken?.stop()
     this.#controller?.pause()
   }
 
   resume(): void {
     if (this.#isOver || !this.#isPaused) return
     this.#isPaused = false
+    this.#total?.resume()
+    this.#firstToken?.resume()
     this.#phase = this.#timer('idle_timeout', this.#post.deadlines.idle)
     this.#controller?.resume()
   }
@@ -121,9 +127,10 @@ export class BackendCall implements TransportHandler {
     }
     // A request that HTTP/2 proved unprocessed begins again, on another connection.
     clearTimeout(this.#phase)
-    clearTimeout(this.#firstToken)
-    this.#phase = this.#timer('headers_timeout', this.#post.deadlines.headers)
-    this.#firstToken = this.#timer('first_token_timeout', this.#post.deadlines.firstToken)
+    this.#firstToken?.stop()
+    const { headers, firstToken } = this.#post.deadlines
+    this.#phase = this.#timer('headers_timeout', headers)
+    this.#firstToken = this.#stoppable('first_token_timeout', firstToken)
   }
 
   onResponseStart(_controller: TransportController, status: number, headers: IncomingHttpHeaders): void {
@@ -204,13 +211,19 @@ export class BackendCall implements TransportHandler {
   #end(): boolean {
     if (this.#isOver) return false
     this.#isOver = true
-    for (const timer of [this.#total, this.#phase, this.#firstToken]) clearTimeout(timer)
+    clearTimeout(this.#phase)
+    this.#total?.stop()
+    this.#firstToken?.stop()
     this.#post.signal.removeEventListener('abort', this.#onAbort)
     return true
   }
 
   #timer(failure: Parameters<typeof timedOut>[0], ms: number | undefined): NodeJS.Timeout | undefined {
     return ms === undefined ? undefined : setTimeout(() => this.fail(timedOut(failure, ms)), ms)
+  }
+
+  #stoppable(failure: Parameters<typeof timedOut>[0], ms: number | undefined): StoppableTimer | undefined {
+    return ms === undefined ? undefined : new StoppableTimer(ms, this.#post.now, () => this.fail(timedOut(failure, ms)))
   }
 }
 
