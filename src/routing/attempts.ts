@@ -177,6 +177,7 @@ async function send<T>(
     headers: all,
     body,
     isGrpc,
+    isPoolFull: () => !isGrpc && pool.isFull(origin, endpoint.connectTimeoutMs),
     deadlines: {
       connect: endpoint.connectTimeoutMs ?? pool.connectTimeoutMs,
       headers: endpoint.headersTimeoutMs,
@@ -214,6 +215,7 @@ const verdicts: Readonly<Partial<Record<Failure, Verdict>>> = {
   busy: 'healthy',
   rejected: 'healthy',
   answer_too_large: 'healthy',
+  no_free_connection: 'unknown',
   call_ended: 'unknown',
   internal: 'unknown',
 }

@@ -18,6 +18,7 @@ function begin(deadlines: Partial<Deadlines>): { call: BackendCall; failure: () 
     headers: {},
     body: Buffer.from(''),
     isGrpc: false,
+    isPoolFull: () => false,
     deadlines: { ...none, ...deadlines },
     maxBytes: undefined,
     signal: new AbortController().signal,

@@ -6,6 +6,7 @@ import {
   asTollgateError,
   callEnded,
   connectionFailed,
+  noFreeConnection,
   statusFailed,
   timedOut,
 } from './backend-errors.ts'
@@ -22,6 +23,8 @@ export interface BackendPost {
   readonly body: Uint8Array
   /** How an answer ended stands in its trailers. */
   readonly isGrpc: boolean
+  /** Whether calls wait because every connection that may be is in use. */
+  readonly isPoolFull: () => boolean
   readonly deadlines: Deadlines
   /** Longest answer that is accepted; undefined for a stream, whose reader counts. */
   readonly maxBytes: number | undefined
@@ -82,7 +85,7 @@ export class BackendCall implements TransportHandler {
       return
     }
     signal.addEventListener('abort', this.#onAbort)
-    this.#total = this.#stoppable('total_timeout', deadlines.total)
+    this.#total = this.#stoppable(deadlines.total, (ms) => this.#totalError(ms))
     transport.dispatch({ origin, path, method: 'POST', headers: { ...headers }, body }, this)
   }
 
@@ -130,7 +133,7 @@ export class BackendCall implements TransportHandler {
     this.#firstToken?.stop()
     const { headers, firstToken } = this.#post.deadlines
     this.#phase = this.#timer('headers_timeout', headers)
-    this.#firstToken = this.#stoppable('first_token_timeout', firstToken)
+    this.#firstToken = this.#stoppable(firstToken, (ms) => timedOut('first_token_timeout', ms))
   }
 
   onResponseStart(_controller: TransportController, status: number, headers: IncomingHttpHeaders): void {
@@ -222,8 +225,14 @@ export class BackendCall implements TransportHandler {
     return ms === undefined ? undefined : setTimeout(() => this.fail(timedOut(failure, ms)), ms)
   }
 
-  #stoppable(failure: Parameters<typeof timedOut>[0], ms: number | undefined): StoppableTimer | undefined {
-    return ms === undefined ? undefined : new StoppableTimer(ms, this.#post.now, () => this.fail(timedOut(failure, ms)))
+  #stoppable(ms: number | undefined, error: (ms: number) => TollgateError): StoppableTimer | undefined {
+    return ms === undefined ? undefined : new StoppableTimer(ms, this.#post.now, () => this.fail(error(ms)))
+  }
+
+  /** A call that never left the gate says nothing about the backend. */
+  #totalError(ms: number): TollgateError {
+    const neverLeft = this.#controller === undefined && this.#post.isPoolFull()
+    return neverLeft ? noFreeConnection(ms) : timedOut('total_timeout', ms)
   }
 }
 

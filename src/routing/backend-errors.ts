@@ -34,6 +34,12 @@ export function connectionFailed(failure: 'no_connection' | 'reset' | 'cut', cau
       )
 }
 
+/** BACKEND_UNREACHABLE: all of the gate's connections to the backend were in use for the endpoint's `timeout`. */
+export function noFreeConnection(ms: number): TollgateError {
+  const what = `had no free connection within ${ms} ms (the endpoint's timeout; setting BACKEND_CONNECTIONS_PER_HOST)`
+  return backendError('BACKEND_UNREACHABLE', 'no_free_connection', what, { metadata: { timeoutMs: String(ms) } })
+}
+
 /** BACKEND_ANSWER_TOO_LARGE. */
 export function answerTooLarge(maxBytes: number): TollgateError {
   const what = `sent an answer of more than ${maxBytes} bytes (setting MAX_RESPONSE_BYTES)`

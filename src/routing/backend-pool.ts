@@ -16,6 +16,8 @@ export interface BackendPool {
   agent(connectTimeoutMs: number | undefined): Transport
   /** The same over HTTP/2 to one origin, where calls share connections. */
   http2(origin: string, connectTimeoutMs: number | undefined): Transport
+  /** Whether each connection that {@link agent} may have to an origin is in use, so that further calls wait. */
+  isFull(origin: string, connectTimeoutMs: number | undefined): boolean
   /** A URL in parts. */
   target(url: string): Target
   readonly connectTimeoutMs: number
@@ -67,6 +69,11 @@ export function createBackendPool(options: BackendPoolOptions): BackendPool {
         http2s.set(key, known)
       }
       return known
+    },
+    isFull(origin, connectTimeoutMs) {
+      // Where no connection comes about, calls wait as well, but none of them runs.
+      const { running = 0 } = agent(connectTimeoutMs).stats[origin] ?? {}
+      return running >= options.connectionsPerHost
     },
     target(url) {
       let known = targets.get(url)

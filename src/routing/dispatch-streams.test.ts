@@ -232,6 +232,27 @@ describe('before a backend of its own', () => {
     expect(connections - before).toBeLessThanOrEqual(2)
   })
 
+  test('calls that wait in vain for a free connection say so, and nothing about the backend', async () => {
+    await practice.renew({ connectionsPerHost: 2 })
+    const running: ServerResponse[] = []
+    play = (response) => {
+      running.push(response)
+      response.write(event('a'))
+    }
+    const long = [await openHere(), await openHere()]
+    for (let i = 0; i < 6; i += 1) {
+      const opened = await openHere({ timeoutMs: 20 })
+      expect(opened).toMatchObject({
+        error: { reason: 'BACKEND_UNREACHABLE', metadata: { failure: 'no_free_connection', timeoutMs: '20' } },
+      })
+      expect('error' in opened && opened.error.message).toContain('BACKEND_CONNECTIONS_PER_HOST')
+    }
+    expect(practice.dispatcher.breakers()).toMatchObject([{ state: 'closed' }])
+    expect(running).toHaveLength(2)
+    for (const response of running) response.end(finish)
+    for (const opened of long) expect((await readAll(opened)).end.verdict).toBe('complete')
+  })
+
   test('output that comes before anybody asks for it waits in its order', async () => {
     play = (response) => response.end(event('a') + event('b') + event('c') + finish)
     const { text } = await readAll(await openHere())

@@ -220,6 +220,9 @@ describe('each deadline of an endpoint has its own error', () => {
         metadata: { failure: 'connect_timeout', attempts: '3' },
       })
       expect(error.message).toMatch(/took no connection within 40 ms .*connect_timeout/)
+      // A backend that cannot be connected to within the whole of its time is no full pool.
+      const failure = await failureOfCall({ url, connectTimeoutMs: 5_000, timeoutMs: 40 })
+      expect(failure).toMatchObject({ reason: 'BACKEND_TIMEOUT', metadata: { failure: 'total_timeout' } })
     } finally {
       mute.close()
     }

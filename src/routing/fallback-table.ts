@@ -6,6 +6,7 @@ import { type Failure, failureOf } from './retry-table.ts'
 export const fallbackTable: Readonly<Partial<Record<Failure, FallbackCondition>>> = {
   no_connection: 'error',
   connect_timeout: 'timeout',
+  no_free_connection: 'error',
   credential_missing: 'error',
   breaker_open: 'error',
   reset: 'error',

@@ -40,6 +40,13 @@ export const retryTable = {
     meaning: 'no connection within the connect deadline',
     why: 'nothing was accepted',
   },
+  no_free_connection: {
+    sent: false,
+    unary: 'other',
+    stream: 'other',
+    meaning: "all BACKEND_CONNECTIONS_PER_HOST connections were in use for the whole of the endpoint's timeout",
+    why: 'nothing was sent; another endpoint may have a free one',
+  },
   credential_missing: {
     sent: false,
     unary: 'other',
