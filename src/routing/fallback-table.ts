@@ -2,7 +2,10 @@ import type { TollgateError } from '../errors.ts'
 import type { FallbackCondition } from '../registry/records.ts'
 import { type Failure, failureOf } from './retry-table.ts'
 
-/** Which failures of a service another one may take over; those that are not here end the call. */
+/**
+ * Which failures of a service another one may take over; those that are not here end the call. The table is printed in
+ * docs/routing.md; a test walks it.
+ */
 export const fallbackTable: Readonly<Partial<Record<Failure, FallbackCondition>>> = {
   no_connection: 'error',
   connect_timeout: 'timeout',
