@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
-import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
+import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import type { LedgerReading } from '../metering/ledger-audit.ts'
 import type { Books } from './books.ts'
 import { type BooksWatch, watchBooks } from './books-watch.ts'
@@ -66,4 +66,25 @@ test('one replica audits at a time, and another takes over when it is gone', asy
   expect(second.state()).toBeUndefined()
   await first.stop()
   await eventually(() => second.state() !== undefined)
+})
+
+test('stopping does not wait for an audit that does not end', async () => {
+  const { promise: held, reject: release } = Promise.withResolvers<Books>()
+  const { promise: reading, resolve: onReading } = Promise.withResolvers<void>()
+  const warnings: string[] = []
+  const books = watchBooks({
+    sql: postgres.sql,
+    read: () => {
+      onReading()
+      return held
+    },
+    repair: async () => {},
+    log: { ...silentLog, warn: (_: object, text: string) => void warnings.push(text) },
+    now: Date.now,
+    stopTimeoutMs: 20,
+  })
+  await reading
+  await books.stop()
+  expect(warnings).toEqual(['stopped before the audit of the books was over'])
+  release(new Error('given up'))
 })

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { within } from '../within.ts'
 import { type Audit, auditBooks } from './audit.ts'
 import type { Books, Finding } from './books.ts'
 
@@ -16,11 +17,14 @@ export interface BooksWatchOptions {
   readonly everyMs?: number
   /** Pause between two readings of one audit. Default 500. */
   readonly pauseMs?: number
+  /** Longest that `stop` waits for the audit that runs. Default 5 000. */
+  readonly stopTimeoutMs?: number
 }
 
 export interface BooksWatch {
   /** Of the last audit; undefined before the first, and while another replica is the one that audits. */
   state(): BooksState | undefined
+  /** Begins no other audit, and waits for the one that runs, for a limited time. */
   stop(): Promise<void>
 }
 
@@ -48,7 +52,7 @@ const share = 0.05
  * difference stays in the metric until the next audit.
  */
 export function watchBooks(options: BooksWatchOptions): BooksWatch {
-  const { sql, read, repair, log, now, everyMs = 300_000, pauseMs = 500 } = options
+  const { sql, read, repair, log, now, everyMs = 300_000, pauseMs = 500, stopTimeoutMs = 5_000 } = options
   const stopping = new AbortController()
   let state: BooksState | undefined
 
@@ -100,7 +104,9 @@ export function watchBooks(options: BooksWatchOptions): BooksWatch {
     state: () => state,
     async stop() {
       stopping.abort()
-      await watching
+      await within(stopTimeoutMs, watching).catch((error: unknown) => {
+        log.warn({ reason: describeError(error) }, 'stopped before the audit of the books was over')
+      })
     },
   }
 }

@@ -1,4 +1,5 @@
-import type { Sql, StorageLog } from '../storage/postgres.ts'
+import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { within } from '../within.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import { releaseQuarantine } from './release.ts'
 import { dropOldRecords } from './retention.ts'
@@ -12,6 +13,8 @@ export interface PartitionsOptions {
   readonly now?: () => number
   /** How often to look; default once a day. */
   readonly everyMs?: number
+  /** Longest that `stop` waits for a look that runs; default 5 000. */
+  readonly stopTimeoutMs?: number
 }
 
 /**
@@ -20,7 +23,7 @@ export interface PartitionsOptions {
  * what fails later is logged and repeated after ten minutes, which three months ahead leave ample room for.
  */
 export async function startPartitions(options: PartitionsOptions): Promise<{ stop(): Promise<void> }> {
-  const { sql, log, retentionMonths = 0, now = Date.now, everyMs = 86_400_000 } = options
+  const { sql, log, retentionMonths = 0, now = Date.now, everyMs = 86_400_000, stopTimeoutMs = 5_000 } = options
   const retryMs = Math.min(everyMs, 600_000)
   let timer: NodeJS.Timeout | undefined
   let looking: Promise<void> = Promise.resolve()
@@ -61,7 +64,9 @@ export async function startPartitions(options: PartitionsOptions): Promise<{ sto
     stop: async () => {
       isStopped = true
       clearTimeout(timer)
-      await looking
+      await within(stopTimeoutMs, looking).catch((error: unknown) => {
+        log.warn({ reason: describeError(error) }, 'stopped before the look at the partitions of the ledger was over')
+      })
     },
   }
 }

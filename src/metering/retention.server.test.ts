@@ -3,7 +3,7 @@ import { type PostgresServer, silentLog, startPostgresServer } from '../../test/
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { latencyBucket, latencyCounts } from './latency.ts'
 import { writeBatch } from './ledger.ts'
-import { ensurePartitions, partitionName } from './month-partitions.ts'
+import { ensurePartitions, lockPartitions, partitionName } from './month-partitions.ts'
 import { startPartitions } from './partitions.ts'
 import { releaseQuarantine } from './release.ts'
 import { dropOldRecords } from './retention.ts'
@@ -125,4 +125,18 @@ test('without a setting everything stays', { timeout }, async () => {
   const partitions = await startPartitions({ sql: server.sql, log: silentLog, now: () => now })
   await partitions.stop()
   expect(await records()).toHaveLength(12)
+})
+
+test('stopping does not wait for a look that does not end', { timeout }, async () => {
+  const warnings: string[] = []
+  const log = { ...silentLog, warn: (_: object, text: string) => void warnings.push(text) }
+  const { sql } = server
+  const partitions = await startPartitions({ sql, log, now: () => now, everyMs: 50, stopTimeoutMs: 20 })
+  await sql.begin(async (tx) => {
+    await lockPartitions(tx)
+    const waiting = () => sql`select from pg_locks where locktype = 'advisory' and not granted`
+    await expect.poll(async () => (await waiting()).length, { timeout: 10_000 }).toBe(1)
+    await partitions.stop()
+  })
+  expect(warnings).toEqual(['stopped before the look at the partitions of the ledger was over'])
 })
