@@ -38,6 +38,9 @@ export async function dropOldRecords(sql: Sql, months: number, nowMs: number): P
   return { partitions, seenIds: partitions.length === 0 ? 0 : await forgetSeenIds(sql) }
 }
 
+/** For reading a whole partition of `usage_seen`. */
+const readTimeoutMs = 900_000
+
 async function partitionsBefore(tx: Transaction, ms: number): Promise<string[]> {
   const rows = await tx<{ name: string }[]>`
     select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -55,11 +58,14 @@ async function forgetSeenIds(sql: Sql): Promise<number> {
     where i.inhparent = 'usage_seen'::regclass order by c.relname`
   let forgotten = 0
   for (const { name } of parts) {
-    forgotten += await sql.begin(async (tx) => {
-      await tx`set local statement_timeout = '15min'`
-      const gone = await tx`delete from ${tx(name)} where seen_at < to_timestamp(${seenBeforeMs}::int8 / 1000.0)`
-      return gone.count
-    })
+    forgotten += await sql.begin(
+      async (tx) => {
+        const gone = await tx`delete from ${tx(name)} where seen_at < to_timestamp(${seenBeforeMs}::int8 / 1000.0)`
+        return gone.count
+      },
+      '',
+      readTimeoutMs,
+    )
   }
   return forgotten
 }

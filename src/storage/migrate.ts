@@ -18,26 +18,28 @@ export async function migrate(sql: Sql, options: MigrateOptions): Promise<string
   const files = await readMigrations(options.directory ?? new URL('./migrations/', import.meta.url))
   const applied: string[] = []
   for (const file of files) {
-    const isNew = await sql.begin(async (tx) => {
-      // A table rewrite may take long, and so may the wait for another replica that does one.
-      await tx`set local statement_timeout = '15min'`
-      await tx`select pg_advisory_xact_lock(${lockKey})`
-      await tx`set local client_min_messages = warning`
-      await tx`
+    const isNew = await sql.begin(
+      async (tx) => {
+        await tx`select pg_advisory_xact_lock(${lockKey})`
+        await tx`set local client_min_messages = warning`
+        await tx`
         create table if not exists schema_migrations (
           name text primary key,
           checksum text not null,
           applied_at timestamptz not null default now()
         )`
-      const [row] = await tx<{ checksum: string }[]>`select checksum from schema_migrations where name = ${file.name}`
-      if (row !== undefined) {
-        if (row.checksum !== file.checksum) throw new Error(changedText(file.name))
-        return false
-      }
-      await tx.unsafe(file.text)
-      await tx`insert into schema_migrations (name, checksum) values (${file.name}, ${file.checksum})`
-      return true
-    })
+        const [row] = await tx<{ checksum: string }[]>`select checksum from schema_migrations where name = ${file.name}`
+        if (row !== undefined) {
+          if (row.checksum !== file.checksum) throw new Error(changedText(file.name))
+          return false
+        }
+        await tx.unsafe(file.text)
+        await tx`insert into schema_migrations (name, checksum) values (${file.name}, ${file.checksum})`
+        return true
+      },
+      '',
+      statementTimeoutMs,
+    )
     if (!isNew) continue
     applied.push(file.name)
     options.log.info({ migration: file.name }, 'applied a migration')
@@ -50,6 +52,9 @@ interface Migration {
   readonly text: string
   readonly checksum: string
 }
+
+/** A table rewrite may take long, and so may the wait for another replica that does one. */
+const statementTimeoutMs = 900_000
 
 /** Any constant will do, as long as every release uses the same. */
 const lockKey = 7_161_001

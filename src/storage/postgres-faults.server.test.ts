@@ -8,6 +8,7 @@ import { connectPostgres, isTransient, type Sql } from './postgres.ts'
 const timeout = 60_000
 let server: PostgresServer
 let proxy: CutProxy
+let url: string
 let sql: Sql
 
 beforeAll(async () => {
@@ -27,7 +28,7 @@ beforeEach(async () => {
   })
   const user = 'url' in target ? `${upstream?.username}:${upstream?.password}` : target.user
   const database = 'url' in target ? upstream?.pathname.slice(1) : target.database
-  const url = `postgres://${user}@127.0.0.1:${proxy.port}/${database}`
+  url = `postgres://${user}@127.0.0.1:${proxy.port}/${database}`
   sql = connectPostgres({ url, log: silentLog, maxConnections: 2, connectTimeoutMs: 2_000 })
 })
 
@@ -193,6 +194,59 @@ test('ending does not wait for a server that does not answer', { timeout }, asyn
   const stuck = sql`select pg_sleep(60)`.then()
   await delay(20)
   await Promise.all([transientFailure(stuck), sql.end(100)])
+})
+
+describe('a server that is connected and says nothing', () => {
+  test('fails a statement, and the pool gets its place for a connection back', { timeout }, async () => {
+    const pool = connectPostgres({ url, log: silentLog, maxConnections: 1, statementTimeoutMs: 50 })
+    await pool`select 1`
+    proxy.stall()
+    await transientFailure(pool`select 1`)
+    proxy.heal()
+    expect(await pool.begin((tx) => tx`select 2 as two`.then())).toEqual([{ two: 2 }])
+    await pool.end()
+  })
+
+  test('is not one that works on a statement that may take longer', { timeout }, async () => {
+    const pool = connectPostgres({ url, log: silentLog, maxConnections: 1, statementTimeoutMs: 50 })
+    const work = pool.begin(async (tx) => (await tx`select pg_sleep(5.5), 1 as one`)[0]?.one, '', 30_000)
+    expect(await work).toBe(1)
+    await transientFailure(pool`select pg_sleep(30)`)
+    await pool.end()
+  })
+
+  test('is not heard any more, and listening goes on elsewhere', { timeout }, async () => {
+    const warnings: object[] = []
+    const log = { ...silentLog, warn: (fields: object) => void warnings.push(fields) }
+    const pool = connectPostgres({ url, log, connectTimeoutMs: 500, listenCheckMs: 20 })
+    let told = 0
+    const subscription = pool.listen('news', () => told++)
+    await expect.poll(() => told).toBe(1)
+    proxy.stall()
+    await expect.poll(() => warnings, { timeout: 20_000 }).toHaveLength(1)
+    proxy.heal()
+    await expect.poll(() => told, { timeout: 10_000 }).toBe(2)
+    await server.sql`notify news`
+    await expect.poll(() => told).toBe(3)
+    await subscription.close()
+    await pool.end()
+  })
+
+  test('holds up nobody who stops listening', { timeout }, async () => {
+    let told = 0
+    const subscription = sql.listen('news', () => told++)
+    await expect.poll(() => told).toBe(1)
+    proxy.stall()
+    await subscription.close()
+  })
+})
+
+test('ending a pool ends listening too', { timeout }, async () => {
+  let told = 0
+  sql.listen('news', () => told++)
+  await expect.poll(() => told).toBe(1)
+  await sql.end(100)
+  await expect.poll(() => proxy.connections()).toBe(0)
 })
 
 test('rows arrive as the types say', { timeout }, async () => {

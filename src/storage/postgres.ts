@@ -1,6 +1,7 @@
 import { Socket } from 'node:net'
 import pg from 'pg'
 import { TollgateError } from '../errors.ts'
+import { within } from '../within.ts'
 import { listenTo, type Subscription } from './notifications.ts'
 import { parserOf } from './row-types.ts'
 import { type Rows, type Statements, type StatementText, statements } from './statement.ts'
@@ -12,9 +13,10 @@ export type Transaction = Statements
 export interface Sql extends Statements {
   /**
    * Runs `work` in a transaction, committed when it resolves, and rolled back when it rejects or when one of its
-   * statements failed. `mode` is what `begin` takes, such as "isolation level repeatable read read only".
+   * statements failed. `mode` is what `begin` takes, such as "isolation level repeatable read read only". Its statements
+   * may run for `statementTimeoutMs` each; default: what the pool has.
    */
-  begin<T>(work: (tx: Transaction) => Promise<T>, mode?: string): Promise<T>
+  begin<T>(work: (tx: Transaction) => Promise<T>, mode?: string, statementTimeoutMs?: number): Promise<T>
   /** Runs statements on one connection, for what belongs to a session. */
   onConnection<T>(work: (connection: Statements) => Promise<T>): Promise<T>
   /**
@@ -23,8 +25,8 @@ export interface Sql extends Statements {
    */
   listen(channel: string, onNotify: () => void): Subscription
   /**
-   * Waits for statements that run, for `timeoutMs` at most, and closes every connection. Without the ceiling (default
-   * 5 000) it would wait for ever for a server that does not answer. Safe to call again.
+   * Waits for statements that run, for `timeoutMs` at most, and closes every connection, those that listen too. Without
+   * the ceiling (default 5 000) it would wait for ever for a server that does not answer. Safe to call again.
    */
   end(timeoutMs?: number): Promise<void>
 }
@@ -45,29 +47,34 @@ export type PostgresOptions = PostgresTarget & {
   readonly log: StorageLog
   /** Ceiling of open connections; default 10. More queries than that wait their turn. */
   readonly maxConnections?: number
-  /** The server ends a statement that runs longer; default 30 000. */
+  /** The server ends a statement that runs longer; one without an answer for 5 s more fails here. Default 30 000. */
   readonly statementTimeoutMs?: number
   /** Ceiling for one attempt to connect; default 5 000. */
   readonly connectTimeoutMs?: number
+  /** How often a connection that listens is asked whether its server is still there; default 30 000. */
+  readonly listenCheckMs?: number
   /** Name of the pool's connections in pg_stat_activity, at most 63 bytes; default "tollgate". */
   readonly applicationName?: string
 }
 
 /**
  * Makes a pool; it connects with its first statement and again after an outage. A statement that meets a dead server is
- * rejected, not queued, and so is one that waits longer than `connectTimeoutMs` for a connection: callers decide whether
- * to repeat it.
+ * rejected, not queued, and so is one that waits longer than `connectTimeoutMs` for a connection, or for an answer longer
+ * than the server itself would let it run: callers decide whether to repeat it.
  */
 export function connectPostgres(options: PostgresOptions): Sql {
-  const { log } = options
+  const { log, statementTimeoutMs = 30_000, listenCheckMs } = options
   const sockets = new Set<Socket>()
+  const subscriptions: Subscription[] = []
   const settings: pg.ClientConfig = {
     ...addressOf(options),
     application_name: options.applicationName ?? 'tollgate',
-    statement_timeout: options.statementTimeoutMs ?? 30_000,
+    statement_timeout: statementTimeoutMs,
     idle_in_transaction_session_timeout: 60_000,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
     keepAlive: true,
+    // The system's own delay is two hours.
+    keepAliveInitialDelayMillis: 30_000,
     types: { getTypeParser: parserOf },
     stream: () => {
       const socket = new Socket()
@@ -85,11 +92,11 @@ export function connectPostgres(options: PostgresOptions): Sql {
     client.on('notice', ({ code, message }) => log.info({ code, notice: message }, 'postgres notice'))
   })
 
-  async function onSession<T>(work: (session: Session) => Promise<T>): Promise<T> {
+  async function onSession<T>(work: (session: Session) => Promise<T>, timeoutMs = statementTimeoutMs): Promise<T> {
     const client = await pool.connect().catch((error: unknown) => {
       throw connectionError(error, pool.ending ? 'CONNECTION_ENDED' : 'CONNECT_TIMEOUT')
     })
-    const session = new Session(client, () => broken.get(client))
+    const session = new Session(client, () => broken.get(client), timeoutMs + answerGraceMs)
     try {
       return await work(session)
     } finally {
@@ -97,10 +104,11 @@ export function connectPostgres(options: PostgresOptions): Sql {
     }
   }
 
-  function begin<T>(work: (tx: Transaction) => Promise<T>, mode = ''): Promise<T> {
+  function begin<T>(work: (tx: Transaction) => Promise<T>, mode = '', timeoutMs = statementTimeoutMs): Promise<T> {
     return onSession(async (session) => {
       const failures: unknown[] = []
-      await session.unsafe(`begin ${mode}`)
+      const limit = timeoutMs === statementTimeoutMs ? '' : `; set local statement_timeout = ${timeoutMs}`
+      await session.unsafe(`begin ${mode}${limit}`)
       try {
         const result = await work(session.statements((error) => failures.push(error)))
         if (failures.length > 0) throw failures[0]
@@ -110,16 +118,19 @@ export function connectPostgres(options: PostgresOptions): Sql {
         await session.unsafe('rollback').catch((reason: unknown) => session.discard(reason))
         throw error
       }
-    })
+    }, timeoutMs)
   }
 
   let ending: Promise<void> | undefined
   async function end(timeoutMs: number): Promise<void> {
-    const patience = setTimeout(() => {
+    const destroyAll = (): void => {
       for (const socket of sockets) socket.destroy()
-    }, timeoutMs)
-    await pool.end()
+    }
+    const patience = setTimeout(destroyAll, timeoutMs)
+    await Promise.all([pool.end(), ...subscriptions.map((subscription) => subscription.close())])
     clearTimeout(patience)
+    // The pool forgets an idle connection at once; a server that is frozen would never close its side.
+    destroyAll()
   }
 
   return Object.assign(
@@ -128,13 +139,17 @@ export function connectPostgres(options: PostgresOptions): Sql {
       begin,
       onConnection: <T>(work: (connection: Statements) => Promise<T>) =>
         onSession((session) => work(session.statements())),
-      listen: (channel: string, onNotify: () => void) =>
-        listenTo({
+      listen: (channel: string, onNotify: () => void) => {
+        const subscription = listenTo({
           connect: () => new pg.Client(settings),
           channel,
           onNotify,
           onDeaf: (reason) => log.warn({ channel, reason: describeError(reason) }, 'not told of changes: polling only'),
-        }),
+          checkEveryMs: listenCheckMs,
+        })
+        subscriptions.push(subscription)
+        return subscription
+      },
       end: (timeoutMs = 5_000) => {
         ending ??= end(timeoutMs)
         return ending
@@ -143,27 +158,33 @@ export function connectPostgres(options: PostgresOptions): Sql {
   )
 }
 
+/** How much later than the server ends a statement its answer may arrive. */
+const answerGraceMs = 5_000
+
 /** A connection that is lent by the pool until it is released. */
 class Session {
   readonly #client: pg.PoolClient
   readonly #brokenBy: () => Error | undefined
+  readonly #answerTimeoutMs: number
   #discarded: Error | undefined
   #last: Promise<unknown> = Promise.resolve()
 
-  constructor(client: pg.PoolClient, brokenBy: () => Error | undefined) {
+  constructor(client: pg.PoolClient, brokenBy: () => Error | undefined, answerTimeoutMs: number) {
     this.#client = client
     this.#brokenBy = brokenBy
+    this.#answerTimeoutMs = answerTimeoutMs
   }
 
-  /** One statement after the other: a connection answers them in that order anyway. */
-  run<T extends readonly unknown[]>(statement: StatementText): Promise<Rows<T>> {
-    const mine = this.#last.then(() => this.#query<T>(statement))
-    this.#last = mine.catch(() => {})
-    return mine
+  async run<T extends readonly unknown[]>(statement: StatementText): Promise<Rows<T>> {
+    const result = await this.#inTurn(statement)
+    const rows = Object.assign(result?.rows ?? [], { count: result?.rowCount ?? 0 })
+    // Rows compare as the arrays that they are.
+    Object.defineProperty(rows, 'count', { enumerable: false })
+    return rows as unknown as Rows<T>
   }
 
   async unsafe(text: string): Promise<void> {
-    await this.run({ text, values: [] })
+    await this.#inTurn({ text, values: [] })
   }
 
   statements(onFailure: (error: unknown) => void = () => {}): Statements {
@@ -183,20 +204,35 @@ class Session {
     this.#client.release(this.#brokenBy() ?? this.#discarded)
   }
 
-  async #query<T extends readonly unknown[]>({ text, values }: StatementText): Promise<Rows<T>> {
+  /** One statement after the other: a connection answers them in that order anyway. */
+  #inTurn(statement: StatementText): Promise<Result | undefined> {
+    const mine = this.#last.then(() => this.#query(statement))
+    this.#last = mine.catch(() => {})
+    return mine
+  }
+
+  async #query({ text, values }: StatementText): Promise<Result | undefined> {
     try {
-      const result = await this.#client.query<Record<string, unknown>>(text, [...values])
+      const answer = this.#client.query<Record<string, unknown>>(text, [...values])
+      const result = await within(this.#answerTimeoutMs, answer, () => this.#giveUp())
       // Several statements in one text have as many results.
-      const last = [result].flat().at(-1)
-      const rows = Object.assign(last?.rows ?? [], { count: last?.rowCount ?? 0 })
-      // Rows compare as the arrays that they are.
-      Object.defineProperty(rows, 'count', { enumerable: false })
-      return rows as unknown as Rows<T>
+      return [result].flat().at(-1)
     } catch (error) {
       throw this.#brokenBy() === undefined ? error : connectionError(error, 'CONNECTION_CLOSED')
     }
   }
+
+  /** Nobody can know what a statement without an answer did, and only the end of its connection ends it. */
+  #giveUp(): Error {
+    const text = `no answer within ${this.#answerTimeoutMs} ms`
+    const error = Object.assign(new Error(text), { code: 'ANSWER_TIMEOUT' })
+    this.discard(error)
+    this.#client.connection.stream.destroy(error)
+    return error
+  }
 }
+
+type Result = pg.QueryResult<Record<string, unknown>>
 
 function addressOf(target: PostgresTarget): pg.ClientConfig {
   if ('url' in target) {
@@ -281,6 +317,7 @@ export function asStorageError(error: unknown): TollgateError {
 }
 
 const driverCodes: ReadonlySet<string> = new Set([
+  'ANSWER_TIMEOUT',
   'CONNECTION_CLOSED',
   'CONNECTION_DESTROYED',
   'CONNECTION_ENDED',
