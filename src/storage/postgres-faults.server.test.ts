@@ -281,3 +281,14 @@ test('a transaction whose statement failed is rolled back, also when its work do
   expect(await sql`select from kept`).toHaveLength(0)
   expect((await sql`insert into kept ${sql([{ n: 1 }, { n: 2 }])}`).count).toBe(2)
 })
+
+test('a transaction fails with a statement that nobody awaited', { timeout }, async () => {
+  await server.sql`create table unawaited (n int8)`
+  const work = sql.begin(async (tx) => {
+    await tx`insert into unawaited values (1)`
+    tx`select 1 / 0`.catch(() => {})
+  })
+  await expect(work).rejects.toThrow('division by zero')
+  expect(await sql`select from unawaited`).toHaveLength(0)
+  expect(await sql.begin((tx) => tx`select 1 as one`.then())).toEqual([{ one: 1 }])
+})

@@ -112,7 +112,9 @@ export function connectPostgres(options: PostgresOptions): Sql {
       try {
         const result = await work(session.statements((error) => failures.push(error)))
         if (failures.length > 0) throw failures[0]
-        await session.unsafe('commit')
+        // A statement that nobody awaited may fail only now: what is left to commit then is answered with a rollback.
+        const tag = await session.command('commit')
+        if (tag === 'ROLLBACK') throw failures[0] ?? new Error('the transaction was rolled back')
         return result
       } catch (error) {
         await session.unsafe('rollback').catch((reason: unknown) => session.discard(reason))
@@ -185,6 +187,11 @@ class Session {
 
   async unsafe(text: string): Promise<void> {
     await this.#inTurn({ text, values: [] })
+  }
+
+  /** Resolves to what Postgres says that it did. */
+  async command(text: string): Promise<string | undefined> {
+    return (await this.#inTurn({ text, values: [] }))?.command
   }
 
   statements(onFailure: (error: unknown) => void = () => {}): Statements {
