@@ -241,6 +241,20 @@ describe('a server that is connected and says nothing', () => {
   })
 })
 
+test('ending does not wait for work that holds a connection', { timeout }, async () => {
+  const { promise: held, resolve: release } = Promise.withResolvers<void>()
+  const { promise: holding, resolve: onHolding } = Promise.withResolvers<void>()
+  const work = sql.onConnection(async (connection) => {
+    await connection`select 1`
+    onHolding()
+    await held
+  })
+  await holding
+  await sql.end(50)
+  release()
+  await work
+})
+
 test('ending a pool ends listening too', { timeout }, async () => {
   let told = 0
   sql.listen('news', () => told++)

@@ -125,14 +125,11 @@ export function connectPostgres(options: PostgresOptions): Sql {
 
   let ending: Promise<void> | undefined
   async function end(timeoutMs: number): Promise<void> {
-    const destroyAll = (): void => {
-      for (const socket of sockets) socket.destroy()
-    }
-    const patience = setTimeout(destroyAll, timeoutMs)
-    await Promise.all([pool.end(), ...subscriptions.map((subscription) => subscription.close())])
-    clearTimeout(patience)
-    // The pool forgets an idle connection at once; a server that is frozen would never close its side.
-    destroyAll()
+    const ended = Promise.all([pool.end(), ...subscriptions.map((subscription) => subscription.close())])
+    // The pool waits for who holds a connection, and that may wait for something else.
+    await within(timeoutMs, ended).catch(() => {})
+    // It forgets an idle connection at once; a server that is frozen would never close its side.
+    for (const socket of sockets) socket.destroy()
   }
 
   return Object.assign(
