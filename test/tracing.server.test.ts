@@ -27,7 +27,11 @@ beforeAll(async () => {
   })
   backend = await listen((_, headers) => {
     backendHeaders = headers
-    return JSON.stringify({ model: 'm', choices: [], usage: { prompt_tokens: 3, completion_tokens: 4 } })
+    return JSON.stringify({
+      model: 'm',
+      choices: [{ message: { content: 'a' } }],
+      usage: { prompt_tokens: 3, completion_tokens: 4 },
+    })
   })
   postgres = await startPostgresServer({ migrated: false })
   redis = await startRedisServer()
