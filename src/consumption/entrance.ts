@@ -21,12 +21,18 @@ export interface Entered {
   readonly admission: Admission
 }
 
+/** A call that was answered before; nothing was taken for it. */
+export interface Kept {
+  readonly plan: Plan
+  readonly kept: KeptAnswer
+}
+
 export interface Entrance {
   /**
    * Resolve, policy, plan, admit: after this the call will leave a record, unless it was answered before. Throws the
    * refusals of each step, which take nothing.
    */
-  enter(leg: Leg, mode: Mode, call: Call): Promise<Entered | { readonly kept: KeptAnswer }>
+  enter(leg: Leg, mode: Mode, call: Call): Promise<Entered | Kept>
 }
 
 /** Whoever waits for another call with the same idempotency key asks again after this long, twice as long each time. */
@@ -102,7 +108,7 @@ export function createEntrance(options: GateOptions): Entrance {
         const { plan, admission, result } = await admit(leg, mode, call, consumer, service)
         if (result.outcome === 'answered') {
           call.setResponseHeader('idempotent-replayed', 'true')
-          return { kept: decodeAnswer(result.answer) }
+          return { plan, kept: decodeAnswer(result.answer) }
         }
         if (result.outcome === 'mismatch') throw keyReused()
         if (result.outcome === 'refused') throw refusal(plan, result)

@@ -3,14 +3,17 @@ import type { TokenParts } from '../metering/usage-event.ts'
 import { type Plan, reservedUnits } from './plan.ts'
 
 /** What of a plan says how much it reserves. */
-export type Reserving = Pick<Plan, 'costs' | 'price' | 'reserved' | 'choices'>
+export type Reserving = Pick<Plan, 'costs' | 'price' | 'reserved'> & {
+  readonly asked: Pick<Plan['asked'], 'choices'>
+}
 
 /**
  * The largest max_tokens with which the call would fit the rooms, given in the order of its costs; undefined when none
  * does, its prompt alone being too much. A room may be what is left of a limit, or the whole of it.
  */
 export function fittingMaxTokens(plan: Reserving, rooms: readonly number[]): number | undefined {
-  const { costs, price, choices } = plan
+  const { costs, price } = plan
+  const { choices } = plan.asked
   const fits = (maxTokens: number): boolean => {
     const reserved: TokenParts = { ...plan.reserved, output: maxTokens * choices }
     return costs.every(({ limit }, index) => {

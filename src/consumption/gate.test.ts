@@ -14,7 +14,7 @@ import { newId } from '../ids.ts'
 import { limitsOfCall } from '../limits/call-limits.ts'
 import { unitsOf } from '../limits/limit-keys.ts'
 import type { LimitRule } from '../limits/limit-rule.ts'
-import type { Limits, PeriodSeed, Settled } from '../limits/limits.ts'
+import type { Admission, Limits, PeriodSeed, Settled } from '../limits/limits.ts'
 import { createLocalLimits } from '../limits/local-limits.ts'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import { createBuiltinPolicyEngine } from '../policy/policy-engine.ts'
@@ -517,6 +517,23 @@ describe('the response cache', () => {
     ])
     expect(await used('tokens_per_month')).toEqual([7])
     expect(await used('cost_per_month')).toEqual([1_000_000])
+  })
+
+  test('lets a hit that is abandoned cost nothing', async () => {
+    const admitted: Admission[] = []
+    const admit: Limits['admit'] = (admission) => {
+      admitted.push(admission)
+      return limits.admit(admission)
+    }
+    const changes = {
+      snapshots: snapshotOf({ services: [cached] }),
+      cache: createResponseCache(65_536, Date.now),
+      limits: { ...through(limits), admit },
+    }
+    await route(changes)
+    await route(changes)
+    const nothing = { status: 'abandoned', usageSource: 'cache', tokens: noTokens, costNanos: 0, currency: 'USD' }
+    expect(admitted.map(({ ifAbandoned }) => ifAbandoned)).toMatchObject([{ costNanos: 1_000_000 }, nothing])
   })
 
   test('counts a hit as a request of its consumer', async () => {

@@ -149,8 +149,8 @@ export function createGate(options: GateOptions): Gate {
   async function routeTo(leg: Leg, call: Call): Promise<GateAnswer> {
     const entered = await entrance.enter(leg, 'unary', call)
     if ('kept' in entered) return { ...entered.kept, isReplayed: true }
-    const { service, price, cache } = entered.plan
-    if (cache?.answer !== undefined) return await answerFromCache(entered, call, cache.answer)
+    const { service, price, cache: cached } = entered.plan
+    if (cached?.answer !== undefined) return await answerFromCache(entered, call, cached.answer)
     const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
     const outcome =
       'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
@@ -166,10 +166,10 @@ export function createGate(options: GateOptions): Gate {
   /** Resolves when the first output is there. */
   async function openAt(leg: Leg, call: Call): Promise<OpenedStream | ReplayedStream> {
     const entered = await entrance.enter(leg, 'stream', call)
-    if ('kept' in entered) return { replayed: { ...entered.kept, isReplayed: true }, framing: entered.kept.framing }
-    const { service, price, cache } = entered.plan
-    if (cache?.answer !== undefined) {
-      return { replayed: await answerFromCache(entered, call, cache.answer), framing: cache.answer.framing }
+    const { service, price, framing, cache: cached } = entered.plan
+    if ('kept' in entered) return { replayed: { ...entered.kept, isReplayed: true }, framing }
+    if (cached?.answer !== undefined) {
+      return { replayed: await answerFromCache(entered, call, cached.answer), framing }
     }
     const opened = await dispatcher.open(service, streamTask(entered.plan), call)
     if ('value' in opened) return { entered, opened }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { usageEvent } from '../../test/support/usage-events.ts'
-import { answerMaxBytes, decodeAnswer, encodeAnswer, type KeptAnswer } from './idempotency.ts'
+import type { GateRequest } from './gate.ts'
+import { answerMaxBytes, claimOf, decodeAnswer, encodeAnswer, type KeptAnswer } from './idempotency.ts'
 
 const kib = 1024
 
@@ -19,7 +20,6 @@ function answerOf(bodyBytes: number): KeptAnswer {
     charge,
     serviceVersion: '1.0.0',
     finishReason: 'stop',
-    framing: 'sse',
     body: Buffer.alloc(bodyBytes, 'x'),
   }
 }
@@ -38,5 +38,35 @@ describe('a kept answer', () => {
     const bytes = encodeAnswer(answerOf(answerMaxBytes + 1))
     expect(bytes.length).toBeLessThanOrEqual(64 * kib)
     expect(() => decodeAnswer(bytes)).toThrow(expect.objectContaining({ reason: 'IDEMPOTENT_ANSWER_NOT_KEPT' }))
+  })
+})
+
+describe('a claim', () => {
+  const request: GateRequest = {
+    consumerId: 'c',
+    serviceId: 's',
+    payload: Buffer.from('{}'),
+    metadata: {},
+    idempotencyKey: 'k',
+    dialect: 'openai',
+    kind: 'chat',
+  }
+  const claim = claimOf(request, 'unary', 'c', 's')
+
+  test.for([
+    ['service', claimOf(request, 'unary', 'c', 'other')],
+    ['mode', claimOf(request, 'stream', 'c', 's')],
+    ['dialect', claimOf({ ...request, dialect: 'native' }, 'unary', 'c', 's')],
+    ['kind', claimOf({ ...request, kind: 'completion' }, 'unary', 'c', 's')],
+    ['payload', claimOf({ ...request, payload: Buffer.from('{ }') }, 'unary', 'c', 's')],
+  ] as const)('is one, and with another %s another call under it', ([, other]) => {
+    expect(other.key).toBe(claim.key)
+    expect(other.fingerprint).not.toBe(claim.fingerprint)
+  })
+
+  test('is of one consumer and one key', () => {
+    expect(claimOf(request, 'unary', 'd', 's').key).not.toBe(claim.key)
+    expect(claimOf({ ...request, idempotencyKey: 'l' }, 'unary', 'c', 's').key).not.toBe(claim.key)
+    expect(claimOf({ ...request, metadata: { a: 'b' } }, 'unary', 'c', 's')).toEqual(claim)
   })
 })

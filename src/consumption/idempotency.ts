@@ -12,7 +12,6 @@ import { asEvent } from '../limits/event-codec.ts'
 import type { Claim } from '../limits/limits.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import type { Charge, ChargeComponent } from '../pricing/price.ts'
-import type { Framing } from '../providers/event-stream.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { GateRequest } from './gate.ts'
 
@@ -46,8 +45,6 @@ export interface KeptAnswer {
   readonly charge: Charge
   readonly serviceVersion: string
   readonly finishReason: string
-  /** Of a stream's events. */
-  readonly framing: Framing
   /** The whole answer, or all events of a stream. */
   readonly body: Uint8Array
 }
@@ -84,12 +81,12 @@ interface Head extends Omit<KeptAnswer, 'charge' | 'body'> {
 
 function asHead(value: unknown): Head | undefined {
   if (!isObject(value)) return undefined
-  const { components, serviceVersion, finishReason, framing, isKept } = value
+  const { components, serviceVersion, finishReason, isKept } = value
   const event = asEvent(value.event)
   if (event === undefined || typeof serviceVersion !== 'string' || typeof isKept !== 'boolean') return undefined
-  if (typeof finishReason !== 'string' || (framing !== 'sse' && framing !== 'lines')) return undefined
+  if (typeof finishReason !== 'string') return undefined
   if (!Array.isArray(components) || !components.every(isComponent)) return undefined
-  return { event, components, serviceVersion, finishReason, framing, isKept }
+  return { event, components, serviceVersion, finishReason, isKept }
 }
 
 function isComponent(value: unknown): value is ChargeComponent {

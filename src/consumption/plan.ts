@@ -39,8 +39,6 @@ export interface Plan {
   readonly startMs: number
   /** Estimated input and the most output that the request allows. */
   readonly reserved: TokenParts
-  /** Answers that the request asks for, at least 1: each may have its share of the output. */
-  readonly choices: number
   /** What it takes from every limit. */
   readonly costs: readonly PlannedCost[]
   readonly cache: Cacheable | undefined
@@ -94,12 +92,11 @@ export function planCall(
   const provider = providerOf(service)
   const asked = provider.readRequest({ payload, mode, dialect, startMs, ...(kind === undefined ? {} : { kind }) })
   const isCached = context.cache?.answer !== undefined
-  const most: TokenParts = {
+  const reserved: TokenParts = {
     ...noTokens,
     input: estimateTokens(payload.length, asked.model),
     output: asked.maxOutputTokens ?? service.defaultMaxOutputTokens * asked.choices,
   }
-  const reserved = isCached ? noTokens : most
   const price = priceAt(service, startMs)
   const limits = context.rateLimiting
     ? limitsOfCall(context.rules, { consumer, serviceId: service.id, keyId: keyIdOf(call), atMs: startMs })
@@ -114,7 +111,6 @@ export function planCall(
     price,
     startMs,
     reserved,
-    choices: asked.choices,
     costs: limits.map((limit) => ({
       limit,
       amount: reservation(limit, service, price, isCached ? undefined : reserved),

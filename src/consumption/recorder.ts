@@ -41,9 +41,9 @@ export function createRecorder(options: GateOptions): Recorder {
   }
 
   /** Keeps an answer of a backend for the requests that are the same. */
-  function keep({ cache, framing }: Plan, { body, model, finishReason, usageSource }: Outcome): void {
+  function keep({ cache }: Plan, { body, model, finishReason, usageSource }: Outcome): void {
     if (cache === undefined || usageSource === 'cache' || body === undefined) return
-    options.cache.set(cache.key, { body, framing, model, finishReason }, cache.policy)
+    options.cache.set(cache.key, { body, model, finishReason }, cache.policy)
   }
 
   return {
@@ -56,7 +56,7 @@ export function createRecorder(options: GateOptions): Recorder {
         admission,
         actual: actualUse(plan, event),
         event,
-        ...(keepsAnswer ? { answer: encodeAnswer({ ...served, framing: plan.framing, body }) } : {}),
+        ...(keepsAnswer ? { answer: encodeAnswer({ ...served, body }) } : {}),
       }
       try {
         tellRecorded(event, plan, await withSpan('settle', () => settler.settle(settlement)))

@@ -28,7 +28,12 @@ interface Asked {
 function refuse(refusedBy: number, amounts: readonly number[], asked: Asked = {}, of = limits) {
   const costs = of.map((limit, index) => ({ limit, amount: amounts[index] ?? 0 }))
   const states = of.map((_, index) => ({ ...state, remaining: asked.remaining?.[index] ?? state.remaining }))
-  const plan = { costs, price: asked.price, choices: asked.choices ?? 1, reserved: { ...noTokens, ...asked.reserved } }
+  const plan = {
+    costs,
+    price: asked.price,
+    asked: { choices: asked.choices ?? 1 },
+    reserved: { ...noTokens, ...asked.reserved },
+  }
   return refusal(plan, { outcome: 'refused', refusedBy, limits: states, retryAfterMs: 850 })
 }
 

@@ -6,7 +6,7 @@ import { cacheKeyOf, compact, createResponseCache } from './response-cache.ts'
 const policy = { ttlMs: 1_000, sharing: 'organization' } as const
 
 function answerOf(bytes: number) {
-  return { body: new Uint8Array(bytes), framing: 'sse', model: 'm', finishReason: 'stop' } as const
+  return { body: new Uint8Array(bytes), model: 'm', finishReason: 'stop' } as const
 }
 
 describe('a response cache', () => {
@@ -62,7 +62,13 @@ describe('the key of a request', () => {
   const consumer = { id: 'c', organizationId: 'o' } as const
   const keyOf = (
     json: string,
-    changes: { readonly mode?: 'stream'; readonly who?: object; readonly sharing?: 'consumer' | 'everyone' } = {},
+    changes: {
+      readonly mode?: 'stream'
+      readonly who?: object
+      readonly sharing?: 'consumer' | 'everyone'
+      readonly request?: object
+      readonly service?: object
+    } = {},
   ) => {
     const request = {
       consumerId: 'c',
@@ -71,6 +77,7 @@ describe('the key of a request', () => {
       metadata: {},
       idempotencyKey: '',
       dialect: 'native',
+      ...changes.request,
     } as const
     const full = {
       name: '',
@@ -81,10 +88,16 @@ describe('the key of a request', () => {
       ...consumer,
       ...changes.who,
     } as const
-    return cacheKeyOf(request, changes.mode ?? 'unary', full, service, {
-      ...policy,
-      sharing: changes.sharing ?? 'organization',
-    })
+    return cacheKeyOf(
+      request,
+      changes.mode ?? 'unary',
+      full,
+      { ...service, ...changes.service },
+      {
+        ...policy,
+        sharing: changes.sharing ?? 'organization',
+      },
+    )
   }
 
   test('is the same for any white space between tokens', () => {
@@ -110,6 +123,16 @@ describe('the key of a request', () => {
       '{"a":1,"b":1}',
     ]
     expect(new Set(requests.map((json) => keyOf(json))).size).toBe(requests.length)
+  })
+
+  test.each([
+    { request: { dialect: 'openai' } },
+    { request: { dialect: 'openai', kind: 'embeddings' } },
+    { service: { id: 's2' } },
+    { service: { version: '9.9.9' } },
+  ])('is another one for %j', (change) => {
+    const keys = new Set([keyOf('{}'), keyOf('{}', { request: { dialect: 'openai', kind: 'chat' } })])
+    expect(keys).not.toContain(keyOf('{}', change))
   })
 
   test('is another one for another mode, and for whoever does not share answers', () => {

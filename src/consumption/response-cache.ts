@@ -4,7 +4,6 @@
  * make different things must never share an answer. A unary call and a stream have answers of their own.
  */
 import { createHash } from 'node:crypto'
-import type { Framing } from '../providers/event-stream.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ResponseCachePolicy, ServiceRecord } from '../registry/records.ts'
 import type { GateRequest } from './gate.ts'
@@ -13,8 +12,6 @@ import type { GateRequest } from './gate.ts'
 export interface CachedAnswer {
   /** The whole answer, or all events of a stream. */
   readonly body: Uint8Array
-  /** Of a stream's events. */
-  readonly framing: Framing
   readonly model: string
   readonly finishReason: string
 }
