@@ -246,6 +246,7 @@ async function construct(
     }),
     authenticate: createAuthenticator({ verifier, adminKey }),
     rbac: config.access.rbac,
+    organizationOf: (consumerId) => snapshots.current().consumersById.get(consumerId)?.organizationId,
     log,
     observer: callMetrics.rpcs,
     newId,

@@ -22,6 +22,7 @@ export const reasons = {
   CREDENTIAL_CHECK_BUSY: { grpc: 8, http: 429, retryable: true },
   PERMISSION_MISSING: { grpc: 7, http: 403, retryable: false },
   CONSUMER_MISMATCH: { grpc: 7, http: 403, retryable: false },
+  ORGANIZATION_MISMATCH: { grpc: 7, http: 403, retryable: false },
   CONSUMER_INACTIVE: { grpc: 7, http: 403, retryable: false },
   POLICY_DENIED: { grpc: 7, http: 403, retryable: false },
   RPC_NOT_FOUND: { grpc: 12, http: 404, retryable: false },

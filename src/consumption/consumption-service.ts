@@ -95,8 +95,8 @@ export function createConsumptionService(
 
     async getQuota(request, call) {
       const { consumer, service } = partiesOf(request, call)
-      const isOwnKey = call.principal.kind === 'key' && call.principal.consumerId === consumer.id
-      const ownKeyId = isOwnKey ? keyIdOf(call) : ''
+      const isOwn = call.principal.kind !== 'anonymous' && call.principal.consumerId === consumer.id
+      const ownKeyId = isOwn ? keyIdOf(call) : ''
       const keyId = request.keyId === '' ? ownKeyId : request.keyId
       if (call.principal.kind === 'key' && keyId !== ownKeyId) throw foreignKey()
       if (keyId !== ownKeyId && (await keyOwner(keyId)) !== consumer.id) throw consumersKeyNotFound(keyId, consumer.id)

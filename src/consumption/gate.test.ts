@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
-import { testCall } from '../../test/support/invoke.ts'
+import { keyOf, testCall } from '../../test/support/invoke.ts'
 import { chat } from '../../test/support/payloads.ts'
 import { endpointRecord, serviceRecord } from '../../test/support/registry-records.ts'
 import { through } from '../../test/support/through-limits.ts'
@@ -130,7 +130,7 @@ function route(
     newId,
     ...changes,
   })
-  const principal = { kind: 'key', roles: ['consumer'], keyId: 'key', consumerId: consumer.id, organizationId } as const
+  const principal = { ...keyOf({ id: consumer.id, organizationId }), keyId: 'key' }
   const request = { ...plain, ...asked }
   return gate.route(request, { ...testCall(principal), id: newId(), signal, header: (name) => headers[name] })
 }

@@ -221,7 +221,7 @@ export function supersededEvents(plan: Plan, event: UsageEvent, attempts: readon
 
 /** Empty for a caller without a key. */
 export function keyIdOf({ principal }: Call): string {
-  return principal.kind === 'key' ? principal.keyId : ''
+  return principal.kind === 'anonymous' ? '' : (principal.keyId ?? '')
 }
 
 /** What a call takes from a limit; one that reserves nothing is a request all the same. */

@@ -1,13 +1,13 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { looksLikeKey } from './key-format.ts'
-import type { Principal } from './principal.ts'
+import type { Caller } from './principal.ts'
 
 /** Shortest administrator key that is accepted, in characters. */
 export const adminKeyMinLength = 32
 
 export interface AdminKey {
   /** The administrator if the credential is the key, in constant time; else undefined. */
-  match(credential: string): Principal | undefined
+  match(credential: string): Caller | undefined
 }
 
 /**
@@ -28,4 +28,11 @@ export function createAdminKey(adminKey: string): AdminKey {
   }
 }
 
-const administrator: Principal = Object.freeze({ kind: 'administrator', roles: Object.freeze(['admin'] as const) })
+const administrator: Caller = Object.freeze({
+  kind: 'administrator',
+  subject: 'administrator',
+  roles: Object.freeze(['admin'] as const),
+  consumerId: undefined,
+  organizationId: undefined,
+  keyId: undefined,
+})

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
+import { administrator, keyOf } from '../../test/support/invoke.ts'
 import { createAdminKey } from './admin-key.ts'
 import { createAuthenticator } from './authenticator.ts'
 import { generateKey } from './key-format.ts'
-import type { KeyPrincipal } from './key-verifier.ts'
 
 const secret = 'an administrator key of 36 characters'
-const principal: KeyPrincipal = { kind: 'key', roles: ['consumer'], keyId: 'k', consumerId: 'c', organizationId: 'o' }
+const principal = keyOf({ id: 'c', organizationId: 'o' })
 const authenticate = createAuthenticator({
   verifier: { verify: async () => principal },
   adminKey: createAdminKey(secret),
@@ -13,7 +13,7 @@ const authenticate = createAuthenticator({
 
 describe('createAuthenticator', () => {
   it('knows the administrator by its key', async () => {
-    expect(await authenticate(secret)).toEqual({ kind: 'administrator', roles: ['admin'] })
+    expect(await authenticate(secret)).toEqual(administrator)
   })
 
   it('leaves API keys to the verifier', async () => {

@@ -2,7 +2,7 @@ import { TollgateError } from '../errors.ts'
 import type { AdminKey } from './admin-key.ts'
 import { looksLikeKey } from './key-format.ts'
 import { invalid, type KeyVerifier } from './key-verifier.ts'
-import type { Principal } from './principal.ts'
+import type { Caller } from './principal.ts'
 
 export interface AuthenticatorOptions {
   readonly verifier: Pick<KeyVerifier, 'verify'>
@@ -14,7 +14,7 @@ export interface AuthenticatorOptions {
  * Tells who brings a credential (the value of "authorization: Bearer" or "x-api-key"); undefined: none was brought.
  * Throws CREDENTIAL_MISSING without one, else what {@link KeyVerifier.verify} throws.
  */
-export type Authenticator = (credential: string | undefined) => Promise<Principal>
+export type Authenticator = (credential: string | undefined) => Promise<Caller>
 
 export function createAuthenticator({ verifier, adminKey }: AuthenticatorOptions): Authenticator {
   return async (credential) => {

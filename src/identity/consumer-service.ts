@@ -5,20 +5,25 @@ import {
   type ConsumerService,
   ConsumerStatus,
   type LimitOverrides as LimitOverridesMessage,
+  OrganizationSchema,
   Tier,
 } from '../../gen/marketplace/v1/consumers_pb.ts'
 import type { Handlers } from '../call.ts'
+import { actorOf } from '../control/actor.ts'
+import { recordChange } from '../control/record-change.ts'
+import { resourceJson } from '../control/resource-json.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { consumerNotFound, organizationNotFound } from '../registry/not-found.ts'
 import type { ConsumerStatus as ConsumerStatusName, LimitOverrides, Tier as TierName } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import { alreadyExists, storing } from '../storage/constraint-error.ts'
-import type { Sql } from '../storage/postgres.ts'
+import type { Sql, Transaction } from '../storage/postgres.ts'
 import {
   type ConsumerRow,
   insertConsumer,
   insertOrganization,
+  type OrganizationRow,
   selectConsumer,
   selectConsumers,
 } from './identity-store.ts'
@@ -36,12 +41,23 @@ export interface ConsumerServiceOptions {
 export function createConsumerService(options: ConsumerServiceOptions): Handlers<typeof ConsumerService.method> {
   const { sql, newId, snapshots } = options
   return {
-    async createOrganization({ organization }) {
+    async createOrganization({ organization }, call) {
       const name = organization?.name ?? ''
-      const row = await storing(() => insertOrganization(sql, { id: newId(), name }), {
+      const add = async (tx: Transaction): Promise<OrganizationRow> => {
+        const row = await insertOrganization(tx, { id: newId(), name })
+        const after = resourceJson(OrganizationSchema, organizationMessage(row))
+        await recordChange(tx, actorOf(call), {
+          type: 'organization.created',
+          id: row.id,
+          organizationId: row.id,
+          after,
+        })
+        return row
+      }
+      const row = await storing(() => sql.begin(add), {
         organizations_name_key: () => alreadyExists('organization.name', name),
       })
-      return { id: row.id, name: row.name, createTime: timestampFromDate(row.created_at) }
+      return organizationMessage(row)
     },
 
     async createConsumer({ consumer }) {
@@ -123,6 +139,10 @@ function overridesMessage(overrides: LimitOverrides): MessageInitShape<typeof Co
     ...(requestBurst !== undefined && { requestBurst: BigInt(requestBurst) }),
     ...(tokensPerMonth !== undefined && { tokensPerMonth: BigInt(tokensPerMonth) }),
   }
+}
+
+function organizationMessage(row: OrganizationRow): MessageInitShape<typeof OrganizationSchema> {
+  return { id: row.id, name: row.name, createTime: timestampFromDate(row.created_at) }
 }
 
 function consumerMessage(row: ConsumerRow): MessageInitShape<typeof ConsumerSchema> {

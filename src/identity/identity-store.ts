@@ -1,5 +1,5 @@
 import type { ConsumerStatus, LimitOverrides, Tier } from '../registry/records.ts'
-import type { Sql } from '../storage/postgres.ts'
+import type { Sql, Transaction } from '../storage/postgres.ts'
 import type { KeyRecord } from './key-verifier.ts'
 
 /** Statements on organizations, consumers and api_keys, one a function. Errors are Postgres's own. */
@@ -30,14 +30,20 @@ export interface KeyRow {
   readonly revoked_at: Date | null
 }
 
-export async function insertOrganization(sql: Sql, row: { id: string; name: string }): Promise<OrganizationRow> {
+export async function insertOrganization(
+  sql: Sql | Transaction,
+  row: { id: string; name: string },
+): Promise<OrganizationRow> {
   const rows = await sql<OrganizationRow[]>`
     insert into organizations (id, name) values (${row.id}, ${row.name})
     returning id, name, created_at`
   return one(rows)
 }
 
-export async function insertConsumer(sql: Sql, row: Omit<ConsumerRow, 'created_at'>): Promise<ConsumerRow> {
+export async function insertConsumer(
+  sql: Sql | Transaction,
+  row: Omit<ConsumerRow, 'created_at'>,
+): Promise<ConsumerRow> {
   const rows = await sql<ConsumerRow[]>`
     insert into consumers (id, organization_id, name, tier, status, granted_services, overrides)
     values (${row.id}, ${row.organization_id}, ${row.name}, ${row.tier}, ${row.status},

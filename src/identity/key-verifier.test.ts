@@ -65,6 +65,7 @@ describe('accepts', () => {
     const { verifier } = setup()
     expect(await verifier.verify(good.key)).toEqual({
       kind: 'key',
+      subject: `key:${good.keyId}`,
       roles: ['consumer'],
       keyId: good.keyId,
       consumerId: 'consumer',

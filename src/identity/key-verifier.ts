@@ -3,10 +3,8 @@ import { TollgateError } from '../errors.ts'
 import type { ConsumerStatus } from '../registry/records.ts'
 import { BoundedMap } from './bounded-map.ts'
 import { parseKey, secretTag } from './key-format.ts'
-import type { Principal } from './principal.ts'
+import type { Caller } from './principal.ts'
 import type { SecretHasher } from './secret-hasher.ts'
-
-export type KeyPrincipal = Extract<Principal, { kind: 'key' }>
 
 /** A stored key with what is needed of its consumer. */
 export interface KeyRecord {
@@ -45,7 +43,7 @@ export interface KeyVerifier {
    * Who the key speaks for. Throws CREDENTIAL_INVALID (malformed, unknown id and wrong secret look the same),
    * CREDENTIAL_REVOKED, CREDENTIAL_EXPIRED, CONSUMER_INACTIVE, CREDENTIAL_CHECK_BUSY, or what `loadKey` throws.
    */
-  verify(credential: string): Promise<KeyPrincipal>
+  verify(credential: string): Promise<Caller>
   /** To be called when the control plane changed: each record is read again before its next use. */
   invalidate(): void
   /** Entries held, for tests of the ceilings and for metrics. */
@@ -77,7 +75,7 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
   const checks = new Map<string, Promise<boolean>>()
   let generation = 0
 
-  async function verify(credential: string): Promise<KeyPrincipal> {
+  async function verify(credential: string): Promise<Caller> {
     const parsed = parseKey(credential)
     if (parsed === undefined) throw invalid()
     let entry = entries.get(parsed.keyId)
@@ -126,7 +124,14 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
       generation: asOf,
       retryAtMs: 0,
       digest: stale?.record.secretHash === secretHash ? stale.digest : undefined,
-      principal: Object.freeze({ kind: 'key', roles: keyRoles, keyId, consumerId, organizationId }),
+      principal: Object.freeze({
+        kind: 'key',
+        subject: `key:${keyId}`,
+        roles: keyRoles,
+        keyId,
+        consumerId,
+        organizationId,
+      }),
     }
     entries.set(keyId, entry)
     return entry
@@ -171,7 +176,7 @@ interface Entry {
   retryAtMs: number
   /** Of the key that was found right; undefined before. */
   digest: Buffer | undefined
-  readonly principal: KeyPrincipal
+  readonly principal: Caller
 }
 
 /** Pause between attempts to read a record again, so that calls do not wait for a store that is away. */

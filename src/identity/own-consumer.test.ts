@@ -16,7 +16,6 @@ describe('ownConsumer', () => {
   })
 
   it.each([
-    ['another consumer’s id from a consumer', 'other', caller, 'CONSUMER_MISMATCH'],
     ['an administrator that names none', '', administrator, 'INVALID_ARGUMENT'],
     ['a caller without a credential', 'mine', anonymous, 'CREDENTIAL_MISSING'],
   ])('refuses %s', (_, id, principal, reason) => {

@@ -41,10 +41,10 @@ export function createUsageService(options: UsageServiceOptions): Handlers<typeo
     return chargeFor(named ?? priceAt(service, record.startMs), tokens)
   }
 
-  /** Own, or what an administrator names, which must be there. Throws CONSUMER_NOT_FOUND and as {@link ownConsumer}. */
+  /** Own, or the one that is named, which must be there. Throws CONSUMER_NOT_FOUND and as {@link ownConsumer}. */
   function consumerOf(named: string, { principal }: Call): string {
     const consumerId = ownConsumer(named, principal)
-    const isOwn = principal.kind === 'key' && principal.consumerId === consumerId
+    const isOwn = principal.kind !== 'anonymous' && principal.consumerId === consumerId
     if (isOwn || snapshots.current().consumersById.has(consumerId)) return consumerId
     throw consumerNotFound(consumerId, 'consumer_id')
   }

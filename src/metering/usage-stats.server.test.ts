@@ -19,13 +19,7 @@ import { type UsageStatistics, usageStatistics } from './usage-stats.ts'
 const timeout = 120_000
 const hourMs = 3_600_000
 const now = Date.UTC(2026, 10, 18, 12, 34, 56, 789)
-const consumer: Principal = {
-  kind: 'key',
-  roles: ['consumer'],
-  keyId: 'k',
-  consumerId: 'consumer-a',
-  organizationId: 'o',
-}
+const consumer = keyOf({ id: 'consumer-a', organizationId: 'o' })
 const statuses = ['succeeded', 'failed', 'deadline_exceeded', 'cancelled', 'abandoned'] as const
 const currencies = ['USD', 'EUR', ''] as const
 

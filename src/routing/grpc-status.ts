@@ -65,6 +65,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   CREDENTIAL_CHECK_BUSY: 'busy',
   PERMISSION_MISSING: 'credential_refused',
   CONSUMER_MISMATCH: 'credential_refused',
+  ORGANIZATION_MISMATCH: 'credential_refused',
   CONSUMER_INACTIVE: 'credential_refused',
   POLICY_DENIED: 'credential_refused',
   RPC_NOT_FOUND: 'unusable_status',

@@ -5,14 +5,14 @@ import { createGrpcTransport } from '@connectrpc/connect-node'
 import { expect, test } from 'vitest'
 import { Health } from '../../gen/grpc/health/v1/health_pb.ts'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
-import { declaredAccess, declaredConsumerPath } from './authorize.ts'
+import { declaredAccess, declaredPaths } from './authorize.ts'
 import { as, clientOf, keys, startFixture } from './fixture.ts'
 import { describeRpcs, register } from './rpc.ts'
 
 test('the contract says who may call', () => {
   const { routeRequest } = ConsumptionService.method
   expect(declaredAccess(routeRequest)).toEqual({ permission: 'consumption.route' })
-  expect(declaredConsumerPath(routeRequest).map((field) => field.name)).toEqual(['consumer_id'])
+  expect(declaredPaths(routeRequest).consumerPath.map((field) => field.name)).toEqual(['consumer_id'])
   expect(declaredAccess(Health.method.check)).toBe('undeclared')
 })
 

@@ -8,9 +8,10 @@ import {
 } from '@connectrpc/connect-node'
 import { pino } from 'pino'
 import { ConsumptionService, QuotaStatusSchema } from '../../gen/marketplace/v1/consumption_pb.ts'
+import { administrator, keyOf } from '../../test/support/invoke.ts'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import type { Principal } from '../identity/principal.ts'
+import type { Caller } from '../identity/principal.ts'
 import type { CallObserver } from './observe.ts'
 import { type Asked, fixtureApi } from './openai/fixture-gate.ts'
 import { register, type ServiceRegistration } from './rpc.ts'
@@ -39,6 +40,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
     pages: { '/health': async () => ({ status: 200, contentType: 'application/json', body: '{"status":"ok"}' }) },
     authenticate,
     rbac: true,
+    organizationOf: () => undefined,
     corsOrigins: ['https://console.example'],
     maxMessageBytes: 4 * 1024 * 1024,
     defaultDeadlineMs: 30_000,
@@ -127,15 +129,15 @@ export async function until(check: () => boolean): Promise<void> {
   }
 }
 
-async function authenticate(credential: string | undefined): Promise<Principal> {
-  const key = { kind: 'key', keyId: 'k1', consumerId: ownConsumer, organizationId: 'o1' } as const
+async function authenticate(credential: string | undefined): Promise<Caller> {
+  const key = keyOf({ id: ownConsumer, organizationId: 'o1' })
   switch (credential) {
     case keys.own:
-      return { ...key, roles: ['consumer'] }
+      return key
     case keys.noRoles:
       return { ...key, roles: [] }
     case keys.admin:
-      return { kind: 'administrator', roles: ['admin'] }
+      return administrator
     case undefined:
       throw new TollgateError('CREDENTIAL_MISSING', 'no credential')
     default:

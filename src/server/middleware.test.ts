@@ -15,6 +15,7 @@ const call = () =>
       httpStatusOf: () => 500,
       access: 'undeclared',
       consumerPath: [],
+      organizationPath: [],
       longLived: false,
     },
     {},
@@ -25,7 +26,7 @@ const recording = (seen: string[], refuseAt?: string): Middleware[] =>
   middlewareOrder.map((name) => ({
     name,
     why: 'test',
-    phase: name === 'consumer' || name === 'validate' ? 'message' : 'headers',
+    phase: name === 'confine' || name === 'validate' ? 'message' : 'headers',
     enter() {
       seen.push(`+${name}`)
       if (name === refuseAt) throw new TollgateError('INTERNAL', 'no')
@@ -35,7 +36,7 @@ const recording = (seen: string[], refuseAt?: string): Middleware[] =>
 
 test('an order other than the declared one is refused at start', () => {
   const seen: string[] = []
-  expect(() => createChain(recording(seen).reverse())).toThrow('middleware order is validate, consumer')
+  expect(() => createChain(recording(seen).reverse())).toThrow('middleware order is validate, confine')
   expect(() => createChain(recording(seen).slice(1))).toThrow('it must be trace, observe, deadline')
   const early = recording(seen).map(
     (each): Middleware => (each.name === 'trace' ? { ...each, phase: 'message' } : each),

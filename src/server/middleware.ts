@@ -35,7 +35,7 @@ export const middlewareOrder = [
   'deadline',
   'authenticate',
   'authorize',
-  'consumer',
+  'confine',
   'validate',
 ] as const
 

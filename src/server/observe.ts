@@ -39,7 +39,7 @@ export function observeCalls(observer: CallObserver, log: Logger): Middleware {
           // The call's span is not the active one here, so that the logger cannot add it.
           ...(isSpanContextValid(span) && { trace_id: span.traceId, span_id: span.spanId }),
           ...(error !== undefined && { reason: error.reason }),
-          ...(call.principal.kind === 'key' && { keyId: call.principal.keyId }),
+          ...(call.principal.kind !== 'anonymous' && { subject: call.principal.subject }),
           ...(level === 'error' && { err: error?.cause }),
         },
         'call',

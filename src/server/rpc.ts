@@ -14,7 +14,7 @@ import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call, UnaryHandler } from '../call.ts'
 import { reasons, TollgateError } from '../errors.ts'
-import { declaredAccess, declaredConsumerPath } from './authorize.ts'
+import { declaredAccess, declaredPaths } from './authorize.ts'
 import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
 import { isEnveloped } from './request-body.ts'
@@ -69,7 +69,7 @@ export function register<S extends DescService>(
 
 /**
  * The RPCs of the registrations by path, with what their descriptors say. Throws when a service is registered twice, or a
- * `consumer_field` names no field.
+ * `consumer_field` or `organization_field` names no field.
  */
 export function describeRpcs(registrations: readonly ServiceRegistration[]): Map<string, Rpc> {
   const rpcs = new Map<string, Rpc>()
@@ -84,7 +84,7 @@ export function describeRpcs(registrations: readonly ServiceRegistration[]): Map
         path: `/${name}`,
         httpStatusOf: ({ reason }) => reasons[reason].http,
         access: options.public === true ? 'public' : declaredAccess(method),
-        consumerPath: declaredConsumerPath(method),
+        ...declaredPaths(method),
         longLived: options.longLived === true,
       })
     }

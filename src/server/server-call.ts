@@ -126,6 +126,8 @@ export interface Rpc {
   readonly access: 'public' | 'undeclared' | { readonly permission: string }
   /** Fields from the request down to the one that names the consumer acted for; empty without one. */
   readonly consumerPath: readonly DescField[]
+  /** The same of the organization acted for. */
+  readonly organizationPath: readonly DescField[]
   /** True for streams that live as long as their connection: without a timeout of the caller, none applies. */
   readonly longLived: boolean
 }

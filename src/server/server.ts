@@ -3,7 +3,7 @@ import { compressionGzip } from '@connectrpc/connect-node'
 import { TollgateError } from '../errors.ts'
 import type { Authenticator } from '../identity/authenticator.ts'
 import { authenticateCalls } from './authenticate.ts'
-import { authorizeCalls, confineToConsumer } from './authorize.ts'
+import { authorizeCalls, confineCalls, type OrganizationOf } from './authorize.ts'
 import { createCors } from './cors.ts'
 import { limitDeadlines } from './deadline.ts'
 import { createDispatcher } from './dispatch.ts'
@@ -29,6 +29,7 @@ export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'> {
   readonly authenticate: Authenticator
   /** False gives every authenticated caller every permission; for development. */
   readonly rbac: boolean
+  readonly organizationOf: OrganizationOf
   /** Origins whose scripts may call, "https://host[:port]" each. */
   readonly corsOrigins: readonly string[]
   /** Largest request message, before and after decompression. */
@@ -76,9 +77,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     traceCalls(),
     observeCalls(options.observer, log),
     limitDeadlines({ ...options, longLivedMs: 2 * options.maxConnectionAgeMs + options.maxDeadlineMs }),
-    authenticateCalls(options.authenticate),
-    authorizeCalls(options.rbac),
-    confineToConsumer(options.rbac),
+    authenticateCalls(options.authenticate, options.rbac),
+    authorizeCalls(),
+    confineCalls(options.organizationOf),
     validateMessages(new Set(registrations.flatMap(({ service }) => service.methods.map(({ input }) => input)))),
   ])
   const router = createConnectRouter({

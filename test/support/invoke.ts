@@ -7,7 +7,7 @@ import {
 } from '@bufbuild/protobuf'
 import { INVALID_SPAN_CONTEXT, trace } from '@opentelemetry/api'
 import type { Call, UnaryHandler } from '../../src/call.ts'
-import { anonymous, type Principal } from '../../src/identity/principal.ts'
+import { anonymous, type Caller, type Principal } from '../../src/identity/principal.ts'
 
 /** Calls the implementation of a unary RPC directly, without a wire; rules and permissions of the contract do not apply. */
 export async function invoke<I extends DescMessage, O extends DescMessage>(
@@ -36,10 +36,24 @@ export function testCall(principal: Principal = anonymous, changes: Partial<Call
   }
 }
 
-export const administrator: Principal = { kind: 'administrator', roles: ['admin'] }
+export const administrator: Caller = {
+  kind: 'administrator',
+  subject: 'administrator',
+  roles: ['admin'],
+  consumerId: undefined,
+  organizationId: undefined,
+  keyId: undefined,
+}
 
 /** The caller that a consumer's API key makes. */
-export function keyOf(consumer: { id: string; organizationId: string }): Principal {
+export function keyOf(consumer: { id: string; organizationId: string }): Caller {
   const { id, organizationId } = consumer
-  return { kind: 'key', roles: ['consumer'], keyId: 'testkey', consumerId: id, organizationId }
+  return {
+    kind: 'key',
+    subject: 'key:testkey',
+    roles: ['consumer'],
+    keyId: 'testkey',
+    consumerId: id,
+    organizationId,
+  }
 }

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/options.proto.
  */
 export const file_marketplace_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("ChxtYXJrZXRwbGFjZS92MS9vcHRpb25zLnByb3RvEg5tYXJrZXRwbGFjZS52MSJECgZBY2Nlc3MSEgoKcGVybWlzc2lvbhgBIAEoCRIWCg5jb25zdW1lcl9maWVsZBgCIAEoCRIOCgZwdWJsaWMYAyABKAg6UAoGYWNjZXNzEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY+owDIAEoCzIWLm1hcmtldHBsYWNlLnYxLkFjY2Vzc1IGYWNjZXNzOj0KCXNlbnNpdGl2ZRIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMY+4wDIAEoCFIJc2Vuc2l0aXZlYgZwcm90bzM", [file_google_protobuf_descriptor]);
+  fileDesc("ChxtYXJrZXRwbGFjZS92MS9vcHRpb25zLnByb3RvEg5tYXJrZXRwbGFjZS52MSJgCgZBY2Nlc3MSEgoKcGVybWlzc2lvbhgBIAEoCRIWCg5jb25zdW1lcl9maWVsZBgCIAEoCRIOCgZwdWJsaWMYAyABKAgSGgoSb3JnYW5pemF0aW9uX2ZpZWxkGAQgASgJOlAKBmFjY2VzcxIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGPqMAyABKAsyFi5tYXJrZXRwbGFjZS52MS5BY2Nlc3NSBmFjY2Vzczo9CglzZW5zaXRpdmUSHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGPuMAyABKAhSCXNlbnNpdGl2ZWIGcHJvdG8z", [file_google_protobuf_descriptor]);
 
 /**
  * Access declares who may call an RPC. The server reads it from the descriptor: a method without it is refused.
@@ -28,8 +28,8 @@ export type Access = Message<"marketplace.v1.Access"> & {
   permission: string;
 
   /**
-   * Path of the request field that names the consumer the call acts for. A caller without
-   * "consumers.actForAny" may only name its own consumer there; empty means its own.
+   * Path of the request field that names the consumer that the call acts for. The caller's permission must reach it: a
+   * role reaches its own consumer, its organization, or everything. An empty field means the caller's own consumer.
    *
    * @generated from field: string consumer_field = 2;
    */
@@ -41,6 +41,14 @@ export type Access = Message<"marketplace.v1.Access"> & {
    * @generated from field: bool public = 3;
    */
   public: boolean;
+
+  /**
+   * Path of the request field that names the organization that the call acts for. The caller's permission must reach all of
+   * it. An empty field is for the implementation to read.
+   *
+   * @generated from field: string organization_field = 4;
+   */
+  organizationField: string;
 };
 
 /**

@@ -20,6 +20,7 @@ export const errorTable = {
   CREDENTIAL_CHECK_BUSY: { status: 429, type: 'rate_limit_error', code: 'credential_check_busy' },
   PERMISSION_MISSING: { status: 403, type: 'permission_error', code: 'permission_missing' },
   CONSUMER_MISMATCH: { status: 403, type: 'permission_error', code: 'consumer_mismatch' },
+  ORGANIZATION_MISMATCH: { status: 403, type: 'permission_error', code: 'organization_mismatch' },
   CONSUMER_INACTIVE: { status: 403, type: 'permission_error', code: 'consumer_inactive' },
   POLICY_DENIED: { status: 403, type: 'permission_error', code: 'policy_denied' },
   RPC_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'unknown_url' },

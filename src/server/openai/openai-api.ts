@@ -153,6 +153,7 @@ const unknownRpc: Rpc = {
   path: '/v1/*',
   access: 'public',
   consumerPath: [],
+  organizationPath: [],
   longLived: false,
   httpStatusOf: (error) => rowOf(error).status,
 }
@@ -162,13 +163,10 @@ async function refuseUnknown(request: Request): Promise<UniversalServerResponse>
   throw new TollgateError('RPC_NOT_FOUND', `There is no ${request.method} ${path} here.`)
 }
 
-/** The consumer that pays: always the key's own. */
+/** The consumer that pays: always the caller's own. */
 function consumerOf({ principal }: ServerCall): string {
-  if (principal.kind === 'key') return principal.consumerId
-  throw new TollgateError(
-    'CONSUMER_MISMATCH',
-    'An administrator has no consumer of its own: use the key of a consumer.',
-  )
+  if (principal.kind !== 'anonymous' && principal.consumerId !== undefined) return principal.consumerId
+  throw new TollgateError('CONSUMER_MISMATCH', 'The credential has no consumer of its own: use the key of a consumer.')
 }
 
 function errorAnswer(error: TollgateError, headers: Headers): UniversalServerResponse {

@@ -1,0 +1,33 @@
+import { describe, expect, test } from 'vitest'
+import { administrator, keyOf } from '../../test/support/invoke.ts'
+import { anonymous, reaches, reachOf } from './principal.ts'
+
+const caller = keyOf({ id: 'mine', organizationId: 'ours' })
+
+describe('a permission', () => {
+  test('reaches as far as the widest role that holds it', () => {
+    expect(reachOf(administrator, 'whatever.it.is')).toBe('all')
+    expect(reachOf(caller, 'usage.read')).toBe('consumer')
+    expect(reachOf({ ...caller, roles: ['consumer', 'admin'] }, 'usage.read')).toBe('all')
+  })
+
+  test.each([
+    ['of nobody', anonymous],
+    ['without a role', { ...caller, roles: [] }],
+  ])('%s reaches nothing', (_, principal) => {
+    expect(reachOf(principal, 'usage.read')).toBeUndefined()
+    expect(reaches(principal, 'usage.read', { consumerId: 'mine', organizationId: 'ours' })).toBe(false)
+  })
+
+  test('of a consumer reaches that consumer, and nobody else in its organization', () => {
+    expect(reaches(caller, 'usage.read', { consumerId: 'mine', organizationId: 'ours' })).toBe(true)
+    expect(reaches(caller, 'usage.read', { consumerId: 'other', organizationId: 'ours' })).toBe(false)
+    expect(reaches(caller, 'usage.read', { organizationId: 'ours' })).toBe(false)
+    expect(reaches(caller, 'limits.write', { consumerId: 'mine', organizationId: 'ours' })).toBe(false)
+  })
+
+  test('of somebody without consumer and organization reaches nothing that has none', () => {
+    const lost = { ...caller, consumerId: undefined, organizationId: undefined }
+    expect(reaches(lost, 'usage.read', { consumerId: undefined, organizationId: undefined })).toBe(false)
+  })
+})
