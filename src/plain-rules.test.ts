@@ -10,21 +10,21 @@ import {
 import { createValidator } from '@bufbuild/protovalidate'
 import { FieldRulesSchema, field as rules } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js'
 import { expect, test } from 'vitest'
-import { CreateConsumerRequestSchema, file_marketplace_v1_consumers } from '../../gen/marketplace/v1/consumers_pb.ts'
-import { file_marketplace_v1_consumption, RouteRequestRequestSchema } from '../../gen/marketplace/v1/consumption_pb.ts'
-import { file_marketplace_v1_keys } from '../../gen/marketplace/v1/keys_pb.ts'
+import { CreateConsumerRequestSchema, file_marketplace_v1_consumers } from '../gen/marketplace/v1/consumers_pb.ts'
+import { file_marketplace_v1_consumption, RouteRequestRequestSchema } from '../gen/marketplace/v1/consumption_pb.ts'
+import { file_marketplace_v1_keys } from '../gen/marketplace/v1/keys_pb.ts'
 import {
   file_marketplace_v1_limits,
   ListLimitsRequestSchema,
   SetLimitRequestSchema,
-} from '../../gen/marketplace/v1/limits_pb.ts'
-import { file_marketplace_v1_policy } from '../../gen/marketplace/v1/policy_pb.ts'
+} from '../gen/marketplace/v1/limits_pb.ts'
+import { file_marketplace_v1_policy } from '../gen/marketplace/v1/policy_pb.ts'
 import {
   file_marketplace_v1_registry,
   RegisterServiceRequestSchema,
   type ServiceSchema,
-} from '../../gen/marketplace/v1/registry_pb.ts'
-import { CorrectUsageRecordRequestSchema, file_marketplace_v1_usage } from '../../gen/marketplace/v1/usage_pb.ts'
+} from '../gen/marketplace/v1/registry_pb.ts'
+import { CorrectUsageRecordRequestSchema, file_marketplace_v1_usage } from '../gen/marketplace/v1/usage_pb.ts'
 import { plainViolation } from './plain-rules.ts'
 
 const validator = createValidator()

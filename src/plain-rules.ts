@@ -1,7 +1,7 @@
 import type { DescEnum } from '@bufbuild/protobuf'
 import { pathToString } from '@bufbuild/protobuf/reflect'
 import type { Violation } from '@bufbuild/protovalidate'
-import type { FieldViolation } from '../errors.ts'
+import type { FieldViolation } from './errors.ts'
 
 /**
  * A broken rule in words that say what would be right, to people who know the field and nothing of Protobuf. Rules with a
