@@ -35,6 +35,7 @@ export const reasons = {
   USAGE_RECORD_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   USAGE_RECORD_REVERSED: { grpc: 9, http: 409, retryable: false },
   ALREADY_EXISTS: { grpc: 6, http: 409, retryable: false },
+  ETAG_MISMATCH: { grpc: 10, http: 409, retryable: false },
   RATE_LIMITED: { grpc: 8, http: 429, retryable: true },
   QUOTA_EXCEEDED: { grpc: 8, http: 402, retryable: false },
   PRICE_MISSING: { grpc: 9, http: 409, retryable: false },

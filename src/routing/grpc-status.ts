@@ -78,6 +78,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   USAGE_RECORD_NOT_FOUND: 'unusable_status',
   USAGE_RECORD_REVERSED: 'unusable_status',
   ALREADY_EXISTS: 'unusable_status',
+  ETAG_MISMATCH: 'unusable_status',
   RATE_LIMITED: 'busy',
   QUOTA_EXCEEDED: 'busy',
   PRICE_MISSING: 'unusable_status',

@@ -33,6 +33,7 @@ export const errorTable = {
   USAGE_RECORD_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'usage_record_not_found' },
   USAGE_RECORD_REVERSED: { status: 409, type: 'invalid_request_error', code: 'usage_record_reversed' },
   ALREADY_EXISTS: { status: 409, type: 'invalid_request_error', code: 'already_exists' },
+  ETAG_MISMATCH: { status: 409, type: 'invalid_request_error', code: 'etag_mismatch' },
   RATE_LIMITED: { status: 429, type: 'rate_limit_error', code: 'rate_limit_exceeded' },
   QUOTA_EXCEEDED: { status: 429, type: 'insufficient_quota', code: 'insufficient_quota' },
   PRICE_MISSING: { status: 409, type: 'invalid_request_error', code: 'price_missing' },
