@@ -7,7 +7,10 @@ import { applyMask, type MaskRules } from './field-mask.ts'
 
 type Init = Exclude<MessageInitShape<typeof ServiceSchema>, Service>
 
-const rules: MaskRules = { immutable: ['name', 'version'], outputOnly: ['id', 'create_time'] }
+const rules: MaskRules = {
+  immutable: { name: 'is never changed', version: 'is never changed' },
+  outputOnly: ['id', 'create_time'],
+}
 const current: Init = {
   id: 'i',
   name: 'n',

@@ -3,8 +3,8 @@
  * a request changes: by path, through singular messages too ("owner.email"); or all of them ("*"); or, left out, those that
  * the request states. A field that the mask names and the request does not state is cleared.
  *
- * Fields that the server alone writes are passed over, so that a resource can be sent back as it was read. A field that never
- * changes may be sent with the value that it has; with another one, the update is refused.
+ * Fields that the server alone writes are passed over, so that a resource can be sent back as it was read. A field that no
+ * update changes may be sent with the value that it has; with another one, the update is refused.
  */
 import { clone, create, type DescField, type DescMessage, equals, type MessageShape } from '@bufbuild/protobuf'
 import { isReflectMessage, type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect'
@@ -13,8 +13,8 @@ import { type FieldViolation, TollgateError } from './errors.ts'
 
 /** What an update of a resource leaves as it is; names of fields as in the proto. */
 export interface MaskRules {
-  /** Set once, when the resource is made. */
-  readonly immutable: readonly string[]
+  /** Fields that an update may not change, with what is said of one: "is never changed", "is changed by RetireService". */
+  readonly immutable: Readonly<Record<string, string>>
   /** Written by the server. */
   readonly outputOnly: readonly string[]
 }
@@ -51,10 +51,10 @@ export function applyMask<D extends DescMessage>(schema: D, rules: MaskRules, up
     const steps = fieldsAt(schema, path)
     if (steps === undefined) {
       refused.push(violation('update_mask', `"${path}" is no field of ${schema.name}`, 'path'))
-    } else if (!rules.immutable.includes(head)) {
+    } else if (!Object.hasOwn(rules.immutable, head)) {
       copyAt(from, to, steps)
     } else if ((isNamed || stated(head)) && !sameAt(schema, steps, from, to)) {
-      refused.push(violation(`${field}.${path}`, 'is never changed', 'immutable'))
+      refused.push(violation(`${field}.${path}`, rules.immutable[head] ?? '', 'immutable'))
     }
   }
   if (refused.length > 0) {
