@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { administrator, keyOf } from '../../test/support/invoke.ts'
-import { anonymous, reaches, reachOf } from './principal.ts'
+import { anonymous, isRole, reaches, reachOf, roles, width } from './principal.ts'
 
 const caller = keyOf({ id: 'mine', organizationId: 'ours' })
 
@@ -29,5 +29,18 @@ describe('a permission', () => {
   test('of somebody without consumer and organization reaches nothing that has none', () => {
     const lost = { ...caller, consumerId: undefined, organizationId: undefined }
     expect(reaches(lost, 'usage.read', { consumerId: undefined, organizationId: undefined })).toBe(false)
+  })
+})
+
+describe('a role', () => {
+  const names = Object.keys(roles).filter(isRole)
+
+  test.each(names)('gives no role that reaches further than it does: %s', (name) => {
+    for (const given of roles[name].grants)
+      expect(width[roles[given].reach]).toBeLessThanOrEqual(width[roles[name].reach])
+  })
+
+  test('holds everything only as admin', () => {
+    expect(names.filter((name) => roles[name].permissions.has('*'))).toEqual(['admin'])
   })
 })

@@ -20,16 +20,110 @@ export interface Caller {
   readonly keyId: string | undefined
 }
 
-export type Role = 'admin' | 'consumer'
+export type Role = 'admin' | 'operator' | 'publisher' | 'org_admin' | 'finance' | 'auditor' | 'gateway' | 'consumer'
 
 export const anonymous: Principal = { kind: 'anonymous' }
 
 /** What a permission reaches: the caller's own consumer, all that belongs to its organization, or everything. */
 export type Reach = 'consumer' | 'organization' | 'all'
 
-/** Permissions of each role, and how far they reach; "*" holds all. Permissions are named beside each RPC, in its proto. */
-export const roles: Readonly<Record<Role, { readonly reach: Reach; readonly permissions: ReadonlySet<string> }>> = {
-  admin: { reach: 'all', permissions: new Set(['*']) },
+/** What a role may do. */
+export interface RoleRights {
+  readonly reach: Reach
+  /** Permissions as they are named beside each RPC, in its proto; "*" holds all. */
+  readonly permissions: ReadonlySet<string>
+  /** Roles that it may give to users whom it reaches; none of them reaches further than it does. */
+  readonly grants: ReadonlySet<Role>
+}
+
+const noRoles: ReadonlySet<Role> = new Set()
+
+/**
+ * The rights of each role; what is not here is refused. docs/identity.md shows them as the RPCs that each role may call, and a
+ * test holds it to this.
+ */
+export const roles: Readonly<Record<Role, RoleRights>> = {
+  admin: {
+    reach: 'all',
+    permissions: new Set(['*']),
+    grants: new Set(['admin', 'operator', 'publisher', 'org_admin', 'finance', 'auditor', 'gateway', 'consumer']),
+  },
+  // Runs the platform and changes no identity: neither who may call, nor the keys by which they are known.
+  operator: {
+    reach: 'all',
+    permissions: new Set([
+      'organizations.read',
+      'projects.read',
+      'consumers.read',
+      'consumers.list',
+      'services.read',
+      'services.write',
+      'prices.write',
+      'limits.read',
+      'limits.write',
+      'policies.read',
+      'policies.write',
+      'policy.check',
+      'quota.read',
+      'usage.read',
+    ]),
+    grants: noRoles,
+  },
+  publisher: {
+    reach: 'organization',
+    permissions: new Set(['services.read']),
+    grants: noRoles,
+  },
+  org_admin: {
+    reach: 'organization',
+    permissions: new Set([
+      'organizations.read',
+      'projects.read',
+      'projects.write',
+      'consumers.read',
+      'keys.read',
+      'keys.write',
+      'users.read',
+      'users.write',
+      'services.read',
+      'quota.read',
+      'usage.read',
+    ]),
+    grants: new Set(['org_admin', 'publisher', 'consumer']),
+  },
+  finance: {
+    reach: 'all',
+    permissions: new Set([
+      'organizations.read',
+      'projects.read',
+      'consumers.read',
+      'consumers.list',
+      'services.read',
+      'limits.read',
+      'quota.read',
+      'usage.read',
+    ]),
+    grants: noRoles,
+  },
+  auditor: {
+    reach: 'all',
+    permissions: new Set([
+      'organizations.read',
+      'projects.read',
+      'consumers.read',
+      'consumers.list',
+      'keys.read',
+      'users.read',
+      'services.read',
+      'limits.read',
+      'policies.read',
+      'quota.read',
+      'usage.read',
+      'audit.read',
+    ]),
+    grants: noRoles,
+  },
+  gateway: { reach: 'all', permissions: new Set(['policy.check']), grants: noRoles },
   consumer: {
     reach: 'consumer',
     permissions: new Set([
@@ -42,6 +136,7 @@ export const roles: Readonly<Record<Role, { readonly reach: Reach; readonly perm
       'keys.write',
       'usage.read',
     ]),
+    grants: noRoles,
   },
 }
 
@@ -57,7 +152,13 @@ export function reachOf(principal: Principal, permission: string): Reach | undef
   return widest
 }
 
-const width: Readonly<Record<Reach, number>> = { consumer: 0, organization: 1, all: 2 }
+/** Reaches by their width; a wider one has the higher number. */
+export const width: Readonly<Record<Reach, number>> = { consumer: 0, organization: 1, all: 2 }
+
+/** Whether a name is that of a role. */
+export function isRole(name: string): name is Role {
+  return Object.hasOwn(roles, name)
+}
 
 /** To whom something belongs that a caller names. */
 export interface Owner {
