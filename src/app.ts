@@ -13,6 +13,7 @@ import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
+import { UserService } from '../gen/marketplace/v1/users_pb.ts'
 import { watchBooks } from './books/books-watch.ts'
 import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
@@ -33,6 +34,7 @@ import { createKeyLoader } from './identity/key-loader.ts'
 import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
+import { createUserService } from './identity/user-service.ts'
 import { newId } from './ids.ts'
 import { createFailoverLimits, type FailoverLimits } from './limits/failover-limits.ts'
 import { monthOf, periodKeysOf } from './limits/limit-keys.ts'
@@ -228,6 +230,7 @@ async function construct(
       register(UsageService, createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
+      register(UserService, createUserService({ sql, newId, snapshots })),
       register(Registry, createRegistryService({ sql, newId, snapshots })),
       register(LimitService, createLimitService({ sql, snapshots })),
       register(PolicyEngine, createPolicyService({ engine: policy, snapshots })),

@@ -10,6 +10,11 @@ export function consumerNotFound(consumerId: string, field?: string): TollgateEr
   return notFound('CONSUMER_NOT_FOUND', 'consumer', consumerId, 'consumerId', field)
 }
 
+/** USER_NOT_FOUND for an id; `field` as above. */
+export function userNotFound(userId: string, field?: string): TollgateError {
+  return notFound('USER_NOT_FOUND', 'user', userId, 'userId', field)
+}
+
 /** KEY_NOT_FOUND for the id of a key; `field` as above. */
 export function keyNotFound(keyId: string, field?: string): TollgateError {
   return notFound('KEY_NOT_FOUND', 'key', keyId, 'keyId', field)

@@ -1,3 +1,5 @@
+import type { UserRecord } from '../identity/user-record.ts'
+import { selectUserRecords } from '../identity/user-store.ts'
 import type { LimitRule } from '../limits/limit-rule.ts'
 import { selectLimitRules } from '../limits/limit-store.ts'
 import type { JsonPointers } from '../providers/json-provider.ts'
@@ -39,6 +41,7 @@ export interface Catalog extends ControlVersion {
   /** By id. */
   readonly services: readonly ServiceRecord[]
   readonly consumers: readonly ConsumerRecord[]
+  readonly users: readonly UserRecord[]
   readonly limitRules: readonly LimitRule[]
 }
 
@@ -55,6 +58,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
       ...versions,
       services: services.map((row) => serviceRecord(row, endpoints.get(row.id) ?? [], prices.get(row.id) ?? [])),
       consumers: consumers.map(consumerRecord),
+      users: await selectUserRecords(tx),
       limitRules: await selectLimitRules(tx),
     }
   }, 'isolation level repeatable read read only')

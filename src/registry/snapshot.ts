@@ -1,3 +1,4 @@
+import { type UserRecord, userKey } from '../identity/user-record.ts'
 import { type LimitRule, limitSubject } from '../limits/limit-rule.ts'
 import { type ConsumerRecord, priceAt, type ServiceRecord, type ServiceStatus } from './records.ts'
 import { compareVersions } from './semver.ts'
@@ -10,6 +11,8 @@ export interface Snapshot {
   /** The version that a bare name means: the newest active one, else the newest deprecated one, else the newest. */
   readonly servicesByName: ReadonlyMap<string, ServiceRecord>
   readonly consumersById: ReadonlyMap<string, ConsumerRecord>
+  /** By {@link userKey}; those that may not call are there, too. */
+  readonly usersBySubject: ReadonlyMap<string, UserRecord>
   /** By {@link limitSubject}: all rules of a subject, in a fixed order; a subject without rules has no entry. */
   readonly limitRules: ReadonlyMap<string, readonly LimitRule[]>
   /** Unix milliseconds at which some service's price changes next; Infinity when no change is known. */
@@ -30,7 +33,8 @@ export interface SnapshotParts {
   readonly version: number
   readonly services: Iterable<ServiceRecord>
   readonly consumers: Iterable<ConsumerRecord>
-  /** Default none. */
+  /** Default none, here and below. */
+  readonly users?: Iterable<UserRecord>
   readonly limitRules?: Iterable<LimitRule>
   /** Unix milliseconds that decides which price is in force. */
   readonly nowMs: number
@@ -52,8 +56,11 @@ export function buildSnapshot(parts: SnapshotParts): Snapshot {
   }
   const consumersById = new Map<string, ConsumerRecord>()
   for (const consumer of parts.consumers) consumersById.set(consumer.id, consumer)
+  const usersBySubject = new Map<string, UserRecord>()
+  for (const user of parts.users ?? []) usersBySubject.set(userKey(user.issuer, user.subject), user)
   const limitRules = Map.groupBy(parts.limitRules ?? [], (rule) => limitSubject(rule.scope, rule.subjectId))
-  return { version: parts.version, servicesById, servicesByName, consumersById, limitRules, nextPriceChangeMs }
+  const { version } = parts
+  return { version, servicesById, servicesByName, consumersById, usersBySubject, limitRules, nextPriceChangeMs }
 }
 
 /** A service by id or by name; undefined when there is none. */

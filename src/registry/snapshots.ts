@@ -66,11 +66,12 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
     onChange?.(snapshot)
   }
 
-  function rebuilt({ version, servicesById, consumersById, limitRules }: Snapshot): Snapshot {
+  function rebuilt({ version, servicesById, consumersById, usersBySubject, limitRules }: Snapshot): Snapshot {
     return buildSnapshot({
       version,
       services: servicesById.values(),
       consumers: consumersById.values(),
+      users: usersBySubject.values(),
       limitRules: [...limitRules.values()].flat(),
       nowMs: now(),
     })
