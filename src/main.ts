@@ -2,6 +2,10 @@
 import { Command, InvalidArgumentError } from 'commander'
 import { startApp } from './app.ts'
 import { type BooksOptions, runBooks } from './books/run-books.ts'
+import { addAdministration, type Terminal } from './cli/administration.ts'
+import { addCompletion } from './cli/completion.ts'
+import { runDoctor } from './cli/doctor.ts'
+import { addProfileCommands } from './cli/profile-commands.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { startDemo } from './demo/demo.ts'
 import { startPracticeBackend } from './practice/backend.ts'
@@ -13,7 +17,11 @@ interface Closable {
   close(): Promise<void>
 }
 
-const program = new Command('tollgate').description('The gate of an internal LLM marketplace.').version('0.1.0')
+const program = new Command('tollgate')
+  .description('The gate of an internal LLM marketplace.')
+  .version('0.1.0')
+  // A command's own --version is a service's.
+  .enablePositionalOptions()
 
 program
   .command('dev')
@@ -66,6 +74,35 @@ program
       process.exitCode = 2
     }
   })
+
+program
+  .command('doctor')
+  .description('look at everything that the settings name, and say what to do; 0: nothing failed, 1: something did')
+  .option('--json', 'print JSON')
+  .action((options: { json?: boolean }) =>
+    once(async () => {
+      const write = (text: string): unknown => process.stdout.write(text)
+      process.exitCode = await runDoctor(loadConfig(process.env, 'serve'), { json: options.json === true, write })
+    }),
+  )
+
+const terminal: Terminal = {
+  env: process.env,
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  interruption() {
+    const interrupted = new AbortController()
+    process.once('SIGINT', () => interrupted.abort())
+    return interrupted.signal
+  },
+}
+const leaveWith = (exitCode: number): void => {
+  process.exitCode = exitCode
+}
+addAdministration(program, terminal, leaveWith)
+addProfileCommands(program, terminal, leaveWith)
+addCompletion(program, (text) => process.stdout.write(text))
 
 await program.parseAsync()
 

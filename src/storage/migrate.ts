@@ -15,7 +15,7 @@ export interface MigrateOptions {
  * that only the database knows (a newer release ran before) are left alone.
  */
 export async function migrate(sql: Sql, options: MigrateOptions): Promise<string[]> {
-  const files = await readMigrations(options.directory ?? new URL('./migrations/', import.meta.url))
+  const files = await readMigrations(options.directory ?? migrations)
   const applied: string[] = []
   for (const file of files) {
     const isNew = await sql.begin(
@@ -46,6 +46,18 @@ export async function migrate(sql: Sql, options: MigrateOptions): Promise<string
   }
   return applied
 }
+
+/** Names of the files that a database has not applied; all of them for an empty one. */
+export async function pendingMigrations(sql: Sql): Promise<string[]> {
+  const files = await readMigrations(migrations)
+  const [table] = await sql<{ name: string | null }[]>`select to_regclass('schema_migrations')::text as name`
+  if (table?.name == null) return files.map(({ name }) => name)
+  const applied = await sql<{ name: string }[]>`select name from schema_migrations`
+  const known = new Set(applied.map(({ name }) => name))
+  return files.flatMap(({ name }) => (known.has(name) ? [] : [name]))
+}
+
+const migrations = new URL('./migrations/', import.meta.url)
 
 interface Migration {
   readonly name: string

@@ -1,0 +1,58 @@
+import { Command } from 'commander'
+import { describe, expect, test } from 'vitest'
+import { addAdministration, type Terminal } from './administration.ts'
+import { commandRows } from './command-rows.ts'
+import { candidates } from './completion.ts'
+import { flagsOf } from './request-fields.ts'
+
+const terminal: Terminal = {
+  env: {},
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  interruption: () => new AbortController().signal,
+}
+const program = new Command('tollgate')
+addAdministration(program, terminal, () => {})
+const common = ['address', 'profile', 'key-file', 'ca-file', 'file', 'json', 'timeout', 'limit', 'yes', 'help']
+
+describe.each(commandRows.map((row) => [row.name, row] as const))('tollgate %s', (name, row) => {
+  const flags = flagsOf(row.method.input, row.resource)
+
+  test('has flags of its own names', () => {
+    const names = flags.map((flag) => flag.name)
+    expect(new Set(names).size).toBe(names.length)
+    expect(names.filter((each) => common.includes(each))).toEqual([])
+  })
+
+  test('takes what its request has, and shows what its answer has', () => {
+    for (const path of row.positional ?? []) expect(flags.map(({ protoPath }) => protoPath)).toContain(path)
+    if (row.resource !== undefined) {
+      expect(row.method.input.fields.find((field) => field.name === row.resource)?.fieldKind).toBe('message')
+    }
+    if (row.rows === undefined) return
+    const { field, columns } = row.rows
+    const rows = row.method.output.fields.find((each) => each.jsonName === field)
+    for (const column of columns) {
+      let message = rows?.message
+      for (const part of column.split('.')) {
+        const found = message?.fields.find((each) => each.jsonName === part)
+        expect(found, `${column} of ${name}`).toBeDefined()
+        message = found?.message
+      }
+    }
+  })
+})
+
+describe('completion', () => {
+  test.each([
+    [['ke'], ['keys']],
+    [['keys', 'c'], ['create']],
+    [['keys', 'revoke', '--y'], ['--yes']],
+    [['consumers', 'create', '--tier', 'p'], ['premium']],
+    [['consumers', 'create', '--address', ''], []],
+    [['nothing', 'of', 'the', 'kind', 'zz'], []],
+  ])('of %j is %j', (words, expected) => {
+    expect(candidates(program, words)).toEqual(expected)
+  })
+})
