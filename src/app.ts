@@ -10,7 +10,6 @@ import { ConsumerService } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
 import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
-import { MarketplaceApi } from '../gen/marketplace/v1/marketplace_api_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
@@ -21,6 +20,8 @@ import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
 import { createResponseCache } from './consumption/response-cache.ts'
+import { createChangeFeed } from './control/change-feed.ts'
+import { startChangeRetention } from './control/change-retention.ts'
 import { createEventPublisher, type EventPublisher } from './events/event-publisher.ts'
 import { createKafkaSink } from './events/kafka-sink.ts'
 import { createLogPublisher } from './events/log-publisher.ts'
@@ -46,7 +47,6 @@ import { createLocalLimits } from './limits/local-limits.ts'
 import { readRedisLimits } from './limits/redis-audit.ts'
 import { createRedisLimits } from './limits/redis-limits.ts'
 import { startReplicas } from './limits/replicas.ts'
-import { createMarketplaceApi, marketplaceStatuses } from './marketplace/marketplace-api.ts'
 import { createDrain } from './metering/drain.ts'
 import { readLedger } from './metering/ledger-audit.ts'
 import { startPartitions } from './metering/partitions.ts'
@@ -57,6 +57,7 @@ import { createBuiltinPolicyEngine } from './policy/policy-engine.ts'
 import { createPolicyService } from './policy/policy-service.ts'
 import { createRegistryService } from './registry/registry-service.ts'
 import { createSnapshots } from './registry/snapshots.ts'
+import { createServiceWatch } from './registry/watch-services.ts'
 import { createCredentials } from './routing/credentials.ts'
 import { createDispatcher } from './routing/dispatcher.ts'
 import { failureOf } from './routing/retry-table.ts'
@@ -133,6 +134,8 @@ async function construct(
   await migrate(sql, { log })
   const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
   closers.push(() => partitions.stop())
+  const changeRetention = startChangeRetention({ sql, log, days: config.changesRetentionDays })
+  closers.push(() => changeRetention.stop())
 
   const { limits, redis, failover } = await openLimits(config, log, instanceId, ledgerSeed(sql), closers)
   const drain = createDrain({ usageLog: limits.usageLog, sql, log })
@@ -165,7 +168,16 @@ async function construct(
 
   const hasher = createSecretHasher()
   await hooks.beforeServing?.(sql, hasher)
-  const snapshots = createSnapshots({ sql, log, onChange: () => verifier.invalidate() })
+  const feed = createChangeFeed({ sql, log, kind: 'service' })
+  closers.push(() => feed.close())
+  const snapshots = createSnapshots({
+    sql,
+    log,
+    onChange({ version }) {
+      verifier.invalidate()
+      feed.advance(version)
+    },
+  })
   const keyOwner = (keyId: string) => storing(() => selectKeyOwner(sql, keyId))
   const loadKey = createKeyLoader({ loadKeys: (ids) => selectKeyRecords(sql, ids) })
   const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
@@ -221,24 +233,28 @@ async function construct(
     now,
     newId,
   })
-  const consumption = createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId })
-  const usage = createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })
-  const policyService = createPolicyService({ engine: policy, snapshots })
   let accepting = true
   const server = await startServer({
     ...config.server,
     services: [
-      register(ConsumptionService, consumption),
-      register(UsageService, usage),
+      register(
+        ConsumptionService,
+        createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId }),
+      ),
+      register(UsageService, createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(UserService, createUserService({ sql, newId, snapshots })),
-      register(Registry, createRegistryService({ sql, newId, snapshots })),
+      register(
+        Registry,
+        {
+          ...createRegistryService({ sql, newId, snapshots }),
+          watch: createServiceWatch({ sql, snapshots, feed, maxAgeMs: config.server.maxDeadlineMs }),
+        },
+        { longLived: ['watch'] },
+      ),
       register(LimitService, createLimitService({ sql, snapshots })),
-      register(PolicyEngine, policyService),
-      register(MarketplaceApi, createMarketplaceApi({ consumption, usage, policy: policyService }), {
-        httpStatuses: marketplaceStatuses,
-      }),
+      register(PolicyEngine, createPolicyService({ engine: policy, snapshots })),
     ],
     openai: { gate, snapshots, policy: enforcedPolicy },
     pages: createHealthPages({

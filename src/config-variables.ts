@@ -167,6 +167,13 @@ export const variables = {
     description:
       'Usage records of this many whole months before the current one are kept; older ones are dropped for good. 0 keeps all. Hourly sums are always kept.',
   }),
+  changesRetentionDays: setting(is.integer(0, 36_500), {
+    name: 'CHANGES_RETENTION_DAYS',
+    group: 'Storage',
+    default: 30,
+    description:
+      'Changes of the control plane stay in the log that watches go on from for this many days. 0 keeps all. The audit log is another one.',
+  }),
   backendConnectionsPerHost: setting(is.integer(1, 10_000), {
     name: 'BACKEND_CONNECTIONS_PER_HOST',
     group: 'Backends',

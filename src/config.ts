@@ -28,6 +28,8 @@ export interface Config {
   readonly database: { readonly url: string | undefined; readonly maxConnections: number }
   /** 0: every usage record is kept. */
   readonly usageRetentionMonths: number
+  /** 0: the log of changes is kept as a whole. */
+  readonly changesRetentionDays: number
   /** `url` undefined: embedded limits and usage log. */
   readonly redis: {
     readonly url: string | undefined
@@ -153,6 +155,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     dataDir: read(variables.dataDir),
     database: { url: read(variables.databaseUrl), maxConnections: read(variables.databaseMaxConnections) },
     usageRetentionMonths: read(variables.usageRetentionMonths),
+    changesRetentionDays: read(variables.changesRetentionDays),
     redis: {
       url: read(variables.redisUrl),
       commandTimeoutMs: read(variables.redisCommandTimeoutMs),

@@ -13,7 +13,7 @@ import { type ConnectRouter, createContextKey, type HandlerContext } from '@conn
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call, UnaryHandler } from '../call.ts'
-import { type Reason, reasons, TollgateError } from '../errors.ts'
+import { reasons, TollgateError } from '../errors.ts'
 import { declaredAccess, declaredPaths } from './authorize.ts'
 import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
@@ -40,10 +40,11 @@ type Handler<M> =
 export interface RegisterOptions {
   /** Callable without a credential, whatever the protos say; for services of others, such as health. Default false. */
   readonly public?: boolean
-  /** Its streams live as long as their connection, and are cut at once at shutdown. Default false. */
-  readonly longLived?: boolean
-  /** HTTP statuses that the service promises to its callers, where they differ from those of src/errors.ts. Default none. */
-  readonly httpStatuses?: Partial<Record<Reason, number>>
+  /**
+   * Its streams live as long as their connection, and are cut at once at shutdown; or only those of the RPCs with these
+   * local names. Default false.
+   */
+  readonly longLived?: boolean | readonly string[]
 }
 
 /** A service with its implementation; made by {@link register}. */
@@ -84,14 +85,18 @@ export function describeRpcs(registrations: readonly ServiceRegistration[]): Map
         name,
         verb: 'POST',
         path: `/${name}`,
-        httpStatusOf: ({ reason }) => options.httpStatuses?.[reason] ?? reasons[reason].http,
+        httpStatusOf: ({ reason }) => reasons[reason].http,
         access: options.public === true ? 'public' : declaredAccess(method),
         ...declaredPaths(method),
-        longLived: options.longLived === true,
+        longLived: isLongLived(options, method),
       })
     }
   }
   return rpcs
+}
+
+function isLongLived({ longLived = false }: RegisterOptions, { localName }: DescMethod): boolean {
+  return typeof longLived === 'boolean' ? longLived : longLived.includes(localName)
 }
 
 /** The call that a request belongs to; set by whoever hands the request to the router. */
@@ -126,7 +131,14 @@ export function bind(router: ConnectRouter, registration: ServiceRegistration, c
     if (isKind(method, 'unary')) {
       router.rpc(method, (request, context) => answerOnce(handler, request, callOf(context), chain, log))
     } else if (isKind(method, 'server_streaming')) {
-      router.rpc(method, (request, context) => answerInParts(handler, request, callOf(context), chain, log))
+      router.rpc(method, (request, context) => {
+        const call = callOf(context)
+        const start = async (): Promise<unknown> => {
+          await admitMessage(call, request, chain)
+          return invoke(handler, request, call)
+        }
+        return answerMany(start, call, log)
+      })
     } else if (isKind(method, 'bidi_streaming')) {
       router.rpc(method, (requests, context) => {
         const call = callOf(context)
@@ -148,11 +160,7 @@ interface MethodOfKind {
   readonly bidi_streaming: DescMethodBiDiStreaming
 }
 
-/**
- * The answer of a unary RPC's implementation, behind the message phase of the chain and the call's signal. Rejects with
- * what {@link failCall} makes of a failure, whose reason is in `call.error`.
- */
-export async function answerOnce(
+async function answerOnce(
   handler: unknown,
   request: Message,
   call: ServerCall,
@@ -165,21 +173,6 @@ export async function answerOnce(
   } catch (error) {
     throw failCall(call, error)
   }
-}
-
-/** As {@link answerOnce}, of an RPC that answers with a stream. */
-export function answerInParts(
-  handler: unknown,
-  request: Message,
-  call: ServerCall,
-  chain: Chain,
-  log: Logger,
-): AsyncIterable<MessageInitShape<DescMessage>> {
-  const start = async (): Promise<unknown> => {
-    await admitMessage(call, request, chain)
-    return invoke(handler, request, call)
-  }
-  return answerMany(start, call, log)
 }
 
 async function* answerMany(
