@@ -36,6 +36,8 @@ import { createKeyLoader } from './identity/key-loader.ts'
 import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
+import { createTokens } from './identity/tokens.ts'
+import { userKey } from './identity/user-record.ts'
 import { createUserService } from './identity/user-service.ts'
 import { newId } from './ids.ts'
 import { createFailoverLimits, type FailoverLimits } from './limits/failover-limits.ts'
@@ -184,6 +186,15 @@ async function construct(
   await snapshots.start()
   closers.push(() => snapshots.close())
   const adminKey = config.access.adminKey === undefined ? undefined : createAdminKey(config.access.adminKey)
+  const tokens =
+    config.tokens &&
+    createTokens({
+      ...config.tokens,
+      findUser: (issuer, subject) => snapshots.current().usersBySubject.get(userKey(issuer, subject)),
+      findConsumer: (id) => snapshots.current().consumersById.get(id),
+      clock: now,
+      log,
+    })
 
   const dispatcher = createDispatcher({
     ...config.backends,
@@ -264,11 +275,12 @@ async function construct(
       snapshots,
       dispatcher,
       events,
+      tokens,
       metrics,
       warnings: config.warnings,
       accepting: () => accepting,
     }),
-    authenticate: createAuthenticator({ verifier, adminKey }),
+    authenticate: createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }),
     rbac: config.access.rbac,
     organizationOf: (consumerId) => snapshots.current().consumersById.get(consumerId)?.organizationId,
     log,
@@ -297,6 +309,7 @@ async function construct(
     responseCache: cache.size,
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,
+    ...(tokens === undefined ? {} : { tokenKeys: tokens.states }),
     books: books.state,
   })
   server.setServing(true)

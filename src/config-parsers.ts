@@ -75,6 +75,40 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Parser<
   }
 }
 
+/** Some of a closed list, separated by commas. */
+export function someOf<const T extends string>(...choices: readonly T[]): Parser<readonly T[]> {
+  const one = oneOf(...choices)
+  return {
+    expects: `some of ${choices.join(', ')}, separated by commas`,
+    parse: (value) => listOf(value, (item) => one.parse(item)),
+  }
+}
+
+/** Texts separated by commas, each without spaces around it. */
+export const texts: Parser<readonly string[]> = {
+  expects: 'texts separated by commas',
+  parse: (value) => listOf(value, (item) => (item === '' ? { reason: 'is empty' } : text.parse(item))),
+}
+
+/** URLs with one of the schemes, separated by commas. */
+export function urls(...schemes: readonly string[]): Parser<readonly string[]> {
+  const one = url(...schemes)
+  return {
+    expects: `URLs separated by commas, each ${one.expects.slice('a URL '.length)}`,
+    parse: (value) => listOf(value, (item) => one.parse(item)),
+  }
+}
+
+function listOf<T>(value: string, parse: (item: string) => Parsed<T>): Parsed<readonly T[]> {
+  const values: T[] = []
+  for (const item of value.split(',').map((part) => part.trim())) {
+    const parsed = parse(item)
+    if ('reason' in parsed) return { reason: `holds ${JSON.stringify(item)}, which ${parsed.reason}` }
+    values.push(parsed.value)
+  }
+  return { value: values }
+}
+
 /** A URL with one of the schemes; kept as written, since drivers read more from it than `URL` keeps. */
 export function url(...schemes: readonly string[]): Parser<string> {
   const list = schemes.map((scheme) => `${scheme}://`).join(' or ')

@@ -1,6 +1,7 @@
 import type { Mode, Parser } from './config-parsers.ts'
 import * as is from './config-parsers.ts'
 import { adminKeyMinLength } from './identity/admin-key.ts'
+import { tokenAlgorithms } from './identity/token-algorithms.ts'
 
 /**
  * One environment variable. `T` is what the rest of the code gets: an optional variable has `undefined` in it.
@@ -20,7 +21,7 @@ export interface Variable<T> {
   readonly secret: boolean
 }
 
-export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Events' | 'Observability'
+export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Tokens' | 'Events' | 'Observability'
 
 /** Every environment variable that Tollgate reads, as data. docs/configuration.md is printed from it. */
 export const variables = {
@@ -247,6 +248,77 @@ export const variables = {
     group: 'Access',
     default: true,
     description: 'Whether a call needs a grant for its service. `false` lets every consumer call every service.',
+  }),
+  jwtIssuers: setting(is.urls('https', 'http'), {
+    name: 'JWT_ISSUER',
+    aliases: ['JWT_ISSUERS'],
+    group: 'Tokens',
+    default: [],
+    description:
+      'Issuers whose tokens are accepted, exactly as the `iss` of their tokens. Without it tokens are wrong credentials.',
+  }),
+  jwtAudiences: setting(is.texts, {
+    name: 'JWT_AUDIENCE',
+    group: 'Tokens',
+    default: [],
+    description: 'Names of this gate, one of which must be in the `aud` of a token. Needed with JWT_ISSUER.',
+  }),
+  jwtKeysUrl: optional(is.url('https', 'http'), {
+    name: 'JWT_JWKS_URL',
+    group: 'Tokens',
+    description:
+      'Where the keys of the one issuer are. Without it the discovery document says, at `/.well-known/openid-configuration` below each issuer.',
+  }),
+  jwtKeysStaleSeconds: setting(is.integer(300, 604_800), {
+    name: 'JWT_JWKS_STALE_SECONDS',
+    group: 'Tokens',
+    default: 3600,
+    description:
+      'How many seconds after they were last read the keys of an issuer are used while it is away. They are read again every 5 minutes.',
+  }),
+  jwtAllowHttp: setting(is.boolean, {
+    name: 'JWT_ALLOW_HTTP',
+    group: 'Tokens',
+    default: false,
+    description:
+      'Whether keys may be read over `http://` from other machines. Whoever is on the way there can then be anybody.',
+  }),
+  jwtAlgorithms: setting(is.someOf(...tokenAlgorithms), {
+    name: 'JWT_ALGORITHMS',
+    group: 'Tokens',
+    default: tokenAlgorithms,
+    description: 'Algorithms that a token may be signed with. Those with a shared secret, and `none`, are never taken.',
+  }),
+  jwtClockSkewSeconds: setting(is.integer(0, 300), {
+    name: 'JWT_CLOCK_SKEW_SECONDS',
+    group: 'Tokens',
+    default: 30,
+    description: "How many seconds an issuer's clock may be from this one.",
+  }),
+  jwtTrustClaims: setting(is.boolean, {
+    name: 'JWT_TRUST_CLAIMS',
+    group: 'Tokens',
+    default: false,
+    description:
+      'Whether a token of somebody who is no user gets the roles, consumer and organization that its claims name.',
+  }),
+  jwtRolesClaim: setting(is.text, {
+    name: 'JWT_ROLES_CLAIM',
+    group: 'Tokens',
+    default: 'roles',
+    description: 'Claim with the names of roles. A dot leads into an object, as in `resource_access.tollgate.roles`.',
+  }),
+  jwtConsumerClaim: setting(is.text, {
+    name: 'JWT_CONSUMER_CLAIM',
+    group: 'Tokens',
+    default: 'tollgate_consumer',
+    description: 'Claim with the id of the consumer that the bearer calls for.',
+  }),
+  jwtOrganizationClaim: setting(is.text, {
+    name: 'JWT_ORGANIZATION_CLAIM',
+    group: 'Tokens',
+    default: 'tollgate_organization',
+    description: 'Claim with the id of the organization that the bearer belongs to.',
   }),
   kafkaBrokers: optional(is.brokers, {
     name: 'KAFKA_BROKERS',

@@ -73,6 +73,18 @@ describe('accepts', () => {
     expect(server.corsOrigins).toEqual(['https://a.example', 'http://localhost:5173'])
   })
 
+  test('issuers of tokens', () => {
+    const env = { JWT_ISSUERS: 'https://id.example/realm, http://localhost:8080/dev', JWT_AUDIENCE: 'gate,tollgate' }
+    expect(loadConfig({}, 'serve').tokens).toBeUndefined()
+    expect(loadConfig({ ...env, JWT_ALGORITHMS: 'RS256, ES256' }, 'serve').tokens).toMatchObject({
+      issuers: ['https://id.example/realm', 'http://localhost:8080/dev'],
+      audiences: ['gate', 'tollgate'],
+      algorithms: ['RS256', 'ES256'],
+      clockSkewSeconds: 30,
+      trustClaims: false,
+    })
+  })
+
   test('a certificate and its key', () => {
     withCertificate((certPath, keyPath) => {
       const config = loadConfig({ TLS_CERT_FILE: certPath, TLS_KEY_FILE: keyPath }, 'serve')
@@ -139,6 +151,8 @@ describe('refuses', () => {
     expect(loadConfig({ ENABLE_RBAC: 'false', HOST: '127.0.0.1' }, 'serve').warnings.join()).toContain('NOT enforced')
   })
 
+  const unsaidAudience = 'is missing while JWT_ISSUER is set, and a token for any other service would be good here'
+  const inClear = 'is reached in clear, so that others could put their keys in place of its own'
   const cases: readonly (readonly [env: Record<string, string>, name: string, reason: string])[] = [
     [{ PORT: '65536' }, 'PORT', 'is above 65535'],
     [{ PORT: '3e3' }, 'PORT', 'is not a whole number'],
@@ -152,6 +166,11 @@ describe('refuses', () => {
     [{ DEFAULT_DEADLINE_MS: '700000' }, 'DEFAULT_DEADLINE_MS', 'is above MAX_DEADLINE_MS (600000)'],
     [{ TLS_KEY_FILE: import.meta.filename }, 'TLS_CERT_FILE', 'is missing while TLS_KEY_FILE is set'],
     [{ TLS_CERT_FILE: import.meta.filename }, 'TLS_KEY_FILE', 'is missing while TLS_CERT_FILE is set'],
+    [{ JWT_ISSUER: 'https://id.example' }, 'JWT_AUDIENCE', unsaidAudience],
+    [{ JWT_ISSUER: 'http://id.example', JWT_AUDIENCE: 'a' }, 'JWT_ISSUER', inClear],
+    [{ JWT_JWKS_URL: 'https://id.example/keys' }, 'JWT_JWKS_URL', 'stands beside 0 issuers'],
+    [{ JWT_ALGORITHMS: 'RS256,HS256' }, 'JWT_ALGORITHMS', 'holds "HS256", which is not one of the choices'],
+    [{ JWT_ALGORITHMS: 'none' }, 'JWT_ALGORITHMS', 'holds "none", which is not one of the choices'],
     [{ KAFKA_BROKERS: 'kafka' }, 'KAFKA_BROKERS', 'holds "kafka", which is not host:port'],
     [{ KAFKA_BROKERS: 'a:1,b:70000' }, 'KAFKA_BROKERS', 'holds "b:70000", which is not host:port'],
     [{ KAFKA_BROKERS: 'a:1,' }, 'KAFKA_BROKERS', 'holds "", which is not host:port'],

@@ -2,7 +2,10 @@ import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { isLoopback, type Mode } from './config-parsers.ts'
 import { type Variable, variables } from './config-variables.ts'
+import { isSafeUrl } from './identity/fetch-token-keys.ts'
 import { looksLikeKey } from './identity/key-format.ts'
+import type { TokenAlgorithm } from './identity/token-algorithms.ts'
+import type { ClaimNames } from './identity/token-claims.ts'
 
 /** Everything that may be configured, validated. docs/configuration.md says what each setting does. */
 export interface Config {
@@ -51,6 +54,8 @@ export interface Config {
     readonly rateLimiting: boolean
     readonly policyValidation: boolean
   }
+  /** Undefined: no issuer of tokens is trusted. */
+  readonly tokens: TokenSettings | undefined
   /** `kafka` undefined: only thresholds of quotas, as lines of the log. */
   readonly events: {
     readonly kafka:
@@ -70,6 +75,19 @@ export interface Config {
     | undefined
   /** What is legal and still worth a loud line at start. */
   readonly warnings: readonly string[]
+}
+
+export interface TokenSettings {
+  readonly issuers: readonly string[]
+  readonly audiences: readonly string[]
+  /** Undefined: the discovery documents of the issuers say where their keys are. */
+  readonly keysUrl: string | undefined
+  readonly keysStaleSeconds: number
+  readonly allowHttp: boolean
+  readonly algorithms: readonly TokenAlgorithm[]
+  readonly clockSkewSeconds: number
+  readonly trustClaims: boolean
+  readonly claims: ClaimNames
 }
 
 export type WhenRedisIsAway = (typeof variables.limitsWhenRedisIsAway.defaults)[Mode]
@@ -128,6 +146,21 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
 
   const certPath = read(variables.tlsCertFile)
   const keyPath = read(variables.tlsKeyFile)
+  const tokens: TokenSettings = {
+    issuers: read(variables.jwtIssuers),
+    audiences: read(variables.jwtAudiences),
+    keysUrl: read(variables.jwtKeysUrl),
+    keysStaleSeconds: read(variables.jwtKeysStaleSeconds),
+    allowHttp: read(variables.jwtAllowHttp),
+    algorithms: read(variables.jwtAlgorithms),
+    clockSkewSeconds: read(variables.jwtClockSkewSeconds),
+    trustClaims: read(variables.jwtTrustClaims),
+    claims: {
+      roles: read(variables.jwtRolesClaim),
+      consumer: read(variables.jwtConsumerClaim),
+      organization: read(variables.jwtOrganizationClaim),
+    },
+  }
   const brokers = read(variables.kafkaBrokers)
   const topic = read(variables.kafkaTopic)
   const clientId = read(variables.kafkaClientId)
@@ -179,6 +212,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       rateLimiting: read(variables.rateLimiting),
       policyValidation: read(variables.policyValidation),
     },
+    tokens: tokens.issuers.length === 0 ? undefined : tokens,
     events: { kafka: brokers === undefined ? undefined : { brokers, topic, clientId } },
     logLevel: read(variables.logLevel),
     tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },
@@ -216,6 +250,27 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       variables.tlsCertFile,
       `and TLS_KEY_FILE cannot be used together (${unfit})`,
       'Set them to a PEM certificate chain and its private key',
+    )
+  const keepsHttps = 'Use https://, or set JWT_ALLOW_HTTP=true where nobody else is on the way'
+  if (!tokens.issuers.every((issuer) => tokens.keysUrl !== undefined || isSafeUrl(issuer, tokens.allowHttp)))
+    refuse(
+      variables.jwtIssuers,
+      'is reached in clear, so that others could put their keys in place of its own',
+      keepsHttps,
+    )
+  if (tokens.keysUrl !== undefined && !isSafeUrl(tokens.keysUrl, tokens.allowHttp))
+    refuse(variables.jwtKeysUrl, 'is in clear, so that others could put their keys in place of these', keepsHttps)
+  if (tokens.keysUrl !== undefined && tokens.issuers.length !== 1)
+    refuse(
+      variables.jwtKeysUrl,
+      `stands beside ${tokens.issuers.length} issuers`,
+      'Name one in JWT_ISSUER, or leave it out',
+    )
+  if (config.tokens !== undefined && tokens.audiences.length === 0)
+    refuse(
+      variables.jwtAudiences,
+      'is missing while JWT_ISSUER is set, and a token for any other service would be good here',
+      'Set it to what the issuer writes into the "aud" of tokens for this gate',
     )
   if (config.access.adminKey !== undefined && looksLikeKey(config.access.adminKey))
     refuse(variables.adminKey, 'begins like an API key', `Set it to ${variables.adminKey.parser.expects}`)

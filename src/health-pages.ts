@@ -1,4 +1,6 @@
 import type { EventPublisher } from './events/event-publisher.ts'
+import type { TokenKeysState } from './identity/token-keys.ts'
+import type { Tokens } from './identity/tokens.ts'
 import type { Limits } from './limits/limits.ts'
 import type { Drain } from './metering/drain.ts'
 import type { Snapshots } from './registry/snapshots.ts'
@@ -14,6 +16,8 @@ export interface HealthParts {
   readonly snapshots: Snapshots
   readonly dispatcher: Pick<Dispatcher, 'breakers'>
   readonly events: Pick<EventPublisher, 'state'>
+  /** Undefined: no issuer of tokens is trusted. */
+  readonly tokens: Pick<Tokens, 'states'> | undefined
   readonly metrics: Metrics
   /** What stands beside normal operation, such as switched-off permissions. */
   readonly warnings: readonly string[]
@@ -55,6 +59,7 @@ export function createHealthPages(parts: HealthParts): Pages {
         detail:
           events === undefined ? 'KAFKA_BROKERS is not set' : (events.failing ?? `${events.buffered} events wait`),
       },
+      ...(parts.tokens === undefined ? {} : { tokens: tokenKeys(parts.tokens.states()) }),
     }
   }
 
@@ -86,6 +91,16 @@ export function createHealthPages(parts: HealthParts): Pages {
       body: await parts.metrics.render(),
     }),
   }
+}
+
+/** Calls with other credentials go on without the keys of an issuer. */
+function tokenKeys(states: readonly TokenKeysState[]): Component {
+  const failing = states.filter((state) => state.failing !== undefined)
+  const keys = states.map(({ issuer, keys, readAtMs }) =>
+    readAtMs === undefined ? `${issuer}: not asked yet` : `${issuer}: ${keys} keys, read ${iso(readAtMs)}`,
+  )
+  const detail = [...failing.map(({ issuer, failing: why }) => `${issuer}: ${why}`), ...keys].join('; ')
+  return { status: failing.length === 0 ? 'ok' : 'degraded', detail }
 }
 
 function json(status: number, value: object): Page {

@@ -3,28 +3,32 @@ import type { AdminKey } from './admin-key.ts'
 import { looksLikeKey } from './key-format.ts'
 import { invalid, type KeyVerifier } from './key-verifier.ts'
 import type { Caller } from './principal.ts'
+import { looksLikeToken } from './token-verifier.ts'
 
 export interface AuthenticatorOptions {
   readonly verifier: Pick<KeyVerifier, 'verify'>
   /** Absent: there is no administrator by key. */
   readonly adminKey?: AdminKey | undefined
+  /** Who a token speaks for. Absent: no issuer is trusted, and every token is a wrong credential. */
+  readonly verifyToken?: ((token: string) => Promise<Caller>) | undefined
 }
 
 /**
  * Tells who brings a credential (the value of "authorization: Bearer" or "x-api-key"); undefined: none was brought.
- * Throws CREDENTIAL_MISSING without one, else what {@link KeyVerifier.verify} throws.
+ * Throws CREDENTIAL_MISSING without one, else what {@link KeyVerifier.verify} or `verifyToken` throw.
  */
 export type Authenticator = (credential: string | undefined) => Promise<Caller>
 
-export function createAuthenticator({ verifier, adminKey }: AuthenticatorOptions): Authenticator {
+export function createAuthenticator({ verifier, adminKey, verifyToken }: AuthenticatorOptions): Authenticator {
   return async (credential) => {
     if (credential === undefined || credential === '') {
-      const message = 'This call needs a credential: send "authorization: Bearer <key>" or "x-api-key: <key>".'
+      const message = 'This call needs a credential: send "authorization: Bearer <key or token>" or "x-api-key: <key>".'
       throw new TollgateError('CREDENTIAL_MISSING', message)
     }
     if (looksLikeKey(credential)) return verifier.verify(credential)
     const principal = adminKey?.match(credential)
-    if (principal === undefined) throw invalid()
-    return principal
+    if (principal !== undefined) return principal
+    if (verifyToken === undefined || !looksLikeToken(credential)) throw invalid()
+    return verifyToken(credential)
   }
 }

@@ -14,6 +14,8 @@ export interface MetricSources {
   readonly limits?: () => LimitsSample
   /** Undefined while events go to no place that could be away. */
   readonly events?: () => EventsSample | undefined
+  /** Absent where no issuer of tokens is trusted. */
+  readonly tokenKeys?: () => readonly TokenKeysSample[]
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -47,6 +49,12 @@ export interface DrainSample {
   readonly written: number
   /** Records that were in the ledger already, since start. */
   readonly duplicates: number
+}
+
+export interface TokenKeysSample {
+  readonly issuer: string
+  /** Keys in use. */
+  readonly keys: number
 }
 
 export interface EventsSample {
@@ -137,6 +145,18 @@ export function registerSources(registry: Registry, now: () => number, sources: 
       const sample = await answerOf(async () => sources().limits?.())
       admissions.reset()
       if (sample !== undefined) for (const each of admissionModes) admissions.inc({ mode: each }, sample.admitted[each])
+    },
+  })
+
+  const tokenKeys = new Gauge({
+    name: 'tollgate_token_keys',
+    help: 'Keys of a trusted issuer of tokens that are in use; 0 while its tokens cannot be verified',
+    labelNames: ['issuer'],
+    registers: [registry],
+    async collect() {
+      const samples = await answerOf(async () => sources().tokenKeys?.())
+      tokenKeys.reset()
+      for (const { issuer, keys } of samples ?? []) tokenKeys.set({ issuer }, keys)
     },
   })
 

@@ -11,6 +11,7 @@ const groups: Readonly<Record<Group, string>> = {
   Storage: 'What is kept, and where. `tollgate dev` and `tollgate serve` take the same settings.',
   Backends: 'Calls to the backends of published services.',
   Access: 'Who may do what.',
+  Tokens: 'JSON Web Tokens as credentials: see [authentication.md](authentication.md).',
   Events: 'What analytics is told: see [events.md](events.md).',
   Observability: 'Logs and traces. Metrics are always at `/metrics`.',
 }

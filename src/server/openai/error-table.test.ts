@@ -31,8 +31,9 @@ describe.each(allReasons)('%s', (reason) => {
     expect(told.shouldRetry).toBe(reasons[reason].retryable)
   })
 
-  test("is the caller's 401 only when the caller's own key is at fault", () => {
-    expect(told.status === 401).toBe(reason.startsWith('CREDENTIAL_') && !reasons[reason].retryable)
+  test("is the caller's 401 only when the caller's own credential is at fault", () => {
+    const isOfCredentials = /^(CREDENTIAL|TOKEN)_/.test(reason) && reason !== 'TOKEN_CONSUMER'
+    expect(told.status === 401).toBe(isOfCredentials && !reasons[reason].retryable)
   })
 })
 

@@ -1,0 +1,55 @@
+import type { Logger } from 'pino'
+import { fetchTokenKeys } from './fetch-token-keys.ts'
+import { createOutsideCallers, type OutsideCallersOptions } from './outside-callers.ts'
+import type { Caller } from './principal.ts'
+import type { TokenAlgorithm } from './token-algorithms.ts'
+import type { ClaimNames } from './token-claims.ts'
+import { createTokenKeys, type TokenKeysState } from './token-keys.ts'
+import { createTokenVerifier } from './token-verifier.ts'
+
+export interface TokensOptions extends Pick<OutsideCallersOptions, 'findUser' | 'findConsumer'> {
+  readonly issuers: readonly string[]
+  readonly audiences: readonly string[]
+  /** Undefined: discovery. */
+  readonly keysUrl: string | undefined
+  readonly keysStaleSeconds: number
+  readonly allowHttp: boolean
+  readonly algorithms: readonly TokenAlgorithm[]
+  readonly clockSkewSeconds: number
+  readonly trustClaims: boolean
+  readonly claims: ClaimNames
+  /** Unix milliseconds. */
+  readonly clock: () => number
+  readonly log: Logger
+}
+
+/** JSON Web Tokens as credentials. */
+export interface Tokens {
+  /** Who a token speaks for; throws what verifier and mapping throw. */
+  verify(token: string): Promise<Caller>
+  /** Keys of each issuer. */
+  states(): readonly TokenKeysState[]
+}
+
+/** Puts together what the trusted issuers need. Nothing is fetched before the first token. */
+export function createTokens(options: TokensOptions): Tokens {
+  const { issuers, keysUrl, allowHttp, clock, log } = options
+  const keys = new Map(
+    issuers.map((issuer) => [
+      issuer,
+      createTokenKeys({
+        issuer,
+        fetchKeys: () => fetchTokenKeys({ issuer, keysUrl, allowHttp }),
+        usableForMs: options.keysStaleSeconds * 1000,
+        clock,
+        log,
+      }),
+    ]),
+  )
+  const verify = createTokenVerifier({ ...options, issuers: keys })
+  const callerOf = createOutsideCallers(options)
+  return {
+    verify: async (token) => callerOf(await verify(token)),
+    states: () => [...keys.values()].map((each) => each.state()),
+  }
+}
