@@ -10,6 +10,7 @@ import { ConsumerService } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
 import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
+import { MarketplaceApi } from '../gen/marketplace/v1/marketplace_api_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
@@ -49,6 +50,7 @@ import { createLocalLimits } from './limits/local-limits.ts'
 import { readRedisLimits } from './limits/redis-audit.ts'
 import { createRedisLimits } from './limits/redis-limits.ts'
 import { startReplicas } from './limits/replicas.ts'
+import { createMarketplaceApi, marketplaceStatuses } from './marketplace/marketplace-api.ts'
 import { createDrain } from './metering/drain.ts'
 import { readLedger } from './metering/ledger-audit.ts'
 import { startPartitions } from './metering/partitions.ts'
@@ -244,15 +246,15 @@ async function construct(
     now,
     newId,
   })
+  const consumption = createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId })
+  const usage = createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })
+  const policyService = createPolicyService({ engine: policy, snapshots })
   let accepting = true
   const server = await startServer({
     ...config.server,
     services: [
-      register(
-        ConsumptionService,
-        createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId }),
-      ),
-      register(UsageService, createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })),
+      register(ConsumptionService, consumption),
+      register(UsageService, usage),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(UserService, createUserService({ sql, newId, snapshots })),
@@ -265,7 +267,10 @@ async function construct(
         { longLived: ['watch'] },
       ),
       register(LimitService, createLimitService({ sql, snapshots })),
-      register(PolicyEngine, createPolicyService({ engine: policy, snapshots })),
+      register(PolicyEngine, policyService),
+      register(MarketplaceApi, createMarketplaceApi({ consumption, usage, policy: policyService }), {
+        httpStatuses: marketplaceStatuses,
+      }),
     ],
     openai: { gate, snapshots, policy: enforcedPolicy },
     pages: createHealthPages({

@@ -41,6 +41,8 @@ export const reasons = {
   CONSUMER_INACTIVE: { grpc: 7, http: 403, retryable: false },
   POLICY_DENIED: { grpc: 7, http: 403, retryable: false },
   RPC_NOT_FOUND: { grpc: 12, http: 404, retryable: false },
+  METHOD_NOT_ALLOWED: { grpc: 12, http: 405, retryable: false },
+  CONTENT_TYPE_UNSUPPORTED: { grpc: 3, http: 415, retryable: false },
   SERVICE_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   SERVICE_INACTIVE: { grpc: 9, http: 409, retryable: false },
   CONSUMER_NOT_FOUND: { grpc: 5, http: 404, retryable: false },

@@ -1,5 +1,5 @@
 /**
- * Changes one member of a JSON object in its bytes, and nothing else: unknown fields, their order, numbers beyond what
+ * Changes or drops one member of a JSON object in its bytes, and nothing else: unknown fields, their order, numbers beyond what
  * JavaScript holds, and white space stay as the caller wrote them. Parsing and printing again would keep none of that.
  */
 
@@ -10,6 +10,29 @@
  */
 export function setMember(bytes: Uint8Array, path: readonly [string, ...string[]], json: string): Uint8Array {
   return setWithin(bytes, bytes.indexOf(brace), path, json)
+}
+
+/**
+ * The object without its members of this name, however often it occurs; the same bytes object when it has none. `bytes` as
+ * for {@link setMember}.
+ */
+export function withoutMember(bytes: Uint8Array, name: string): Uint8Array {
+  const kept: { start: number; end: number; next: number | undefined }[] = []
+  let first: number | undefined
+  let last = 0
+  let isCut = false
+  for (const { keyStart, keyEnd, end, next } of membersOf(bytes, bytes.indexOf(brace))) {
+    first ??= keyStart
+    last = end
+    if (isKey(bytes, keyStart, keyEnd, name)) isCut = true
+    else kept.push({ start: keyStart, end, next })
+  }
+  if (!isCut) return bytes
+  // Each with the comma behind it, but for the one that is the last now.
+  const members = kept.map(({ start, end, next }, index) =>
+    bytes.subarray(start, index === kept.length - 1 ? end : (next ?? end)),
+  )
+  return Buffer.concat([bytes.subarray(0, first), ...members, bytes.subarray(last)])
 }
 
 function setWithin(
@@ -60,21 +83,35 @@ function scanObject(bytes: Uint8Array, objectStart: number, name: string): Objec
   let found: ObjectScan['found']
   let insertAt = objectStart + 1
   let isEmpty = true
-  let at = skipSpace(bytes, insertAt)
-  while (bytes[at] === quote) {
-    const keyEnd = skipString(bytes, at)
-    const isNamed = isKey(bytes, at, keyEnd, name)
-    const start = skipSpace(bytes, skipSpace(bytes, keyEnd) + 1)
-    const end = skipValue(bytes, start)
-    if (isNamed) found = { start, end }
+  for (const { keyStart, keyEnd, start, end } of membersOf(bytes, objectStart)) {
+    if (isKey(bytes, keyStart, keyEnd, name)) found = { start, end }
     isEmpty = false
     insertAt = end
-    // Behind the comma, or on the closing brace plus one, where no quote can stand.
-    at = skipSpace(bytes, end)
-    if (bytes[at] !== 0x2c) break
-    at = skipSpace(bytes, at + 1)
   }
   return { found, insertAt, isEmpty }
+}
+
+interface Member {
+  readonly keyStart: number
+  readonly keyEnd: number
+  /** Of the value. */
+  readonly start: number
+  readonly end: number
+  /** Where the key of the next member begins; undefined of the last one. */
+  readonly next: number | undefined
+}
+
+function* membersOf(bytes: Uint8Array, objectStart: number): Generator<Member, void> {
+  let at: number | undefined = skipSpace(bytes, objectStart + 1)
+  while (at !== undefined && bytes[at] === quote) {
+    const keyEnd = skipString(bytes, at)
+    const start = skipSpace(bytes, skipSpace(bytes, keyEnd) + 1)
+    const end = skipValue(bytes, start)
+    const comma = skipSpace(bytes, end)
+    const next = bytes[comma] === 0x2c ? skipSpace(bytes, comma + 1) : undefined
+    yield { keyStart: at, keyEnd, start, end, next }
+    at = next
+  }
 }
 
 function isKey(bytes: Uint8Array, start: number, end: number, name: string): boolean {

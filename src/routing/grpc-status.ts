@@ -84,6 +84,8 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   CONSUMER_INACTIVE: 'credential_refused',
   POLICY_DENIED: 'credential_refused',
   RPC_NOT_FOUND: 'unusable_status',
+  METHOD_NOT_ALLOWED: 'unusable_status',
+  CONTENT_TYPE_UNSUPPORTED: 'unusable_status',
   SERVICE_NOT_FOUND: 'unusable_status',
   SERVICE_INACTIVE: 'unusable_status',
   CONSUMER_NOT_FOUND: 'credential_refused',

@@ -2,7 +2,7 @@ import { cors } from '@connectrpc/connect'
 import type { Request, Response } from './answer.ts'
 
 /**
- * Lets scripts of the configured origins call over gRPC-Web and Connect. Origins are compared exactly
+ * Lets scripts of the configured origins call over gRPC-Web, Connect and plain HTTP. Origins are compared exactly
  * (scheme, host, port).
  */
 export function createCors(origins: readonly string[]): Cors {
@@ -19,7 +19,7 @@ export function createCors(origins: readonly string[]): Cors {
         response.setHeader('access-control-expose-headers', exposedHeaders)
         return 'pass'
       }
-      response.setHeader('access-control-allow-methods', cors.allowedMethods.join(', '))
+      response.setHeader('access-control-allow-methods', allowedMethods)
       response.setHeader('access-control-allow-headers', allowedHeaders)
       response.setHeader('access-control-max-age', String(preflightMaxAgeS))
       return 'preflight'
@@ -51,6 +51,9 @@ const openAiHeaders = [
     'helper-method',
   ].map((name) => `x-stainless-${name}`),
 ]
+
+/** Those of gRPC-Web and Connect, and those of HTTP bindings. */
+const allowedMethods = [...new Set([...cors.allowedMethods, 'PUT', 'PATCH', 'DELETE'])].join(', ')
 
 const allowedHeaders = [
   ...cors.allowedHeaders,

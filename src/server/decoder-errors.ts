@@ -19,10 +19,12 @@ export function decoderError({ error, routerSignal }: ServerCall, maxMessageByte
 }
 
 /** What is wrong, without the names that only the decoder knows; the field is empty where it does not name one. */
-function plainReason(text: string): FieldViolation {
+export function plainReason(text: string): FieldViolation {
   const [, type = '', key] =
     /^cannot decode message (?:\S+\.)?(\w+) from JSON: key "(.*)" is unknown$/s.exec(text) ?? []
   if (key !== undefined) return { field: key, description: `is no field of ${type}` }
+  const [, twice] = /^cannot decode message \S+ from JSON: duplicate object key "(.*)"$/s.exec(text) ?? []
+  if (twice !== undefined) return { field: twice, description: 'is given more than once' }
   const [, field, wrong] = /^cannot decode (?:field|oneof) \S+\.(\w+) from JSON: (.*)$/s.exec(text) ?? []
   if (field !== undefined && wrong !== undefined) return { field, description: wrong }
   const [, values, value] = /^cannot decode enum (?:\S+\.)?(\w+) from JSON: (.*)$/s.exec(text) ?? []

@@ -145,7 +145,7 @@ async function authenticate(credential: string | undefined): Promise<Caller> {
   }
 }
 
-function consumption(calls: Call[], held: () => Promise<void>): ServiceRegistration {
+export function consumption(calls: Call[], held: () => Promise<void>): ServiceRegistration {
   return register(ConsumptionService, {
     async routeRequest({ serviceId, payload }, call) {
       calls.push(call)

@@ -13,7 +13,7 @@ import { type ConnectRouter, createContextKey, type HandlerContext } from '@conn
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call, UnaryHandler } from '../call.ts'
-import { reasons, TollgateError } from '../errors.ts'
+import { type Reason, reasons, TollgateError } from '../errors.ts'
 import { declaredAccess, declaredPaths } from './authorize.ts'
 import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
@@ -45,6 +45,8 @@ export interface RegisterOptions {
    * local names. Default false.
    */
   readonly longLived?: boolean | readonly string[]
+  /** HTTP statuses that the service promises to its callers, where they differ from those of src/errors.ts. Default none. */
+  readonly httpStatuses?: Partial<Record<Reason, number>>
 }
 
 /** A service with its implementation; made by {@link register}. */
@@ -85,7 +87,7 @@ export function describeRpcs(registrations: readonly ServiceRegistration[]): Map
         name,
         verb: 'POST',
         path: `/${name}`,
-        httpStatusOf: ({ reason }) => reasons[reason].http,
+        httpStatusOf: ({ reason }) => options.httpStatuses?.[reason] ?? reasons[reason].http,
         access: options.public === true ? 'public' : declaredAccess(method),
         ...declaredPaths(method),
         longLived: isLongLived(options, method),
@@ -131,14 +133,7 @@ export function bind(router: ConnectRouter, registration: ServiceRegistration, c
     if (isKind(method, 'unary')) {
       router.rpc(method, (request, context) => answerOnce(handler, request, callOf(context), chain, log))
     } else if (isKind(method, 'server_streaming')) {
-      router.rpc(method, (request, context) => {
-        const call = callOf(context)
-        const start = async (): Promise<unknown> => {
-          await admitMessage(call, request, chain)
-          return invoke(handler, request, call)
-        }
-        return answerMany(start, call, log)
-      })
+      router.rpc(method, (request, context) => answerInParts(handler, request, callOf(context), chain, log))
     } else if (isKind(method, 'bidi_streaming')) {
       router.rpc(method, (requests, context) => {
         const call = callOf(context)
@@ -160,7 +155,11 @@ interface MethodOfKind {
   readonly bidi_streaming: DescMethodBiDiStreaming
 }
 
-async function answerOnce(
+/**
+ * The answer of a unary RPC's implementation, behind the message phase of the chain and the call's signal. Rejects with
+ * what {@link failCall} makes of a failure, whose reason is in `call.error`.
+ */
+export async function answerOnce(
   handler: unknown,
   request: Message,
   call: ServerCall,
@@ -173,6 +172,21 @@ async function answerOnce(
   } catch (error) {
     throw failCall(call, error)
   }
+}
+
+/** As {@link answerOnce}, of an RPC that answers with a stream. */
+export function answerInParts(
+  handler: unknown,
+  request: Message,
+  call: ServerCall,
+  chain: Chain,
+  log: Logger,
+): AsyncIterable<MessageInitShape<DescMessage>> {
+  const start = async (): Promise<unknown> => {
+    await admitMessage(call, request, chain)
+    return invoke(handler, request, call)
+  }
+  return answerMany(start, call, log)
 }
 
 async function* answerMany(

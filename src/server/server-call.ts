@@ -110,14 +110,17 @@ export class ServerCall implements Call {
   }
 }
 
-/** One RPC as registered, with everything that its descriptor says, read once at start; or an operation of the OpenAI API. */
+/**
+ * One RPC as registered, with everything that its descriptor says, read once at start, on one of its ways in; or an
+ * operation of the OpenAI API.
+ */
 export interface Rpc {
-  /** Undefined for the OpenAI API, whose bodies are no messages. */
+  /** Undefined for the OpenAI API, whose bodies are no messages, and for what is no operation at all. */
   readonly method: DescMethod | undefined
   /** "<service>/<method>", or "POST /v1/chat/completions"; as in logs and spans. */
   readonly name: string
   /** HTTP method; "other" for whatever is sent where nothing is. */
-  readonly verb: 'GET' | 'POST' | 'other'
+  readonly verb: 'GET' | 'PUT' | 'POST' | 'DELETE' | 'PATCH' | 'other'
   /** As in metrics, with the names of variable parts in braces. */
   readonly path: string
   /** What metrics and spans count a failure as; the HTTP status of its answer where the wire has one. */

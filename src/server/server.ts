@@ -8,6 +8,7 @@ import { createCors } from './cors.ts'
 import { limitDeadlines } from './deadline.ts'
 import { createDispatcher } from './dispatch.ts'
 import { createHealth } from './health.ts'
+import { createHttpApi } from './http/http-api.ts'
 import { type ListenerOptions, listen } from './listener.ts'
 import { createChain } from './middleware.ts'
 import { type CallObserver, observeCalls } from './observe.ts'
@@ -63,8 +64,8 @@ export interface RunningServer {
 
 /**
  * Serves gRPC, gRPC-Web and Connect (JSON and binary) over HTTP/2 and HTTP/1.1 on one port, in clear or over TLS, with
- * health and reflection, and the OpenAI API. Resolves when it listens; rejects when the port is taken, a certificate cannot be read, or a
- * contract is wrong.
+ * health and reflection, the OpenAI API, and what RPCs declare as their HTTP bindings. Resolves when it listens; rejects
+ * when the port is taken, a certificate cannot be read, or a contract is wrong.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { log, drainMs } = options
@@ -91,12 +92,16 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     requestGate: gate(chain, options.maxMessageBytes),
   })
   for (const registration of registrations) bind(router, registration, chain, log)
+  const openai = createOpenAiApi({ ...options, ...options.openai, chain })
+  const pagePaths = Object.keys(options.pages).map((path) => ({ verb: 'GET', path }))
+  const httpApi = createHttpApi({ ...options, registrations, rpcs, chain, taken: [...openai.routes, ...pagePaths] })
   const dispatcher = createDispatcher({
     ...options,
     router,
     rpcs,
     chain,
-    operations: createOpenAiApi({ ...options, ...options.openai, chain }),
+    // Below /v1/, what is neither OpenAI's nor declared by an RPC gets OpenAI's 404.
+    operations: (request) => openai.find(request) ?? httpApi(request) ?? openai.refuse(request),
     cors: createCors(options.corsOrigins),
     pages: createPages(options.pages, log),
   })

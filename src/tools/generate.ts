@@ -1,5 +1,5 @@
 /**
- * Generates `gen/` from `proto/`, without a network.
+ * Generates `gen/` and the table of docs/http-api.md from `proto/`, without a network.
  *
  * The protos of others (google.api, google.rpc, grpc health and reflection, buf.validate) come from installed packages
  * and are assembled into `proto/`, where git ignores them: buf compiles one module, and no copy can go stale.
@@ -20,6 +20,7 @@ const protos = join(root, 'proto')
 const packaged = {
   'google/api/annotations.proto': 'google-proto-files/google/api/annotations.proto',
   'google/api/http.proto': 'google-proto-files/google/api/http.proto',
+  'google/api/httpbody.proto': 'google-proto-files/google/api/httpbody.proto',
   'google/rpc/code.proto': 'google-proto-files/google/rpc/code.proto',
   'google/rpc/error_details.proto': 'google-proto-files/google/rpc/error_details.proto',
   'google/rpc/status.proto': 'google-proto-files/google/rpc/status.proto',
@@ -30,7 +31,11 @@ const packaged = {
 
 assembleProtos()
 if (process.argv.includes('--check')) checkDrift()
-else buf('generate')
+else {
+  buf('generate')
+  // In a process of its own, which imports what was generated just now.
+  execFileSync(process.execPath, [join(root, 'src/tools/route-docs.ts')], { stdio: 'inherit' })
+}
 
 function assembleProtos(): void {
   for (const [path, source] of Object.entries(packaged)) {

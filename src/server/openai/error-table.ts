@@ -39,6 +39,8 @@ export const errorTable = {
   CONSUMER_INACTIVE: { status: 403, type: 'permission_error', code: 'consumer_inactive' },
   POLICY_DENIED: { status: 403, type: 'permission_error', code: 'policy_denied' },
   RPC_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'unknown_url' },
+  METHOD_NOT_ALLOWED: { status: 405, type: 'invalid_request_error', code: 'method_not_allowed' },
+  CONTENT_TYPE_UNSUPPORTED: { status: 415, type: 'invalid_request_error', code: 'content_type_unsupported' },
   SERVICE_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'model_not_found', param: 'model' },
   SERVICE_INACTIVE: { status: 404, type: 'invalid_request_error', code: 'model_not_found', param: 'model' },
   CONSUMER_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'consumer_not_found' },

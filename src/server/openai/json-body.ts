@@ -1,16 +1,9 @@
+import { isJsonType } from '../../content-type.ts'
 import { TollgateError } from '../../errors.ts'
 import { parseObject } from '../../providers/json.ts'
 import type { Request } from '../answer.ts'
-import { messageTooLarge } from '../connect-error.ts'
-import { readBody } from '../request-body.ts'
+import { type MessageLimits, readWholeBody } from '../request-body.ts'
 import type { ServerCall } from '../server-call.ts'
-
-export interface BodyOptions {
-  /** Largest body, in bytes. */
-  readonly maxMessageBytes: number
-  /** Longest time until the whole body is there. */
-  readonly bodyTimeoutMs: number
-}
 
 /** A body, and what of it decides where the call goes and what comes back. */
 export interface JsonBody {
@@ -27,16 +20,14 @@ const modelMaxLength = 128
  * Reads a body of `application/json`. Throws INVALID_ARGUMENT with the name of the header or field at fault,
  * MESSAGE_TOO_LARGE (before anything is read when the length is announced), and what ends the waiting for it.
  */
-export async function readJsonBody(request: Request, call: ServerCall, options: BodyOptions): Promise<JsonBody> {
-  if (!/^application\/json *(;|$)/i.test(call.header('content-type') ?? '')) {
+export async function readJsonBody(request: Request, call: ServerCall, options: MessageLimits): Promise<JsonBody> {
+  if (!isJsonType(call.header('content-type') ?? '')) {
     throw invalid('content-type', 'must be application/json')
   }
   if (!/^(identity)?$/i.test(call.header('content-encoding') ?? '')) {
     throw invalid('content-encoding', 'must be absent: bodies are taken as they are')
   }
-  const announced = Number(call.header('content-length') ?? 0)
-  if (announced > options.maxMessageBytes) throw messageTooLarge(options.maxMessageBytes, announced)
-  const payload = await bytesOf(readBody(request, call, { ...options, enveloped: false }))
+  const payload = await readWholeBody(request, call, options)
   if (payload.length === 0) throw invalid('', 'The body is empty: it must be a JSON object.')
   const body = parseObject(payload)
   if (body === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
@@ -44,13 +35,6 @@ export async function readJsonBody(request: Request, call: ServerCall, options: 
   if (typeof model !== 'string' || model === '') throw invalid('model', 'is required: name a service')
   if (model.length > modelMaxLength) throw invalid('model', `must have at most ${modelMaxLength} characters`)
   return { payload, model, stream: stream === true }
-}
-
-async function bytesOf(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
-  const parts: Uint8Array[] = []
-  for await (const chunk of chunks) parts.push(chunk)
-  const [only] = parts
-  return parts.length === 1 && only !== undefined ? only : Buffer.concat(parts)
 }
 
 /** `param` is empty for the body as a whole. */

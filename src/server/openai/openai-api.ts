@@ -19,10 +19,11 @@ import { pathOf, type Request } from '../answer.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
 import type { Target } from '../dispatch.ts'
 import type { Chain } from '../middleware.ts'
+import type { MessageLimits } from '../request-body.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
 import { rowOf, toOpenAiError } from './error-table.ts'
 import { openEventStream } from './event-stream.ts'
-import { type BodyOptions, readJsonBody } from './json-body.ts'
+import { readJsonBody } from './json-body.ts'
 import { getModel, listModels } from './models.ts'
 import { renameRateLimits } from './rate-limit-headers.ts'
 
@@ -33,7 +34,7 @@ export interface OpenAiOptions {
   readonly policy: PolicyEngine | undefined
 }
 
-interface ServedOptions extends OpenAiOptions, BodyOptions {
+interface ServedOptions extends OpenAiOptions, MessageLimits {
   readonly chain: Chain
   readonly log: Logger
 }
@@ -44,8 +45,16 @@ interface Operation {
   run(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse>
 }
 
-/** Finds the operation of a request; every path below /v1/ is one, if only to be told that it does not exist. */
-export function createOpenAiApi(options: ServedOptions): (request: Request) => Target | undefined {
+export interface OpenAiApi {
+  /** The operation of a request; undefined when it is none. */
+  find(request: Request): Target | undefined
+  /** What tells a caller of a path below /v1/ that it does not exist, in OpenAI's words. */
+  refuse(request: Request): Target | undefined
+  /** Methods and paths of all operations. */
+  readonly routes: readonly { readonly verb: string; readonly path: string }[]
+}
+
+export function createOpenAiApi(options: ServedOptions): OpenAiApi {
   const { gate, snapshots, policy, chain, log } = options
 
   async function answer({ run }: Operation, request: Request, call: ServerCall): Promise<UniversalServerResponse> {
@@ -126,12 +135,20 @@ export function createOpenAiApi(options: ServedOptions): (request: Request) => T
   )
   const unknown: Operation = { rpc: unknownRpc, run: refuseUnknown }
 
-  return (request) => {
-    const path = pathOf(request)
-    if (!path.startsWith('/v1/')) return undefined
-    const template = /^\/v1\/models\/[^/]+$/.test(path) ? '/v1/models/{model}' : path
-    const found = operations.get(`${request.method} ${template}`) ?? unknown
-    return { rpc: found.rpc, answer: (_request, call) => answer(found, request, call) }
+  const targetOf = (found: Operation): Target => ({
+    rpc: found.rpc,
+    answer: (request, call) => answer(found, request, call),
+  })
+
+  return {
+    routes: [...operations.values()].map(({ rpc }) => rpc),
+    find(request) {
+      const path = pathOf(request)
+      const template = /^\/v1\/models\/[^/]+$/.test(path) ? '/v1/models/{model}' : path
+      const found = operations.get(`${request.method} ${template}`)
+      return found && targetOf(found)
+    },
+    refuse: (request) => (pathOf(request).startsWith('/v1/') ? targetOf(unknown) : undefined),
   }
 }
 
