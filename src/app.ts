@@ -12,6 +12,7 @@ import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
 import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
 import { MarketplaceApi } from '../gen/marketplace/v1/marketplace_api_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
+import { ProjectService } from '../gen/marketplace/v1/projects_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { UserService } from '../gen/marketplace/v1/users_pb.ts'
@@ -36,7 +37,9 @@ import { selectKeyOwner, selectKeyRecords } from './identity/identity-store.ts'
 import { createKeyLoader } from './identity/key-loader.ts'
 import { createKeyService } from './identity/key-service.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
+import { createProjectService } from './identity/project-service.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
+import { requireStanding } from './identity/standing.ts'
 import { createTokens } from './identity/tokens.ts'
 import { userKey } from './identity/user-record.ts'
 import { createUserService } from './identity/user-service.ts'
@@ -257,6 +260,7 @@ async function construct(
       register(UsageService, usage),
       register(KeyService, createKeyService({ sql, hasher, snapshots })),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
+      register(ProjectService, createProjectService({ sql, newId, snapshots })),
       register(UserService, createUserService({ sql, newId, snapshots })),
       register(
         Registry,
@@ -285,7 +289,7 @@ async function construct(
       warnings: config.warnings,
       accepting: () => accepting,
     }),
-    authenticate: createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }),
+    authenticate: requireStanding(createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }), snapshots),
     rbac: config.access.rbac,
     organizationOf: (consumerId) => snapshots.current().consumersById.get(consumerId)?.organizationId,
     log,

@@ -43,6 +43,9 @@ const consumer: ConsumerRecord = {
   status: 'active',
   grantedServices: new Set(['*']),
   overrides: {},
+  projectId: undefined,
+  clearance: 'internal',
+  homeRegion: '',
 }
 const answer = Buffer.from('{"model":"m","choices":[{"message":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}')
 

@@ -1,9 +1,13 @@
 import { TollgateError } from '../errors.ts'
+import { checkOrganization, checkProject } from '../identity/standing.ts'
 import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { type ConsumerRecord, type ServiceRecord, takesCalls } from '../registry/records.ts'
 import { findService, type Snapshot } from '../registry/snapshot.ts'
 
-/** The consumer that pays. Throws CONSUMER_NOT_FOUND, or CONSUMER_INACTIVE when it is suspended or closed. */
+/**
+ * The consumer that pays. Throws CONSUMER_NOT_FOUND, or CONSUMER_INACTIVE, PROJECT_INACTIVE or ORGANIZATION_INACTIVE when it, its
+ * project or its organization is suspended or closed.
+ */
 export function resolveConsumer(snapshot: Snapshot, id: string): ConsumerRecord {
   const consumer = snapshot.consumersById.get(id)
   if (consumer === undefined) throw consumerNotFound(id, 'consumer_id')
@@ -12,6 +16,8 @@ export function resolveConsumer(snapshot: Snapshot, id: string): ConsumerRecord 
       metadata: { consumerId: id, status: consumer.status },
     })
   }
+  checkProject(snapshot, consumer.projectId)
+  checkOrganization(snapshot, consumer.organizationId)
   return consumer
 }
 

@@ -85,6 +85,9 @@ describe('the key of a request', () => {
       status: 'active',
       grantedServices: new Set<string>(),
       overrides: {},
+      projectId: undefined,
+      clearance: 'internal',
+      homeRegion: '',
       ...consumer,
       ...changes.who,
     } as const

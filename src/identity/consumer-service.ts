@@ -1,82 +1,55 @@
-import type { MessageInitShape } from '@bufbuild/protobuf'
-import { timestampFromDate } from '@bufbuild/protobuf/wkt'
-import {
-  type ConsumerSchema,
-  type ConsumerService,
-  ConsumerStatus,
-  type LimitOverrides as LimitOverridesMessage,
-  OrganizationSchema,
-  Tier,
-} from '../../gen/marketplace/v1/consumers_pb.ts'
+import { create } from '@bufbuild/protobuf'
+import { ConsumerSchema, type ConsumerService } from '../../gen/marketplace/v1/consumers_pb.ts'
 import type { Handlers } from '../call.ts'
-import { actorOf } from '../control/actor.ts'
-import { recordChange } from '../control/record-change.ts'
-import { resourceJson } from '../control/resource-json.ts'
+import { checkEtag, etagOf } from '../etag.ts'
+import { compileFieldRules } from '../field-rules.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
-import { consumerNotFound, organizationNotFound } from '../registry/not-found.ts'
-import type { ConsumerStatus as ConsumerStatusName, LimitOverrides, Tier as TierName } from '../registry/records.ts'
-import type { SnapshotSource } from '../registry/snapshot.ts'
-import { alreadyExists, storing } from '../storage/constraint-error.ts'
-import type { Sql, Transaction } from '../storage/postgres.ts'
+import { consumerNotFound, organizationNotFound, projectNotFound } from '../registry/not-found.ts'
+import { alreadyExists, type ConstraintErrors, storing } from '../storage/constraint-error.ts'
+import type { Transaction } from '../storage/postgres.ts'
+import { askedChange } from './asked-change.ts'
+import { confinedOrganization, reachable } from './confine.ts'
+import { consumerMessage, consumerRow, consumerStatusOf } from './consumer-message.ts'
 import {
   type ConsumerRow,
   insertConsumer,
-  insertOrganization,
-  type OrganizationRow,
+  lockConsumer,
+  type NewConsumerRow,
   selectConsumer,
   selectConsumers,
-} from './identity-store.ts'
+  updateConsumer,
+} from './consumer-store.ts'
+import { checkDelegation } from './delegation.ts'
+import { createOrganizationHandlers } from './organization-handlers.ts'
+import { type OrganizationRow, selectOrganization } from './organization-store.ts'
 import { ownConsumer } from './own-consumer.ts'
+import type { Owner } from './principal.ts'
+import { recordResource } from './record-resource.ts'
+import type { IdentityServiceOptions } from './service-options.ts'
+import { nextStanding } from './standing.ts'
+import { tierOf } from './tier-message.ts'
 
-export interface ConsumerServiceOptions {
-  readonly sql: Sql
-  /** UUIDv7, lower case. */
-  readonly newId: () => string
-  /** When given, a write answers only after this process's snapshot holds it. */
-  readonly snapshots?: Pick<SnapshotSource, 'refresh'>
-}
-
-/** marketplace.v1.ConsumerService on Postgres. */
-export function createConsumerService(options: ConsumerServiceOptions): Handlers<typeof ConsumerService.method> {
+/** marketplace.v1.ConsumerService on Postgres. Whoever reaches one organization adds, sees and changes its consumers only. */
+export function createConsumerService(options: IdentityServiceOptions): Handlers<typeof ConsumerService.method> {
   const { sql, newId, snapshots } = options
+  const rules = { schema: ConsumerSchema, mask: maskRules, fields: compileFieldRules([ConsumerSchema]) }
   return {
-    async createOrganization({ organization }, call) {
-      const name = organization?.name ?? ''
-      const add = async (tx: Transaction): Promise<OrganizationRow> => {
-        const row = await insertOrganization(tx, { id: newId(), name })
-        const after = resourceJson(OrganizationSchema, organizationMessage(row))
-        await recordChange(tx, actorOf(call), {
-          type: 'organization.created',
-          id: row.id,
-          organizationId: row.id,
-          after,
-        })
-        return row
-      }
-      const row = await storing(() => sql.begin(add), {
-        organizations_name_key: () => alreadyExists('organization.name', name),
-      })
-      return organizationMessage(row)
-    },
+    ...createOrganizationHandlers(options),
 
-    async createConsumer({ consumer }) {
-      const { organizationId = '', name = '', grantedServices = [] } = consumer ?? {}
-      if (!isUuid(organizationId.toLowerCase())) throw organizationNotFound(organizationId, 'consumer.organization_id')
-      const row = {
-        id: newId(),
-        organization_id: organizationId,
-        name,
-        // The contract's rules let no undefined number get here.
-        tier: tierNames[consumer?.tier ?? Tier.UNSPECIFIED] ?? 'basic',
-        status: statusNames[consumer?.status ?? ConsumerStatus.UNSPECIFIED] ?? 'suspended',
-        granted_services: grantedServices,
-        overrides: overridesOf(consumer?.overrides),
+    async createConsumer({ consumer = create(ConsumerSchema) }, call) {
+      const add = async (tx: Transaction): Promise<ConsumerRow> => {
+        const organization = await organizationOf(tx, consumer.organizationId)
+        const row = consumerRow(consumer, newId(), organization)
+        checkDelegation(call.principal, organization, undefined, row)
+        checkProject(row)
+        const added = await storing(() => insertConsumer(tx, row), brokenBy(row))
+        const { id, organization_id: organizationId } = row
+        const after = consumerMessage(added)
+        await recordResource(tx, call, { type: 'consumer.created', id, organizationId, schema: ConsumerSchema, after })
+        return added
       }
-      const stored = await storing(() => insertConsumer(sql, row), {
-        consumers_organization_id_fkey: () => organizationNotFound(organizationId, 'consumer.organization_id'),
-        consumers_organization_id_name_key: () => alreadyExists('consumer.name', name, ' in the organization'),
-      })
+      const stored = await storing(() => sql.begin(add))
       await snapshots?.refresh()
       return consumerMessage(stored)
     },
@@ -88,73 +61,80 @@ export function createConsumerService(options: ConsumerServiceOptions): Handlers
       return consumerMessage(row)
     },
 
-    async listConsumers(request) {
+    async listConsumers(request, call) {
+      const organizationId = confinedOrganization(call.principal, 'consumers.list', request.organizationId)
+      if (organizationId !== undefined && !isUuid(organizationId)) {
+        throw organizationNotFound(organizationId, 'organization_id')
+      }
+      const { projectId } = request
+      if (projectId !== '' && !isUuid(projectId)) throw projectNotFound(projectId, 'project_id')
+      const filter = {
+        organizationId,
+        projectId: projectId === '' ? undefined : projectId,
+        status: consumerStatusOf(request.status),
+        tier: tierOf(request.tier),
+      }
       const size = pageSizeOf(request.pageSize)
       const [afterId] = parsePageToken(request.pageToken, 1, isUuid) ?? []
-      const page = pageOf(await storing(() => selectConsumers(sql, afterId, size + 1)), size, (row) => [row.id])
+      const rows = await storing(() => selectConsumers(sql, filter, afterId, size + 1))
+      const page = pageOf(rows, size, (row) => [row.id])
       return { consumers: page.rows.map(consumerMessage), nextPageToken: page.nextPageToken }
+    },
+
+    async updateConsumer({ consumer = create(ConsumerSchema), updateMask: mask, reason }, call) {
+      const { id } = consumer
+      const change = async (tx: Transaction): Promise<ConsumerRow> => {
+        const found = isUuid(id) ? await lockConsumer(tx, id) : undefined
+        const row = reachable(call.principal, 'consumers.write', found, ownerOf, () =>
+          consumerNotFound(id, 'consumer.id'),
+        )
+        checkEtag(consumer.etag, etagOf(row.revision), 'consumer.etag')
+        const before = create(ConsumerSchema, consumerMessage(row))
+        const wanted = askedChange(rules, { current: before, wanted: consumer, mask, field: 'consumer' })
+        if (wanted === undefined) return row
+        const organization = await organizationOf(tx, row.organization_id)
+        const asked = consumerRow(wanted, id, organization)
+        checkDelegation(call.principal, organization, row, asked)
+        checkProject(asked)
+        const status = nextStanding(row.status, asked.status, 'consumer.status')
+        const stored = await storing(() => updateConsumer(tx, { ...row, ...asked, status }), brokenBy(asked))
+        const { organization_id: organizationId } = row
+        const after = consumerMessage(stored)
+        const type = 'consumer.updated'
+        const schema = ConsumerSchema
+        await recordResource(tx, call, { type, id, organizationId, schema, before, after, reason })
+        return stored
+      }
+      const stored = await storing(() => sql.begin(change))
+      await snapshots?.refresh()
+      return consumerMessage(stored)
     },
   }
 }
 
-const tierNames: Readonly<Record<Tier, TierName>> = {
-  [Tier.UNSPECIFIED]: 'basic',
-  [Tier.BASIC]: 'basic',
-  [Tier.PREMIUM]: 'premium',
-  [Tier.ENTERPRISE]: 'enterprise',
+const maskRules = {
+  immutable: { organization_id: 'is never changed' },
+  outputOnly: ['id', 'create_time', 'etag'],
 }
 
-const tierValues: Readonly<Record<TierName, Tier>> = {
-  basic: Tier.BASIC,
-  premium: Tier.PREMIUM,
-  enterprise: Tier.ENTERPRISE,
+function ownerOf({ id, organization_id }: ConsumerRow): Owner {
+  return { consumerId: id, organizationId: organization_id }
 }
 
-const statusNames: Readonly<Record<ConsumerStatus, ConsumerStatusName>> = {
-  [ConsumerStatus.UNSPECIFIED]: 'active',
-  [ConsumerStatus.ACTIVE]: 'active',
-  [ConsumerStatus.SUSPENDED]: 'suspended',
-  [ConsumerStatus.CLOSED]: 'closed',
+async function organizationOf(tx: Transaction, id: string): Promise<OrganizationRow> {
+  const known = isUuid(id.toLowerCase()) ? await selectOrganization(tx, id) : undefined
+  if (known === undefined) throw organizationNotFound(id, 'consumer.organization_id')
+  return known
 }
 
-const statusValues: Readonly<Record<ConsumerStatusName, ConsumerStatus>> = {
-  active: ConsumerStatus.ACTIVE,
-  suspended: ConsumerStatus.SUSPENDED,
-  closed: ConsumerStatus.CLOSED,
+/** Refuses as unknown what is no id: it must not get to Postgres. */
+function checkProject({ project_id }: NewConsumerRow): void {
+  if (project_id !== null && !isUuid(project_id)) throw projectNotFound(project_id, 'consumer.project_id')
 }
 
-function overridesOf(message: LimitOverridesMessage | undefined): LimitOverrides {
+function brokenBy({ name, project_id }: NewConsumerRow): ConstraintErrors {
   return {
-    ...(message?.requestsPerSecond !== undefined && { requestsPerSecond: Number(message.requestsPerSecond) }),
-    ...(message?.requestBurst !== undefined && { requestBurst: Number(message.requestBurst) }),
-    ...(message?.tokensPerMonth !== undefined && { tokensPerMonth: Number(message.tokensPerMonth) }),
-  }
-}
-
-function overridesMessage(overrides: LimitOverrides): MessageInitShape<typeof ConsumerSchema>['overrides'] {
-  if (Object.keys(overrides).length === 0) return undefined
-  const { requestsPerSecond, requestBurst, tokensPerMonth } = overrides
-  return {
-    ...(requestsPerSecond !== undefined && { requestsPerSecond: BigInt(requestsPerSecond) }),
-    ...(requestBurst !== undefined && { requestBurst: BigInt(requestBurst) }),
-    ...(tokensPerMonth !== undefined && { tokensPerMonth: BigInt(tokensPerMonth) }),
-  }
-}
-
-function organizationMessage(row: OrganizationRow): MessageInitShape<typeof OrganizationSchema> {
-  return { id: row.id, name: row.name, createTime: timestampFromDate(row.created_at) }
-}
-
-function consumerMessage(row: ConsumerRow): MessageInitShape<typeof ConsumerSchema> {
-  const overrides = overridesMessage(row.overrides)
-  return {
-    id: row.id,
-    organizationId: row.organization_id,
-    name: row.name,
-    tier: tierValues[row.tier],
-    status: statusValues[row.status],
-    grantedServices: [...row.granted_services],
-    ...(overrides !== undefined && { overrides }),
-    createTime: timestampFromDate(row.created_at),
+    consumers_organization_id_name_key: () => alreadyExists('consumer.name', name, ' in the organization'),
+    consumers_project_id_fkey: () => projectNotFound(project_id ?? '', 'consumer.project_id'),
   }
 }

@@ -1,25 +1,9 @@
-import type { ConsumerStatus, LimitOverrides, Tier } from '../registry/records.ts'
-import type { Sql, Transaction } from '../storage/postgres.ts'
+import type { ConsumerStatus } from '../registry/records.ts'
+import type { Sql } from '../storage/postgres.ts'
 import type { KeyRecord } from './key-verifier.ts'
+import { one } from './one-row.ts'
 
-/** Statements on organizations, consumers and api_keys, one a function. Errors are Postgres's own. */
-
-export interface OrganizationRow {
-  readonly id: string
-  readonly name: string
-  readonly created_at: Date
-}
-
-export interface ConsumerRow {
-  readonly id: string
-  readonly organization_id: string
-  readonly name: string
-  readonly tier: Tier
-  readonly status: ConsumerStatus
-  readonly granted_services: readonly string[]
-  readonly overrides: LimitOverrides
-  readonly created_at: Date
-}
+/** Statements on api_keys, one a function. Errors are Postgres's own. */
 
 export interface KeyRow {
   readonly id: string
@@ -28,40 +12,6 @@ export interface KeyRow {
   readonly created_at: Date
   readonly expires_at: Date | null
   readonly revoked_at: Date | null
-}
-
-export async function insertOrganization(
-  sql: Sql | Transaction,
-  row: { id: string; name: string },
-): Promise<OrganizationRow> {
-  const rows = await sql<OrganizationRow[]>`
-    insert into organizations (id, name) values (${row.id}, ${row.name})
-    returning id, name, created_at`
-  return one(rows)
-}
-
-export async function insertConsumer(
-  sql: Sql | Transaction,
-  row: Omit<ConsumerRow, 'created_at'>,
-): Promise<ConsumerRow> {
-  const rows = await sql<ConsumerRow[]>`
-    insert into consumers (id, organization_id, name, tier, status, granted_services, overrides)
-    values (${row.id}, ${row.organization_id}, ${row.name}, ${row.tier}, ${row.status},
-      ${[...row.granted_services]}, ${sql.json({ ...row.overrides })})
-    returning *`
-  return one(rows)
-}
-
-/** `id` must be a UUID. */
-export async function selectConsumer(sql: Sql, id: string): Promise<ConsumerRow | undefined> {
-  const [row] = await sql<ConsumerRow[]>`select * from consumers where id = ${id}`
-  return row
-}
-
-/** By id, from after `afterId`, which must be a UUID. */
-export async function selectConsumers(sql: Sql, afterId: string | undefined, limit: number): Promise<ConsumerRow[]> {
-  const after = afterId === undefined ? sql`` : sql`where id > ${afterId}`
-  return sql<ConsumerRow[]>`select * from consumers ${after} order by id limit ${limit}`
 }
 
 export interface NewKey {
@@ -145,10 +95,4 @@ interface KeyRecordRow {
   readonly secret_tag: number
   readonly expires_at: Date | null
   readonly revoked_at: Date | null
-}
-
-function one<T>(rows: readonly T[]): T {
-  const [row] = rows
-  if (row === undefined) throw new Error('an insert returned no row')
-  return row
 }

@@ -81,6 +81,8 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
       'projects.read',
       'projects.write',
       'consumers.read',
+      'consumers.list',
+      'consumers.write',
       'keys.read',
       'keys.write',
       'users.read',

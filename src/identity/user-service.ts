@@ -1,37 +1,27 @@
-import { create, equals } from '@bufbuild/protobuf'
+import { create } from '@bufbuild/protobuf'
 import { UserSchema, type UserService } from '../../gen/marketplace/v1/users_pb.ts'
-import type { Call, Handlers } from '../call.ts'
-import { actorOf } from '../control/actor.ts'
-import { recordChange } from '../control/record-change.ts'
-import { resourceJson } from '../control/resource-json.ts'
+import type { Handlers } from '../call.ts'
 import { checkEtag, etagOf } from '../etag.ts'
-import { applyMask } from '../field-mask.ts'
 import { compileFieldRules } from '../field-rules.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { consumerNotFound, organizationNotFound, userNotFound } from '../registry/not-found.ts'
-import type { SnapshotSource } from '../registry/snapshot.ts'
 import { alreadyExists, type ConstraintErrors, storing } from '../storage/constraint-error.ts'
-import type { Sql, Transaction } from '../storage/postgres.ts'
+import type { Transaction } from '../storage/postgres.ts'
+import { askedChange } from './asked-change.ts'
 import { confinedOrganization, reachable } from './confine.ts'
 import { checkGrant, checkRolesReach } from './grant-roles.ts'
 import { isRole, type Owner } from './principal.ts'
+import { recordResource } from './record-resource.ts'
+import type { IdentityServiceOptions } from './service-options.ts'
 import { nextStanding } from './standing.ts'
 import { rolesOf, userMessage, userStatusOf } from './user-message.ts'
 import { insertUser, lockUser, selectUser, selectUsers, type UserRow, updateUser } from './user-store.ts'
 
-export interface UserServiceOptions {
-  readonly sql: Sql
-  /** UUIDv7, lower case. */
-  readonly newId: () => string
-  /** When given, a write answers only after this process's snapshot holds it. */
-  readonly snapshots?: Pick<SnapshotSource, 'refresh'>
-}
-
 /** marketplace.v1.UserService on Postgres. Whoever reaches one organization adds, sees and changes its users only. */
-export function createUserService(options: UserServiceOptions): Handlers<typeof UserService.method> {
+export function createUserService(options: IdentityServiceOptions): Handlers<typeof UserService.method> {
   const { sql, newId, snapshots } = options
-  const rules = compileFieldRules([UserSchema])
+  const rules = { schema: UserSchema, mask: maskRules, fields: compileFieldRules([UserSchema]) }
   return {
     async createUser({ user = create(UserSchema) }, call) {
       const organizationId = confinedOrganization(call.principal, 'users.write', user.organizationId)
@@ -49,15 +39,13 @@ export function createUserService(options: UserServiceOptions): Handlers<typeof 
       checkIds(row)
       checkRolesReach(row.roles, { organizationId, consumerId: row.consumer_id ?? undefined })
       checkGrant(call.principal, row.roles)
-      const stored = await storing(
-        () =>
-          sql.begin(async (tx) => {
-            const added = await insertUser(tx, row)
-            await recordUser(tx, call, 'created', { after: added })
-            return added
-          }),
-        brokenBy(row),
-      )
+      const add = async (tx: Transaction): Promise<UserRow> => {
+        const added = await insertUser(tx, row)
+        const change = { id: row.id, organizationId: organizationId ?? '', schema: UserSchema }
+        await recordResource(tx, call, { type: 'user.created', ...change, after: userMessage(added) })
+        return added
+      }
+      const stored = await storing(() => sql.begin(add), brokenBy(row))
       await snapshots?.refresh()
       return userMessage(stored)
     },
@@ -86,10 +74,9 @@ export function createUserService(options: UserServiceOptions): Handlers<typeof 
         const found = isUuid(id) ? await lockUser(tx, id) : undefined
         const row = reachable(call.principal, 'users.write', found, ownerOf, () => userNotFound(id, 'user.id'))
         checkEtag(user.etag, etagOf(row.revision), 'user.etag')
-        const current = create(UserSchema, userMessage(row))
-        const wanted = applyMask(UserSchema, maskRules, { current, wanted: user, mask, field: 'user' })
-        rules.check(UserSchema, wanted, 'user')
-        if (equals(UserSchema, current, wanted)) return row
+        const before = create(UserSchema, userMessage(row))
+        const wanted = askedChange(rules, { current: before, wanted: user, mask, field: 'user' })
+        if (wanted === undefined) return row
         const next = {
           ...row,
           display_name: wanted.displayName,
@@ -105,7 +92,10 @@ export function createUserService(options: UserServiceOptions): Handlers<typeof 
         })
         checkGrant(call.principal, [...row.roles.filter(isRole), ...next.roles])
         const stored = await storing(() => updateUser(tx, next), brokenBy(next))
-        await recordUser(tx, call, 'updated', { before: row, after: stored, reason })
+        const organizationId = row.organization_id ?? ''
+        const after = userMessage(stored)
+        const type = 'user.updated'
+        await recordResource(tx, call, { type, id, organizationId, schema: UserSchema, before, after, reason })
         return stored
       }
       const stored = await storing(() => sql.begin(change))
@@ -143,20 +133,4 @@ function brokenBy({ organization_id, consumer_id, issuer, subject }: Ids): Const
     users_consumer_id_organization_id_fkey: noConsumer,
     users_issuer_subject_key: () => alreadyExists('user.subject', subject, ` for issuer ${issuer}`),
   }
-}
-
-async function recordUser(
-  tx: Transaction,
-  call: Call,
-  event: 'created' | 'updated',
-  { before, after, reason }: { before?: UserRow; after: UserRow; reason?: string },
-): Promise<void> {
-  await recordChange(tx, actorOf(call), {
-    type: `user.${event}`,
-    id: after.id,
-    organizationId: after.organization_id ?? '',
-    before: before && resourceJson(UserSchema, userMessage(before)),
-    after: resourceJson(UserSchema, userMessage(after)),
-    ...(reason !== undefined && { reason }),
-  })
 }

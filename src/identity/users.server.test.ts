@@ -3,11 +3,12 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumerService } from '../../gen/marketplace/v1/consumers_pb.ts'
 import { Role, type UserSchema, UserService, UserStatus } from '../../gen/marketplace/v1/users_pb.ts'
+import { callerOf } from '../../test/support/identity-world.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { createSnapshots, type Snapshots } from '../registry/snapshots.ts'
 import { createConsumerService } from './consumer-service.ts'
-import type { Caller, Role as RoleName } from './principal.ts'
+import type { Caller } from './principal.ts'
 import { userKey } from './user-record.ts'
 import { createUserService } from './user-service.ts'
 
@@ -44,12 +45,8 @@ afterAll(async () => {
 
 const issuer = 'https://id.example'
 
-function caller(roles: readonly RoleName[], organizationId: string | undefined): Caller {
-  return { ...administrator, kind: 'key', subject: 'user:somebody', roles, organizationId }
-}
-
 function orgAdmin(): Caller {
-  return caller(['org_admin'], ours.id)
+  return callerOf(['org_admin'], ours.id)
 }
 
 let subjects = 0
@@ -226,7 +223,7 @@ describe('the administrator of an organization', () => {
   })
 
   test('without an organization reaches nobody', async () => {
-    const lost = caller(['org_admin'], undefined)
+    const lost = callerOf(['org_admin'], undefined)
     await expect(add({}, lost)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
     await expect(invoke(listUsers, users.listUsers, {}, lost)).rejects.toMatchObject({
       reason: 'ORGANIZATION_MISMATCH',

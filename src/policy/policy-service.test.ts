@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { PolicyEngine } from '../../gen/marketplace/v1/policy_pb.ts'
 import { administrator, invoke, keyOf } from '../../test/support/invoke.ts'
-import { serviceRecord } from '../../test/support/registry-records.ts'
+import { consumerRecord, serviceRecord } from '../../test/support/registry-records.ts'
 import type { ConsumerRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import { createBuiltinPolicyEngine } from './policy-engine.ts'
@@ -10,7 +10,7 @@ import { createPolicyService } from './policy-service.ts'
 const chat = serviceRecord({ id: 'chat-id', name: 'chat' })
 
 function consumer(id: string, grants: string[], status: ConsumerRecord['status'] = 'active'): ConsumerRecord {
-  return { id, organizationId: 'o', name: id, tier: 'basic', status, grantedServices: new Set(grants), overrides: {} }
+  return consumerRecord({ id, organizationId: 'o', name: id, status, grantedServices: new Set(grants) })
 }
 
 const consumers = [

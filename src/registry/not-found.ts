@@ -10,6 +10,11 @@ export function consumerNotFound(consumerId: string, field?: string): TollgateEr
   return notFound('CONSUMER_NOT_FOUND', 'consumer', consumerId, 'consumerId', field)
 }
 
+/** PROJECT_NOT_FOUND for an id; `field` as above. */
+export function projectNotFound(projectId: string, field?: string): TollgateError {
+  return notFound('PROJECT_NOT_FOUND', 'project', projectId, 'projectId', field)
+}
+
 /** USER_NOT_FOUND for an id; `field` as above. */
 export function userNotFound(userId: string, field?: string): TollgateError {
   return notFound('USER_NOT_FOUND', 'user', userId, 'userId', field)

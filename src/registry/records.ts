@@ -4,9 +4,11 @@
  * - A **service** is one registered version; its **endpoints** are where its calls go.
  * - A **price** is one version of what calls cost, in force from an instant until the next version's instant.
  */
+import type { Standing } from '../identity/standing.ts'
 import type { JsonPointers } from '../providers/json-provider.ts'
 import type { Protocol } from '../providers/provider.ts'
 import type { AuthForm } from '../providers/target.ts'
+import type { DataClassification } from './classification.ts'
 
 /** Lifecycle of a service version; `active` and `deprecated` take calls. */
 export type ServiceStatus = 'pending_approval' | 'active' | 'deprecated' | 'suspended' | 'retired'
@@ -128,18 +130,44 @@ export interface PriceTier extends TokenRates {
 
 export type Tier = 'basic' | 'premium' | 'enterprise'
 
-export type ConsumerStatus = 'active' | 'suspended' | 'closed'
+export type ConsumerStatus = Standing
+
+export interface OrganizationRecord {
+  /** UUID, lower case. */
+  readonly id: string
+  readonly name: string
+  readonly status: Standing
+  readonly tier: Tier
+  readonly clearance: DataClassification
+  /** Empty for none. */
+  readonly homeRegion: string
+}
+
+export interface ProjectRecord {
+  /** UUID, lower case. */
+  readonly id: string
+  readonly organizationId: string
+  readonly name: string
+  readonly status: Standing
+  readonly labels: Readonly<Record<string, string>>
+}
 
 export interface ConsumerRecord {
   /** UUID, lower case. */
   readonly id: string
   readonly organizationId: string
+  /** Undefined: it belongs to no project. */
+  readonly projectId: string | undefined
   readonly name: string
   readonly tier: Tier
   readonly status: ConsumerStatus
   /** Ids of services, or "*" for all of them. */
   readonly grantedServices: ReadonlySet<string>
   readonly overrides: LimitOverrides
+  /** Highest classification of data that it may send: its own, and never more than its organization's. */
+  readonly clearance: DataClassification
+  /** Region that its data belongs to: its own, else its organization's; empty for none. */
+  readonly homeRegion: string
 }
 
 /** Limits that differ from the tier's; an absent one is the tier's. */

@@ -1,3 +1,6 @@
+import { selectConsumerRecords } from '../identity/consumer-store.ts'
+import { selectOrganizationRecords } from '../identity/organization-store.ts'
+import { selectProjectRecords } from '../identity/project-store.ts'
 import type { UserRecord } from '../identity/user-record.ts'
 import { selectUserRecords } from '../identity/user-store.ts'
 import type { LimitRule } from '../limits/limit-rule.ts'
@@ -10,18 +13,17 @@ import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-s
 import type {
   CacheSharing,
   ConsumerRecord,
-  ConsumerStatus,
   DisconnectPolicy,
   EndpointRecord,
   FallbackRecord,
-  LimitOverrides,
+  OrganizationRecord,
+  ProjectRecord,
   Routing,
   ServiceRecord,
   ServiceStatus,
-  Tier,
 } from './records.ts'
 
-/** Statements on the catalog: services, endpoints, consumers as snapshots hold them, control_version. */
+/** Statements on the catalog: services, endpoints, control_version; and all that snapshots hold, at one instant. */
 
 export interface ControlVersion {
   /** Moves with every change of the control plane. */
@@ -40,6 +42,8 @@ export async function selectControlVersion(sql: Sql | Transaction): Promise<Cont
 export interface Catalog extends ControlVersion {
   /** By id. */
   readonly services: readonly ServiceRecord[]
+  readonly organizations: readonly OrganizationRecord[]
+  readonly projects: readonly ProjectRecord[]
   readonly consumers: readonly ConsumerRecord[]
   readonly users: readonly UserRecord[]
   readonly limitRules: readonly LimitRule[]
@@ -52,12 +56,12 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
     const services = await tx<ServiceRow[]>`select * from services order by id`
     const endpoints = Map.groupBy(await tx<EndpointRow[]>`select * from endpoints order by position`, serviceOf)
     const prices = Map.groupBy(await selectPrices(tx), serviceOf)
-    const consumers = await tx<ConsumerRow[]>`
-      select id, organization_id, name, tier, status, granted_services, overrides from consumers order by id`
     return {
       ...versions,
       services: services.map((row) => serviceRecord(row, endpoints.get(row.id) ?? [], prices.get(row.id) ?? [])),
-      consumers: consumers.map(consumerRecord),
+      organizations: await selectOrganizationRecords(tx),
+      projects: await selectProjectRecords(tx),
+      consumers: await selectConsumerRecords(tx),
       users: await selectUserRecords(tx),
       limitRules: await selectLimitRules(tx),
     }
@@ -133,16 +137,6 @@ interface EndpointRow {
   readonly model: string
 }
 
-interface ConsumerRow {
-  readonly id: string
-  readonly organization_id: string
-  readonly name: string
-  readonly tier: Tier
-  readonly status: ConsumerStatus
-  readonly granted_services: readonly string[]
-  readonly overrides: LimitOverrides
-}
-
 function serviceOf(row: { readonly service_id: string }): string {
   return row.service_id
 }
@@ -184,17 +178,5 @@ function endpointRecord(row: EndpointRow): EndpointRecord {
     idleTimeoutMs: row.idle_timeout_ms ?? undefined,
     auth: row.auth ?? undefined,
     model: row.model,
-  }
-}
-
-function consumerRecord(row: ConsumerRow): ConsumerRecord {
-  return {
-    id: row.id,
-    organizationId: row.organization_id,
-    name: row.name,
-    tier: row.tier,
-    status: row.status,
-    grantedServices: new Set(row.granted_services),
-    overrides: row.overrides,
   }
 }

@@ -13,7 +13,7 @@ import {
 } from '../../gen/marketplace/v1/registry_pb.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
-import { insertConsumer, insertOrganization, selectKeyRecords } from '../identity/identity-store.ts'
+import { selectKeyRecords } from '../identity/identity-store.ts'
 import { createKeyLoader } from '../identity/key-loader.ts'
 import { createKeyService } from '../identity/key-service.ts'
 import { createKeyVerifier } from '../identity/key-verifier.ts'
@@ -70,10 +70,12 @@ function register(service: Parameters<typeof invoke<typeof registerService.input
 }
 
 async function aConsumer(): Promise<string> {
-  const { id: organization_id } = await insertOrganization(server.sql, { id: randomUUID(), name: randomUUID() })
-  const consumer = { id: randomUUID(), organization_id, name: 'c', tier: 'premium', status: 'active' } as const
-  await insertConsumer(server.sql, { ...consumer, granted_services: ['*'], overrides: { requestBurst: 5 } })
-  return consumer.id
+  const [organizationId, id] = [randomUUID(), randomUUID()]
+  await server.sql`insert into organizations (id, name) values (${organizationId}, ${organizationId})`
+  await server.sql`
+    insert into consumers (id, organization_id, name, tier, status, granted_services, overrides)
+    values (${id}, ${organizationId}, 'c', 'premium', 'active', '{*}', '{"requestBurst": 5}')`
+  return id
 }
 
 describe('RegisterService', () => {

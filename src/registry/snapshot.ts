@@ -1,6 +1,13 @@
 import { type UserRecord, userKey } from '../identity/user-record.ts'
 import { type LimitRule, limitSubject } from '../limits/limit-rule.ts'
-import { type ConsumerRecord, priceAt, type ServiceRecord, type ServiceStatus } from './records.ts'
+import {
+  type ConsumerRecord,
+  type OrganizationRecord,
+  type ProjectRecord,
+  priceAt,
+  type ServiceRecord,
+  type ServiceStatus,
+} from './records.ts'
 import { compareVersions } from './semver.ts'
 
 /** Everything that a call needs to know of the control plane at one version of it. Never changes; lookups are Map gets. */
@@ -10,6 +17,8 @@ export interface Snapshot {
   readonly servicesById: ReadonlyMap<string, ServiceRecord>
   /** The version that a bare name means: the newest active one, else the newest deprecated one, else the newest. */
   readonly servicesByName: ReadonlyMap<string, ServiceRecord>
+  readonly organizationsById: ReadonlyMap<string, OrganizationRecord>
+  readonly projectsById: ReadonlyMap<string, ProjectRecord>
   readonly consumersById: ReadonlyMap<string, ConsumerRecord>
   /** By {@link userKey}; those that may not call are there, too. */
   readonly usersBySubject: ReadonlyMap<string, UserRecord>
@@ -34,6 +43,8 @@ export interface SnapshotParts {
   readonly services: Iterable<ServiceRecord>
   readonly consumers: Iterable<ConsumerRecord>
   /** Default none, here and below. */
+  readonly organizations?: Iterable<OrganizationRecord>
+  readonly projects?: Iterable<ProjectRecord>
   readonly users?: Iterable<UserRecord>
   readonly limitRules?: Iterable<LimitRule>
   /** Unix milliseconds that decides which price is in force. */
@@ -54,13 +65,29 @@ export function buildSnapshot(parts: SnapshotParts): Snapshot {
       if (price.effectiveFromMs > parts.nowMs) nextPriceChangeMs = Math.min(nextPriceChangeMs, price.effectiveFromMs)
     }
   }
-  const consumersById = new Map<string, ConsumerRecord>()
-  for (const consumer of parts.consumers) consumersById.set(consumer.id, consumer)
+  const organizationsById = byId(parts.organizations ?? [])
+  const projectsById = byId(parts.projects ?? [])
+  const consumersById = byId(parts.consumers)
   const usersBySubject = new Map<string, UserRecord>()
   for (const user of parts.users ?? []) usersBySubject.set(userKey(user.issuer, user.subject), user)
   const limitRules = Map.groupBy(parts.limitRules ?? [], (rule) => limitSubject(rule.scope, rule.subjectId))
-  const { version } = parts
-  return { version, servicesById, servicesByName, consumersById, usersBySubject, limitRules, nextPriceChangeMs }
+  return {
+    version: parts.version,
+    servicesById,
+    servicesByName,
+    organizationsById,
+    projectsById,
+    consumersById,
+    usersBySubject,
+    limitRules,
+    nextPriceChangeMs,
+  }
+}
+
+function byId<T extends { readonly id: string }>(records: Iterable<T>): Map<string, T> {
+  const map = new Map<string, T>()
+  for (const record of records) map.set(record.id, record)
+  return map
 }
 
 /** A service by id or by name; undefined when there is none. */

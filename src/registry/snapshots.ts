@@ -66,13 +66,15 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
     onChange?.(snapshot)
   }
 
-  function rebuilt({ version, servicesById, consumersById, usersBySubject, limitRules }: Snapshot): Snapshot {
+  function rebuilt(known: Snapshot): Snapshot {
     return buildSnapshot({
-      version,
-      services: servicesById.values(),
-      consumers: consumersById.values(),
-      users: usersBySubject.values(),
-      limitRules: [...limitRules.values()].flat(),
+      version: known.version,
+      services: known.servicesById.values(),
+      organizations: known.organizationsById.values(),
+      projects: known.projectsById.values(),
+      consumers: known.consumersById.values(),
+      users: known.usersBySubject.values(),
+      limitRules: [...known.limitRules.values()].flat(),
       nowMs: now(),
     })
   }

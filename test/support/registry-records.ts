@@ -44,16 +44,19 @@ export function endpointRecord(changes: Partial<EndpointRecord> = {}): EndpointR
   }
 }
 
-/** An active consumer of the basic tier without grants and overrides, and what `changes` say. */
+/** An active consumer of the basic tier cleared for internal data, without grants and overrides, and what `changes` say. */
 export function consumerRecord(changes: Partial<ConsumerRecord> = {}): ConsumerRecord {
   return {
     id: 'consumer-1',
     organizationId: 'organization-1',
+    projectId: undefined,
     name: 'consumer',
     tier: 'basic',
     status: 'active',
     grantedServices: new Set(),
     overrides: {},
+    clearance: 'internal',
+    homeRegion: '',
     ...changes,
   }
 }

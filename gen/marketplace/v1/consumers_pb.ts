@@ -5,8 +5,11 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { DataClassification } from "./classification_pb.ts";
+import { file_marketplace_v1_classification } from "./classification_pb.ts";
 import { file_marketplace_v1_options } from "./options_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -14,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/consumers.proto.
  */
 export const file_marketplace_v1_consumers: GenFile = /*@__PURE__*/
-  fileDesc("Ch5tYXJrZXRwbGFjZS92MS9jb25zdW1lcnMucHJvdG8SDm1hcmtldHBsYWNlLnYxImUKDE9yZ2FuaXphdGlvbhIKCgJpZBgBIAEoCRIYCgRuYW1lGAIgASgJQgq6SAdyBRABGP8BEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAwoIQ29uc3VtZXISCgoCaWQYASABKAkSIQoPb3JnYW5pemF0aW9uX2lkGAIgASgJQgi6SAVyA7ABARIYCgRuYW1lGAMgASgJQgq6SAdyBRABGP8BEiwKBHRpZXIYBCABKA4yFC5tYXJrZXRwbGFjZS52MS5UaWVyQgi6SAWCAQIQARI4CgZzdGF0dXMYBSABKA4yHi5tYXJrZXRwbGFjZS52MS5Db25zdW1lclN0YXR1c0IIukgFggECEAESwgEKEGdyYW50ZWRfc2VydmljZXMYBiADKAlCpwG6SKMBkgGfARDoBxgBIpcBugGTAQoZY29uc3VtZXIuZ3JhbnRlZF9zZXJ2aWNlcxIzbXVzdCBiZSB0aGUgaWQgb2YgYSBzZXJ2aWNlLCBvciAiKiIgZm9yIGFsbCBvZiB0aGVtGkF0aGlzLm1hdGNoZXMoJ14oWypdfFswLTlhLWZdezh9KC1bMC05YS1mXXs0fSl7M30tWzAtOWEtZl17MTJ9KSQnKRIxCglvdmVycmlkZXMYByABKAsyHi5tYXJrZXRwbGFjZS52MS5MaW1pdE92ZXJyaWRlcxIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi1gEKDkxpbWl0T3ZlcnJpZGVzEi0KE3JlcXVlc3RzX3Blcl9zZWNvbmQYASABKANCC7pICCIGGMCEPSgBSACIAQESJwoNcmVxdWVzdF9idXJzdBgCIAEoA0ILukgIIgYYwIQ9KAFIAYgBARItChB0b2tlbnNfcGVyX21vbnRoGAMgASgDQg66SAsiCRiAoJSljR0oAEgCiAEBQhYKFF9yZXF1ZXN0c19wZXJfc2Vjb25kQhAKDl9yZXF1ZXN0X2J1cnN0QhMKEV90b2tlbnNfcGVyX21vbnRoIlcKGUNyZWF0ZU9yZ2FuaXphdGlvblJlcXVlc3QSOgoMb3JnYW5pemF0aW9uGAEgASgLMhwubWFya2V0cGxhY2UudjEuT3JnYW5pemF0aW9uQga6SAPIAQEiSwoVQ3JlYXRlQ29uc3VtZXJSZXF1ZXN0EjIKCGNvbnN1bWVyGAEgASgLMhgubWFya2V0cGxhY2UudjEuQ29uc3VtZXJCBrpIA8gBASIpChJHZXRDb25zdW1lclJlcXVlc3QSEwoCaWQYASABKAlCB7pIBHICGEAiUwoUTGlzdENvbnN1bWVyc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIl0KFUxpc3RDb25zdW1lcnNSZXNwb25zZRIrCgljb25zdW1lcnMYASADKAsyGC5tYXJrZXRwbGFjZS52MS5Db25zdW1lchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqUwoEVGllchIUChBUSUVSX1VOU1BFQ0lGSUVEEAASDgoKVElFUl9CQVNJQxABEhAKDFRJRVJfUFJFTUlVTRACEhMKD1RJRVJfRU5URVJQUklTRRADKogBCg5Db25zdW1lclN0YXR1cxIfChtDT05TVU1FUl9TVEFUVVNfVU5TUEVDSUZJRUQQABIaChZDT05TVU1FUl9TVEFUVVNfQUNUSVZFEAESHQoZQ09OU1VNRVJfU1RBVFVTX1NVU1BFTkRFRBACEhoKFkNPTlNVTUVSX1NUQVRVU19DTE9TRUQQAzLSAwoPQ29uc3VtZXJTZXJ2aWNlEnQKEkNyZWF0ZU9yZ2FuaXphdGlvbhIpLm1hcmtldHBsYWNlLnYxLkNyZWF0ZU9yZ2FuaXphdGlvblJlcXVlc3QaHC5tYXJrZXRwbGFjZS52MS5Pcmdhbml6YXRpb24iFdLnGBEKD2NvbnN1bWVycy53cml0ZRJoCg5DcmVhdGVDb25zdW1lchIlLm1hcmtldHBsYWNlLnYxLkNyZWF0ZUNvbnN1bWVyUmVxdWVzdBoYLm1hcmtldHBsYWNlLnYxLkNvbnN1bWVyIhXS5xgRCg9jb25zdW1lcnMud3JpdGUSaAoLR2V0Q29uc3VtZXISIi5tYXJrZXRwbGFjZS52MS5HZXRDb25zdW1lclJlcXVlc3QaGC5tYXJrZXRwbGFjZS52MS5Db25zdW1lciIbkAIB0ucYFAoOY29uc3VtZXJzLnJlYWQSAmlkEnUKDUxpc3RDb25zdW1lcnMSJC5tYXJrZXRwbGFjZS52MS5MaXN0Q29uc3VtZXJzUmVxdWVzdBolLm1hcmtldHBsYWNlLnYxLkxpc3RDb25zdW1lcnNSZXNwb25zZSIXkAIB0ucYEAoOY29uc3VtZXJzLmxpc3RiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("Ch5tYXJrZXRwbGFjZS92MS9jb25zdW1lcnMucHJvdG8SDm1hcmtldHBsYWNlLnYxIqMFCgxPcmdhbml6YXRpb24SCgoCaWQYASABKAkSGAoEbmFtZRgCIAEoCUIKukgHcgUQARj/ARIvCgtjcmVhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoGc3RhdHVzGAQgASgOMiIubWFya2V0cGxhY2UudjEuT3JnYW5pemF0aW9uU3RhdHVzQgi6SAWCAQIQARIsCgR0aWVyGAUgASgOMhQubWFya2V0cGxhY2UudjEuVGllckIIukgFggECEAESPwoJY2xlYXJhbmNlGAYgASgOMiIubWFya2V0cGxhY2UudjEuRGF0YUNsYXNzaWZpY2F0aW9uQgi6SAWCAQIQARKuAQoLaG9tZV9yZWdpb24YByABKAlCmAG6SJQBugGNAQoYb3JnYW5pemF0aW9uLmhvbWVfcmVnaW9uEkZtdXN0IGJlIHVwIHRvIDMyIGxvd2VyLWNhc2UgbGV0dGVycywgZGlnaXRzIGFuZCAnLScsIHN1Y2ggYXMgZXUtd2VzdC0xGil0aGlzLm1hdGNoZXMoJ15bYS16MC05XVthLXowLTktXXswLDMxfSQnKdgBARLGAQoQZ3JhbnRlZF9zZXJ2aWNlcxgIIAMoCUKrAbpIpwGSAaMBEOgHGAEimwG6AZcBCh1vcmdhbml6YXRpb24uZ3JhbnRlZF9zZXJ2aWNlcxIzbXVzdCBiZSB0aGUgaWQgb2YgYSBzZXJ2aWNlLCBvciAiKiIgZm9yIGFsbCBvZiB0aGVtGkF0aGlzLm1hdGNoZXMoJ14oWypdfFswLTlhLWZdezh9KC1bMC05YS1mXXs0fSl7M30tWzAtOWEtZl17MTJ9KSQnKRIVCgRldGFnGAkgASgJQge6SARyAhhAIoYGCghDb25zdW1lchIKCgJpZBgBIAEoCRIhCg9vcmdhbml6YXRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBG5hbWUYAyABKAlCCrpIB3IFEAEY/wESLAoEdGllchgEIAEoDjIULm1hcmtldHBsYWNlLnYxLlRpZXJCCLpIBYIBAhABEjgKBnN0YXR1cxgFIAEoDjIeLm1hcmtldHBsYWNlLnYxLkNvbnN1bWVyU3RhdHVzQgi6SAWCAQIQARLCAQoQZ3JhbnRlZF9zZXJ2aWNlcxgGIAMoCUKnAbpIowGSAZ8BEOgHGAEilwG6AZMBChljb25zdW1lci5ncmFudGVkX3NlcnZpY2VzEjNtdXN0IGJlIHRoZSBpZCBvZiBhIHNlcnZpY2UsIG9yICIqIiBmb3IgYWxsIG9mIHRoZW0aQXRoaXMubWF0Y2hlcygnXihbKl18WzAtOWEtZl17OH0oLVswLTlhLWZdezR9KXszfS1bMC05YS1mXXsxMn0pJCcpEjEKCW92ZXJyaWRlcxgHIAEoCzIeLm1hcmtldHBsYWNlLnYxLkxpbWl0T3ZlcnJpZGVzEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIbCgpwcm9qZWN0X2lkGAkgASgJQge6SARyAhhAEj8KCWNsZWFyYW5jZRgKIAEoDjIiLm1hcmtldHBsYWNlLnYxLkRhdGFDbGFzc2lmaWNhdGlvbkIIukgFggECEAESqgEKC2hvbWVfcmVnaW9uGAsgASgJQpQBukiQAboBiQEKFGNvbnN1bWVyLmhvbWVfcmVnaW9uEkZtdXN0IGJlIHVwIHRvIDMyIGxvd2VyLWNhc2UgbGV0dGVycywgZGlnaXRzIGFuZCAnLScsIHN1Y2ggYXMgZXUtd2VzdC0xGil0aGlzLm1hdGNoZXMoJ15bYS16MC05XVthLXowLTktXXswLDMxfSQnKdgBARIVCgRldGFnGAwgASgJQge6SARyAhhAItYBCg5MaW1pdE92ZXJyaWRlcxItChNyZXF1ZXN0c19wZXJfc2Vjb25kGAEgASgDQgu6SAgiBhjAhD0oAUgAiAEBEicKDXJlcXVlc3RfYnVyc3QYAiABKANCC7pICCIGGMCEPSgBSAGIAQESLQoQdG9rZW5zX3Blcl9tb250aBgDIAEoA0IOukgLIgkYgKCUpY0dKABIAogBAUIWChRfcmVxdWVzdHNfcGVyX3NlY29uZEIQCg5fcmVxdWVzdF9idXJzdEITChFfdG9rZW5zX3Blcl9tb250aCJXChlDcmVhdGVPcmdhbml6YXRpb25SZXF1ZXN0EjoKDG9yZ2FuaXphdGlvbhgBIAEoCzIcLm1hcmtldHBsYWNlLnYxLk9yZ2FuaXphdGlvbkIGukgDyAEBIksKFUNyZWF0ZUNvbnN1bWVyUmVxdWVzdBIyCghjb25zdW1lchgBIAEoCzIYLm1hcmtldHBsYWNlLnYxLkNvbnN1bWVyQga6SAPIAQEiKQoSR2V0Q29uc3VtZXJSZXF1ZXN0EhMKAmlkGAEgASgJQge6SARyAhhAIi0KFkdldE9yZ2FuaXphdGlvblJlcXVlc3QSEwoCaWQYASABKAlCB7pIBHICGEAiwwEKGExpc3RPcmdhbml6YXRpb25zUmVxdWVzdBI8CgZzdGF0dXMYASABKA4yIi5tYXJrZXRwbGFjZS52MS5Pcmdhbml6YXRpb25TdGF0dXNCCLpIBYIBAhABEiwKBHRpZXIYAiABKA4yFC5tYXJrZXRwbGFjZS52MS5UaWVyQgi6SAWCAQIQARIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgAIiaQoZTGlzdE9yZ2FuaXphdGlvbnNSZXNwb25zZRIzCg1vcmdhbml6YXRpb25zGAEgAygLMhwubWFya2V0cGxhY2UudjEuT3JnYW5pemF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKgAgoZVXBkYXRlT3JnYW5pemF0aW9uUmVxdWVzdBI6Cgxvcmdhbml6YXRpb24YASABKAsyHC5tYXJrZXRwbGFjZS52MS5Pcmdhbml6YXRpb25CBrpIA9gBAxIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACDp8ukh5GncKIHVwZGF0ZV9vcmdhbml6YXRpb24ub3JnYW5pemF0aW9uEh1vcmdhbml6YXRpb24uaWQgbXVzdCBiZSBnaXZlbho0aGFzKHRoaXMub3JnYW5pemF0aW9uKSAmJiB0aGlzLm9yZ2FuaXphdGlvbi5pZCAhPSAnJyKAAgoVVXBkYXRlQ29uc3VtZXJSZXF1ZXN0EjIKCGNvbnN1bWVyGAEgASgLMhgubWFya2V0cGxhY2UudjEuQ29uc3VtZXJCBrpIA9gBAxIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACDpoukhlGmMKGHVwZGF0ZV9jb25zdW1lci5jb25zdW1lchIZY29uc3VtZXIuaWQgbXVzdCBiZSBnaXZlbhosaGFzKHRoaXMuY29uc3VtZXIpICYmIHRoaXMuY29uc3VtZXIuaWQgIT0gJyci+gEKFExpc3RDb25zdW1lcnNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAAhIgCg9vcmdhbml6YXRpb25faWQYAyABKAlCB7pIBHICGEASGwoKcHJvamVjdF9pZBgEIAEoCUIHukgEcgIYQBI4CgZzdGF0dXMYBSABKA4yHi5tYXJrZXRwbGFjZS52MS5Db25zdW1lclN0YXR1c0IIukgFggECEAESLAoEdGllchgGIAEoDjIULm1hcmtldHBsYWNlLnYxLlRpZXJCCLpIBYIBAhABIl0KFUxpc3RDb25zdW1lcnNSZXNwb25zZRIrCgljb25zdW1lcnMYASADKAsyGC5tYXJrZXRwbGFjZS52MS5Db25zdW1lchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqnAEKEk9yZ2FuaXphdGlvblN0YXR1cxIjCh9PUkdBTklaQVRJT05fU1RBVFVTX1VOU1BFQ0lGSUVEEAASHgoaT1JHQU5JWkFUSU9OX1NUQVRVU19BQ1RJVkUQARIhCh1PUkdBTklaQVRJT05fU1RBVFVTX1NVU1BFTkRFRBACEh4KGk9SR0FOSVpBVElPTl9TVEFUVVNfQ0xPU0VEEAMqUwoEVGllchIUChBUSUVSX1VOU1BFQ0lGSUVEEAASDgoKVElFUl9CQVNJQxABEhAKDFRJRVJfUFJFTUlVTRACEhMKD1RJRVJfRU5URVJQUklTRRADKogBCg5Db25zdW1lclN0YXR1cxIfChtDT05TVU1FUl9TVEFUVVNfVU5TUEVDSUZJRUQQABIaChZDT05TVU1FUl9TVEFUVVNfQUNUSVZFEAESHQoZQ09OU1VNRVJfU1RBVFVTX1NVU1BFTkRFRBACEhoKFkNPTlNVTUVSX1NUQVRVU19DTE9TRUQQAzK4CgoPQ29uc3VtZXJTZXJ2aWNlEp8BChJDcmVhdGVPcmdhbml6YXRpb24SKS5tYXJrZXRwbGFjZS52MS5DcmVhdGVPcmdhbml6YXRpb25SZXF1ZXN0GhwubWFya2V0cGxhY2UudjEuT3JnYW5pemF0aW9uIkDS5xgVChNvcmdhbml6YXRpb25zLndyaXRlgtPkkwIhOgxvcmdhbml6YXRpb24iES92MS9vcmdhbml6YXRpb25zEpYBCg9HZXRPcmdhbml6YXRpb24SJi5tYXJrZXRwbGFjZS52MS5HZXRPcmdhbml6YXRpb25SZXF1ZXN0GhwubWFya2V0cGxhY2UudjEuT3JnYW5pemF0aW9uIj2QAgHS5xgYChJvcmdhbml6YXRpb25zLnJlYWQiAmlkgtPkkwIYEhYvdjEvb3JnYW5pemF0aW9ucy97aWR9Ep4BChFMaXN0T3JnYW5pemF0aW9ucxIoLm1hcmtldHBsYWNlLnYxLkxpc3RPcmdhbml6YXRpb25zUmVxdWVzdBopLm1hcmtldHBsYWNlLnYxLkxpc3RPcmdhbml6YXRpb25zUmVzcG9uc2UiNJACAdLnGBQKEm9yZ2FuaXphdGlvbnMucmVhZILT5JMCExIRL3YxL29yZ2FuaXphdGlvbnMSwgEKElVwZGF0ZU9yZ2FuaXphdGlvbhIpLm1hcmtldHBsYWNlLnYxLlVwZGF0ZU9yZ2FuaXphdGlvblJlcXVlc3QaHC5tYXJrZXRwbGFjZS52MS5Pcmdhbml6YXRpb24iY9LnGCYKE29yZ2FuaXphdGlvbnMud3JpdGUiD29yZ2FuaXphdGlvbi5pZILT5JMCMzoMb3JnYW5pemF0aW9uMiMvdjEvb3JnYW5pemF0aW9ucy97b3JnYW5pemF0aW9uLmlkfRKhAQoOQ3JlYXRlQ29uc3VtZXISJS5tYXJrZXRwbGFjZS52MS5DcmVhdGVDb25zdW1lclJlcXVlc3QaGC5tYXJrZXRwbGFjZS52MS5Db25zdW1lciJO0ucYKwoPY29uc3VtZXJzLndyaXRlIhhjb25zdW1lci5vcmdhbml6YXRpb25faWSC0+STAhk6CGNvbnN1bWVyIg0vdjEvY29uc3VtZXJzEoIBCgtHZXRDb25zdW1lchIiLm1hcmtldHBsYWNlLnYxLkdldENvbnN1bWVyUmVxdWVzdBoYLm1hcmtldHBsYWNlLnYxLkNvbnN1bWVyIjWQAgHS5xgUCg5jb25zdW1lcnMucmVhZBICaWSC0+STAhQSEi92MS9jb25zdW1lcnMve2lkfRKbAQoNTGlzdENvbnN1bWVycxIkLm1hcmtldHBsYWNlLnYxLkxpc3RDb25zdW1lcnNSZXF1ZXN0GiUubWFya2V0cGxhY2UudjEuTGlzdENvbnN1bWVyc1Jlc3BvbnNlIj2QAgHS5xghCg5jb25zdW1lcnMubGlzdCIPb3JnYW5pemF0aW9uX2lkgtPkkwIPEg0vdjEvY29uc3VtZXJzErwBCg5VcGRhdGVDb25zdW1lchIlLm1hcmtldHBsYWNlLnYxLlVwZGF0ZUNvbnN1bWVyUmVxdWVzdBoYLm1hcmtldHBsYWNlLnYxLkNvbnN1bWVyImnS5xg4Cg9jb25zdW1lcnMud3JpdGUSC2NvbnN1bWVyLmlkIhhjb25zdW1lci5vcmdhbml6YXRpb25faWSC0+STAic6CGNvbnN1bWVyMhsvdjEvY29uc3VtZXJzL3tjb25zdW1lci5pZH1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_marketplace_v1_classification, file_marketplace_v1_options]);
 
 /**
  * Organization groups consumers.
@@ -42,6 +45,53 @@ export type Organization = Message<"marketplace.v1.Organization"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 3;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * Whether its consumers and users may call.
+   *
+   * @generated from field: marketplace.v1.OrganizationStatus status = 4;
+   */
+  status: OrganizationStatus;
+
+  /**
+   * Tier of consumers that are created without one, and the highest that its own administrators may give. Unspecified:
+   * TIER_BASIC.
+   *
+   * @generated from field: marketplace.v1.Tier tier = 5;
+   */
+  tier: Tier;
+
+  /**
+   * Highest classification of data that its consumers may send, whatever their own clearance. Unspecified:
+   * DATA_CLASSIFICATION_INTERNAL.
+   *
+   * @generated from field: marketplace.v1.DataClassification clearance = 6;
+   */
+  clearance: DataClassification;
+
+  /**
+   * Region that the data of its consumers belongs to, such as "eu" or "eu-west-1", unless they have one of their own. Empty:
+   * none.
+   *
+   * @generated from field: string home_region = 7;
+   */
+  homeRegion: string;
+
+  /**
+   * Ids of the services that its own administrators may grant to its consumers; "*" for all of them. This alone lets no
+   * consumer call.
+   *
+   * @generated from field: repeated string granted_services = 8;
+   */
+  grantedServices: string[];
+
+  /**
+   * Changes with every change of the organization; given by the server. An update that carries it is made only when it is
+   * the current one.
+   *
+   * @generated from field: string etag = 9;
+   */
+  etag: string;
 };
 
 /**
@@ -65,7 +115,7 @@ export type Consumer = Message<"marketplace.v1.Consumer"> & {
   id: string;
 
   /**
-   * Organization that it belongs to.
+   * Organization that it belongs to. Never changed.
    *
    * @generated from field: string organization_id = 2;
    */
@@ -100,7 +150,8 @@ export type Consumer = Message<"marketplace.v1.Consumer"> & {
   grantedServices: string[];
 
   /**
-   * Limits that differ from the tier's.
+   * Limits that differ from the tier's, for the calls to each service. Limits for one service are set by LimitService, with
+   * the scope of this consumer and the id of the service.
    *
    * @generated from field: marketplace.v1.LimitOverrides overrides = 7;
    */
@@ -112,6 +163,36 @@ export type Consumer = Message<"marketplace.v1.Consumer"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 8;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * Project of its organization that it belongs to. Empty: none.
+   *
+   * @generated from field: string project_id = 9;
+   */
+  projectId: string;
+
+  /**
+   * Highest classification of data that it may send, and never more than its organization's clearance. Unspecified: that of
+   * the organization.
+   *
+   * @generated from field: marketplace.v1.DataClassification clearance = 10;
+   */
+  clearance: DataClassification;
+
+  /**
+   * Region that its data belongs to, such as "eu" or "eu-west-1". Empty: that of the organization.
+   *
+   * @generated from field: string home_region = 11;
+   */
+  homeRegion: string;
+
+  /**
+   * Changes with every change of the consumer; given by the server. An update that carries it is made only when it is the
+   * current one.
+   *
+   * @generated from field: string etag = 12;
+   */
+  etag: string;
 };
 
 /**
@@ -157,7 +238,7 @@ export const LimitOverridesSchema: GenMessage<LimitOverrides> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_consumers, 2);
 
 /**
- * CreateOrganizationRequest carries the organization to add; its id and time are ignored.
+ * CreateOrganizationRequest carries the organization to add; its id, time and etag are ignored.
  *
  * @generated from message marketplace.v1.CreateOrganizationRequest
  */
@@ -178,7 +259,7 @@ export const CreateOrganizationRequestSchema: GenMessage<CreateOrganizationReque
   messageDesc(file_marketplace_v1_consumers, 3);
 
 /**
- * CreateConsumerRequest carries the consumer to add; its id and time are ignored.
+ * CreateConsumerRequest carries the consumer to add; its id, time and etag are ignored.
  *
  * @generated from message marketplace.v1.CreateConsumerRequest
  */
@@ -220,7 +301,171 @@ export const GetConsumerRequestSchema: GenMessage<GetConsumerRequest> = /*@__PUR
   messageDesc(file_marketplace_v1_consumers, 5);
 
 /**
- * ListConsumersRequest asks for a page of consumers.
+ * GetOrganizationRequest names an organization.
+ *
+ * @generated from message marketplace.v1.GetOrganizationRequest
+ */
+export type GetOrganizationRequest = Message<"marketplace.v1.GetOrganizationRequest"> & {
+  /**
+   * Id. Empty: the organization that the credential belongs to.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message marketplace.v1.GetOrganizationRequest.
+ * Use `create(GetOrganizationRequestSchema)` to create a new message.
+ */
+export const GetOrganizationRequestSchema: GenMessage<GetOrganizationRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumers, 6);
+
+/**
+ * ListOrganizationsRequest asks for a page of organizations; its filters hold together. Whoever reaches one organization
+ * sees that one.
+ *
+ * @generated from message marketplace.v1.ListOrganizationsRequest
+ */
+export type ListOrganizationsRequest = Message<"marketplace.v1.ListOrganizationsRequest"> & {
+  /**
+   * Only organizations of this status.
+   *
+   * @generated from field: marketplace.v1.OrganizationStatus status = 1;
+   */
+  status: OrganizationStatus;
+
+  /**
+   * Only organizations of this tier.
+   *
+   * @generated from field: marketplace.v1.Tier tier = 2;
+   */
+  tier: Tier;
+
+  /**
+   * At most this many; 0 means 50, the ceiling is 1000.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ListOrganizationsRequest.
+ * Use `create(ListOrganizationsRequestSchema)` to create a new message.
+ */
+export const ListOrganizationsRequestSchema: GenMessage<ListOrganizationsRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumers, 7);
+
+/**
+ * ListOrganizationsResponse is a page of organizations.
+ *
+ * @generated from message marketplace.v1.ListOrganizationsResponse
+ */
+export type ListOrganizationsResponse = Message<"marketplace.v1.ListOrganizationsResponse"> & {
+  /**
+   * The organizations.
+   *
+   * @generated from field: repeated marketplace.v1.Organization organizations = 1;
+   */
+  organizations: Organization[];
+
+  /**
+   * Token of the next page; empty on the last one.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ListOrganizationsResponse.
+ * Use `create(ListOrganizationsResponseSchema)` to create a new message.
+ */
+export const ListOrganizationsResponseSchema: GenMessage<ListOrganizationsResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumers, 8);
+
+/**
+ * UpdateOrganizationRequest carries the fields to change.
+ *
+ * @generated from message marketplace.v1.UpdateOrganizationRequest
+ */
+export type UpdateOrganizationRequest = Message<"marketplace.v1.UpdateOrganizationRequest"> & {
+  /**
+   * The organization, by its id, with the new values. The rules of its fields hold for what it becomes.
+   *
+   * @generated from field: marketplace.v1.Organization organization = 1;
+   */
+  organization?: Organization | undefined;
+
+  /**
+   * Fields to change: name, status, tier, clearance, home_region, granted_services, or "*" for all of them. Empty: those
+   * that are set.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * Why, for the audit log.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message marketplace.v1.UpdateOrganizationRequest.
+ * Use `create(UpdateOrganizationRequestSchema)` to create a new message.
+ */
+export const UpdateOrganizationRequestSchema: GenMessage<UpdateOrganizationRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumers, 9);
+
+/**
+ * UpdateConsumerRequest carries the fields to change.
+ *
+ * @generated from message marketplace.v1.UpdateConsumerRequest
+ */
+export type UpdateConsumerRequest = Message<"marketplace.v1.UpdateConsumerRequest"> & {
+  /**
+   * The consumer, by its id, with the new values. The rules of its fields hold for what it becomes.
+   *
+   * @generated from field: marketplace.v1.Consumer consumer = 1;
+   */
+  consumer?: Consumer | undefined;
+
+  /**
+   * Fields to change: name, tier, status, granted_services, overrides or parts of it such as overrides.request_burst,
+   * project_id, clearance, home_region, or "*" for all of them. Empty: those that are set.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * Why, for the audit log.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message marketplace.v1.UpdateConsumerRequest.
+ * Use `create(UpdateConsumerRequestSchema)` to create a new message.
+ */
+export const UpdateConsumerRequestSchema: GenMessage<UpdateConsumerRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_consumers, 10);
+
+/**
+ * ListConsumersRequest asks for a page of consumers; its filters hold together.
  *
  * @generated from message marketplace.v1.ListConsumersRequest
  */
@@ -238,6 +483,34 @@ export type ListConsumersRequest = Message<"marketplace.v1.ListConsumersRequest"
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Only consumers of this organization. Empty: of all organizations that the caller reaches.
+   *
+   * @generated from field: string organization_id = 3;
+   */
+  organizationId: string;
+
+  /**
+   * Only consumers of this project.
+   *
+   * @generated from field: string project_id = 4;
+   */
+  projectId: string;
+
+  /**
+   * Only consumers of this status.
+   *
+   * @generated from field: marketplace.v1.ConsumerStatus status = 5;
+   */
+  status: ConsumerStatus;
+
+  /**
+   * Only consumers of this tier.
+   *
+   * @generated from field: marketplace.v1.Tier tier = 6;
+   */
+  tier: Tier;
 };
 
 /**
@@ -245,7 +518,7 @@ export type ListConsumersRequest = Message<"marketplace.v1.ListConsumersRequest"
  * Use `create(ListConsumersRequestSchema)` to create a new message.
  */
 export const ListConsumersRequestSchema: GenMessage<ListConsumersRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumers, 6);
+  messageDesc(file_marketplace_v1_consumers, 11);
 
 /**
  * ListConsumersResponse is a page of consumers.
@@ -273,7 +546,55 @@ export type ListConsumersResponse = Message<"marketplace.v1.ListConsumersRespons
  * Use `create(ListConsumersResponseSchema)` to create a new message.
  */
 export const ListConsumersResponseSchema: GenMessage<ListConsumersResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_consumers, 7);
+  messageDesc(file_marketplace_v1_consumers, 12);
+
+/**
+ * OrganizationStatus says whether the consumers and users of an organization may call.
+ *
+ * @generated from enum marketplace.v1.OrganizationStatus
+ */
+export const OrganizationStatus = {
+  /**
+   * Stored as ORGANIZATION_STATUS_ACTIVE.
+   *
+   * @generated from enum value: ORGANIZATION_STATUS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * They may call.
+   *
+   * @generated from enum value: ORGANIZATION_STATUS_ACTIVE = 1;
+   */
+  ACTIVE: 1,
+
+  /**
+   * They may not call for now.
+   *
+   * @generated from enum value: ORGANIZATION_STATUS_SUSPENDED = 2;
+   */
+  SUSPENDED: 2,
+
+  /**
+   * They may not call any more. Final.
+   *
+   * @generated from enum value: ORGANIZATION_STATUS_CLOSED = 3;
+   */
+  CLOSED: 3,
+} as const;
+
+/**
+ * OrganizationStatus says whether the consumers and users of an organization may call.
+ *
+ * @generated from enum marketplace.v1.OrganizationStatus
+ */
+export type OrganizationStatus = (typeof OrganizationStatus)[keyof typeof OrganizationStatus] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.OrganizationStatus.
+ */
+export const OrganizationStatusSchema: GenEnum<OrganizationStatus> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_consumers, 0);
 
 /**
  * Tier sets the default limits of a consumer.
@@ -282,7 +603,7 @@ export const ListConsumersResponseSchema: GenMessage<ListConsumersResponse> = /*
  */
 export const Tier = {
   /**
-   * Stored as TIER_BASIC.
+   * The tier of the organization.
    *
    * @generated from enum value: TIER_UNSPECIFIED = 0;
    */
@@ -321,7 +642,7 @@ export type Tier = (typeof Tier)[keyof typeof Tier] | UnknownEnum;
  * Describes the enum marketplace.v1.Tier.
  */
 export const TierSchema: GenEnum<Tier> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_consumers, 0);
+  enumDesc(file_marketplace_v1_consumers, 1);
 
 /**
  * ConsumerStatus says whether a consumer may call.
@@ -351,7 +672,7 @@ export const ConsumerStatus = {
   SUSPENDED: 2,
 
   /**
-   * May not call any more.
+   * May not call any more. Final.
    *
    * @generated from enum value: CONSUMER_STATUS_CLOSED = 3;
    */
@@ -369,10 +690,11 @@ export type ConsumerStatus = (typeof ConsumerStatus)[keyof typeof ConsumerStatus
  * Describes the enum marketplace.v1.ConsumerStatus.
  */
 export const ConsumerStatusSchema: GenEnum<ConsumerStatus> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_consumers, 1);
+  enumDesc(file_marketplace_v1_consumers, 2);
 
 /**
- * ConsumerService administers organizations and the consumers in them.
+ * ConsumerService administers organizations and the consumers in them. Calls stop while their consumer, its project or its
+ * organization is not active, on every replica about a second after the change at most.
  *
  * @generated from service marketplace.v1.ConsumerService
  */
@@ -388,7 +710,38 @@ export const ConsumerService: GenService<{
     output: typeof OrganizationSchema;
   },
   /**
-   * CreateConsumer adds a consumer to an organization.
+   * GetOrganization returns one organization.
+   *
+   * @generated from rpc marketplace.v1.ConsumerService.GetOrganization
+   */
+  getOrganization: {
+    methodKind: "unary";
+    input: typeof GetOrganizationRequestSchema;
+    output: typeof OrganizationSchema;
+  },
+  /**
+   * ListOrganizations returns organizations ordered by id.
+   *
+   * @generated from rpc marketplace.v1.ConsumerService.ListOrganizations
+   */
+  listOrganizations: {
+    methodKind: "unary";
+    input: typeof ListOrganizationsRequestSchema;
+    output: typeof ListOrganizationsResponseSchema;
+  },
+  /**
+   * UpdateOrganization changes the fields of an organization that update_mask names.
+   *
+   * @generated from rpc marketplace.v1.ConsumerService.UpdateOrganization
+   */
+  updateOrganization: {
+    methodKind: "unary";
+    input: typeof UpdateOrganizationRequestSchema;
+    output: typeof OrganizationSchema;
+  },
+  /**
+   * CreateConsumer adds a consumer to an organization. Whoever administers one organization gives a consumer at most what
+   * the organization has: its tier, its clearance, services that it was granted; no overrides, and its home region.
    *
    * @generated from rpc marketplace.v1.ConsumerService.CreateConsumer
    */
@@ -416,6 +769,16 @@ export const ConsumerService: GenService<{
     methodKind: "unary";
     input: typeof ListConsumersRequestSchema;
     output: typeof ListConsumersResponseSchema;
+  },
+  /**
+   * UpdateConsumer changes the fields of a consumer that update_mask names, within what CreateConsumer lets the caller give.
+   *
+   * @generated from rpc marketplace.v1.ConsumerService.UpdateConsumer
+   */
+  updateConsumer: {
+    methodKind: "unary";
+    input: typeof UpdateConsumerRequestSchema;
+    output: typeof ConsumerSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_marketplace_v1_consumers, 0);

@@ -59,6 +59,9 @@ export function fixtureApi(consumerId: string, asked: Asked, held: () => Promise
     status: 'active',
     grantedServices: new Set(['id-alpha-1', 'id-alpha-2', 'id-beta', 'id-delta']),
     overrides: {},
+    projectId: undefined,
+    clearance: 'internal',
+    homeRegion: '',
   } as const
   const snapshot = buildSnapshot({ version: 1, services, consumers: [consumer], nowMs: 0 })
   return {
