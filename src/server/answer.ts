@@ -7,6 +7,15 @@ import { bodyIsUnread, endAnswer } from './early-answer.ts'
 export type Request = IncomingMessage | Http2ServerRequest
 export type Response = ServerResponse | Http2ServerResponse
 
+/** An answer whose body is there as a whole. */
+export interface WholeAnswer {
+  readonly status: number
+  readonly headers: ReadonlyMap<string, string>
+  readonly body: Uint8Array
+  /** Undefined for protocols that have none. */
+  readonly trailers: Readonly<Record<string, string>> | undefined
+}
+
 /** Of a request, without its query. */
 export function pathOf(request: Request): string {
   return request.url?.split('?', 1)[0] ?? '/'
@@ -47,6 +56,32 @@ export async function writeAnswer(
   } finally {
     stopWatching()
     chunks?.return?.().catch(() => {})
+  }
+}
+
+/** As {@link writeAnswer}, for an answer that is there as a whole. */
+export async function writeWhole(
+  { status, headers, body, trailers }: WholeAnswer,
+  request: Request,
+  response: Response,
+  signal: AbortSignal,
+  written: () => void,
+): Promise<void> {
+  const stopWatching = cutAfter(signal, response)
+  try {
+    response.statusCode = status
+    for (const [name, value] of headers) response.setHeader(name, value)
+    announceClose(request, response)
+    if (body.length > 0 && !(await write(response, body))) return
+    if (trailers !== undefined) {
+      // Without it, an answer that has no body ends with its headers, and its trailers are lost.
+      if (!response.headersSent) sendHeaders(response)
+      response.addTrailers(trailers)
+    }
+    written()
+    await endAnswer(request, response)
+  } finally {
+    stopWatching()
   }
 }
 

@@ -32,7 +32,10 @@ export async function* readBody(
   call: ServerCall,
   limits: BodyLimits,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const timer = limits.bodyTimeoutMs === undefined ? undefined : setTimeout(tooSlow, limits.bodyTimeoutMs, call, limits)
+  const timer =
+    limits.bodyTimeoutMs === undefined
+      ? undefined
+      : setTimeout(tooSlow, limits.bodyTimeoutMs, call, limits.bodyTimeoutMs)
   try {
     const check = limits.enveloped ? envelopeCheck(limits) : lengthCheck(limits)
     for (;;) {
@@ -78,7 +81,8 @@ export function isEnveloped(contentType: string | undefined): boolean {
   return /^application\/(grpc|connect\+)/.test(contentType ?? '')
 }
 
-function tooSlow(call: ServerCall, { bodyTimeoutMs }: BodyLimits): void {
+/** Ends a call whose body did not arrive within `bodyTimeoutMs`. */
+export function tooSlow(call: ServerCall, bodyTimeoutMs: number): void {
   call.abort(
     new TollgateError('DEADLINE_EXCEEDED', `the request body did not arrive within ${bodyTimeoutMs} ms`, {
       metadata: { timeoutMs: String(bodyTimeoutMs) },

@@ -116,6 +116,8 @@ export function gate(chain: Chain, maxMessageBytes: number): (context: HandlerCo
     call.setResponseHeader('x-request-id', call.id)
     call.routerSignal = context.signal
     if (call.error !== undefined) throw toConnectError(call.error)
+    // The plain way passed it already, and found a body that is none of its own.
+    if (call.entered > 0) return
     try {
       await call.race(chain.headers(call), ignore)
       const announced = isEnveloped(call.header('content-type')) ? 0 : Number(call.header('content-length') ?? 0)
@@ -224,7 +226,8 @@ async function admitMessage(call: ServerCall, request: Message, chain: Chain): P
   await chain.message(call)
 }
 
-function invoke(handler: unknown, input: unknown, call: ServerCall): unknown {
+/** Runs an implementation in the trace of its call; one that is not there refuses with RPC_NOT_FOUND. */
+export function invoke(handler: unknown, input: unknown, call: ServerCall): unknown {
   if (typeof handler !== 'function') {
     throw new TollgateError('RPC_NOT_FOUND', `${call.rpc.name} is not implemented`, {
       metadata: { rpc: call.rpc.name },
@@ -233,7 +236,8 @@ function invoke(handler: unknown, input: unknown, call: ServerCall): unknown {
   return context.with(call.traceContext, () => Reflect.apply(handler, undefined, [input, call]))
 }
 
-function lateTo(log: Logger, call: ServerCall): (error: unknown) => void {
+/** Where failures go that come after the caller was answered. */
+export function lateTo(log: Logger, call: ServerCall): (error: unknown) => void {
   return (err) => log.debug({ requestId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered')
 }
 
@@ -245,7 +249,8 @@ function callOf({ values }: HandlerContext): ServerCall {
 
 // The types of `register` guarantee the shapes below; they are lost where implementations are looked up by name.
 
-function messageOf(value: unknown): MessageInitShape<DescMessage> {
+/** What an implementation answered, as what a message is made from. */
+export function messageOf(value: unknown): MessageInitShape<DescMessage> {
   if (typeof value !== 'object' || value === null) throw new Error('an implementation answered no message')
   return { ...value }
 }

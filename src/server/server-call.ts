@@ -31,7 +31,7 @@ export class ServerCall implements Call {
   /** How many middlewares were entered; the chain's own. */
   entered = 0
   deadlineTimer: NodeJS.Timeout | undefined
-  #responseHeaders: Headers | undefined
+  #responseHeaders: HeaderSink | undefined
   /** Work of the implementation that has not settled yet, even if the caller was answered. */
   readonly #pending = new Set<Promise<unknown>>()
   readonly #abort = new AbortController()
@@ -66,7 +66,7 @@ export class ServerCall implements Call {
   }
 
   /** Gives the call the headers of its answer, once the wire made them. */
-  answerWith(headers: Headers): void {
+  answerWith(headers: HeaderSink): void {
     this.#responseHeaders = headers
   }
 
@@ -133,6 +133,11 @@ export interface Rpc {
   readonly organizationPath: readonly DescField[]
   /** True for streams that live as long as their connection: without a timeout of the caller, none applies. */
   readonly longLived: boolean
+}
+
+/** Takes the headers of an answer: `Headers` or a `Map`. */
+export interface HeaderSink {
+  set(name: string, value: string): unknown
 }
 
 /** Header names in lower case, as both of Node's HTTP servers hand them out. */

@@ -14,7 +14,10 @@ import { createChain } from './middleware.ts'
 import { type CallObserver, observeCalls } from './observe.ts'
 import { createOpenAiApi, type OpenAiOptions } from './openai/openai-api.ts'
 import { createPages, type Pages } from './pages.ts'
+import { compressMinBytes } from './plain-formats.ts'
+import { createPlainUnary } from './plain-unary.ts'
 import { createReflection } from './reflection.ts'
+import { createRouterTargets } from './router-target.ts'
 import { bind, describeRpcs, gate, type ServiceRegistration } from './rpc.ts'
 import type { ServerCall } from './server-call.ts'
 import { traceCalls } from './trace.ts'
@@ -83,10 +86,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     confineCalls(options.organizationOf),
     validateMessages(new Set(registrations.flatMap(({ service }) => service.methods.map(({ input }) => input)))),
   ])
+  const writeMaxBytes = Math.max(answerMaxBytes, options.maxMessageBytes)
   const router = createConnectRouter({
     acceptCompression: [compressionGzip],
+    compressMinBytes,
     readMaxBytes: options.maxMessageBytes,
-    writeMaxBytes: Math.max(answerMaxBytes, options.maxMessageBytes),
+    writeMaxBytes,
     // A misspelled field would be dropped otherwise, and a price without its rates would be 0.
     jsonOptions: { ignoreUnknownFields: false },
     requestGate: gate(chain, options.maxMessageBytes),
@@ -95,10 +100,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const openai = createOpenAiApi({ ...options, ...options.openai, chain })
   const pagePaths = Object.keys(options.pages).map((path) => ({ verb: 'GET', path }))
   const httpApi = createHttpApi({ ...options, registrations, rpcs, chain, taken: [...openai.routes, ...pagePaths] })
+  const routed = createRouterTargets({ ...options, router, rpcs })
+  const plain = createPlainUnary({ ...options, registrations, rpcs, chain, writeMaxBytes, askRouter: routed.ask })
   const dispatcher = createDispatcher({
     ...options,
-    router,
-    rpcs,
+    rpcs: [plain, routed.find],
     chain,
     // Below /v1/, what is neither OpenAI's nor declared by an RPC gets OpenAI's 404.
     operations: (request) => openai.find(request) ?? httpApi(request) ?? openai.refuse(request),

@@ -1,0 +1,59 @@
+import type { Request } from './answer.ts'
+import { messageTooLarge } from './connect-error.ts'
+import { tooSlow } from './request-body.ts'
+import { callerGone, type ServerCall } from './server-call.ts'
+
+export interface WholeLimits {
+  /** Largest message. */
+  readonly maxMessageBytes: number
+  /** Longest time until the whole body is there, in milliseconds. */
+  readonly bodyTimeoutMs: number
+}
+
+/**
+ * The whole body of a request, which most often is one chunk that is there already. Rejects with MESSAGE_TOO_LARGE as soon as
+ * more came than a message and the `framing` bytes around it, and aborts the call when the body does not arrive in time.
+ */
+export function readWhole(
+  request: Request,
+  call: ServerCall,
+  { maxMessageBytes, bodyTimeoutMs }: WholeLimits,
+  framing: number,
+): Promise<Uint8Array> {
+  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>()
+  const chunks: Uint8Array[] = []
+  let length = 0
+  const timer = setTimeout(tooSlow, bodyTimeoutMs, call, bodyTimeoutMs)
+  const settle = (): void => {
+    clearTimeout(timer)
+    request.off('data', onData)
+    request.off('end', onEnd)
+    request.off('close', onClose)
+    call.signal.removeEventListener('abort', onAbort)
+  }
+  const onAbort = (): void => {
+    settle()
+    reject(call.signal.reason)
+  }
+  const onData = (chunk: Uint8Array): void => {
+    chunks.push(chunk)
+    length += chunk.length
+    if (length <= maxMessageBytes + framing) return
+    settle()
+    reject(messageTooLarge(maxMessageBytes))
+  }
+  const onEnd = (): void => {
+    settle()
+    const [only] = chunks
+    resolve(only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length))
+  }
+  const onClose = (): void => {
+    settle()
+    reject(callerGone())
+  }
+  request.on('data', onData)
+  request.on('end', onEnd)
+  request.on('close', onClose)
+  call.signal.addEventListener('abort', onAbort)
+  return promise
+}
