@@ -16,6 +16,9 @@ import { ProjectService } from '../gen/marketplace/v1/projects_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { UserService } from '../gen/marketplace/v1/users_pb.ts'
+import { countAuditRecords } from './audit/audit-store.ts'
+import { createDenialLog } from './audit/denial-log.ts'
+import { writeDenials } from './audit/write-denials.ts'
 import { watchBooks } from './books/books-watch.ts'
 import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
@@ -252,6 +255,8 @@ async function construct(
   const consumption = createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId })
   const usage = createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })
   const policyService = createPolicyService({ engine: policy, snapshots })
+  const denials = createDenialLog({ write: (entries, again) => writeDenials(sql, entries, again), log, now })
+  closers.push(() => denials.close())
   let accepting = true
   const server = await startServer({
     ...config.server,
@@ -285,6 +290,7 @@ async function construct(
       dispatcher,
       events,
       tokens,
+      denials,
       metrics,
       warnings: config.warnings,
       accepting: () => accepting,
@@ -292,6 +298,7 @@ async function construct(
     authenticate: requireStanding(createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }), snapshots),
     rbac: config.access.rbac,
     organizationOf: (consumerId) => snapshots.current().consumersById.get(consumerId)?.organizationId,
+    denials,
     log,
     observer: callMetrics.rpcs,
     newId,
@@ -319,6 +326,8 @@ async function construct(
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,
     ...(tokens === undefined ? {} : { tokenKeys: tokens.states }),
+    denials: denials.state,
+    auditRecords: () => countAuditRecords(sql),
     books: books.state,
   })
   server.setServing(true)

@@ -1,3 +1,4 @@
+import type { DenialLog } from './audit/denial-log.ts'
 import type { EventPublisher } from './events/event-publisher.ts'
 import type { TokenKeysState } from './identity/token-keys.ts'
 import type { Tokens } from './identity/tokens.ts'
@@ -18,6 +19,7 @@ export interface HealthParts {
   readonly events: Pick<EventPublisher, 'state'>
   /** Undefined: no issuer of tokens is trusted. */
   readonly tokens: Pick<Tokens, 'states'> | undefined
+  readonly denials: Pick<DenialLog, 'state'>
   readonly metrics: Metrics
   /** What stands beside normal operation, such as switched-off permissions. */
   readonly warnings: readonly string[]
@@ -41,6 +43,7 @@ export function createHealthPages(parts: HealthParts): Pages {
     const drain = parts.drain.state()
     const stale = parts.snapshots.staleSinceMs()
     const events = parts.events.state()
+    const { failing, waiting, dropped } = parts.denials.state()
     return {
       // Calls go on without Postgres: the snapshot is in memory, and usage waits in its log.
       postgres: { status: postgres.ok ? 'ok' : 'degraded', detail: postgres.detail },
@@ -52,6 +55,11 @@ export function createHealthPages(parts: HealthParts): Pages {
       ledger: {
         status: drain.failing === undefined ? 'ok' : 'degraded',
         detail: drain.failing ?? `${drain.backlog} events on their way`,
+      },
+      // Denied calls are answered without Postgres: what there is to record of them waits in memory.
+      audit: {
+        status: failing === undefined ? 'ok' : 'degraded',
+        detail: failing ?? `${waiting} denials wait, ${dropped} were dropped`,
       },
       // Calls go on without Kafka: events wait in memory, and the newest are dropped when too many do.
       events: {

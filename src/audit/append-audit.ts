@@ -1,23 +1,53 @@
 import { randomInt } from 'node:crypto'
 import { newId } from '../ids.ts'
 import type { Transaction } from '../storage/postgres.ts'
-import { type AuditEntry, auditHash } from './audit-record.ts'
+import { type AuditEntry, type AuditRecord, auditHash, type IdentifiedEntry } from './audit-record.ts'
+import { cleanEntry } from './audit-text.ts'
 
 /**
  * Appends an entry to a chain of the audit log. It is there when the transaction commits, with what it tells of, or not at
  * all. The chain is held until then: one that nobody holds is taken, and only when all are held is one waited for.
  */
-export async function appendAudit(tx: Transaction, entry: AuditEntry): Promise<void> {
-  const { chain, length, hash: previousHash } = await takeChain(tx)
-  const record = { ...entry, chain, sequence: length + 1, previousHash, id: newId(), createdAtMs: Date.now() }
-  const hash = auditHash(record)
-  await tx`
-    insert into audit_records (chain, sequence, id, created_at, kind, action, actor, resource, organization_id, reason,
-      count, request_id, address, user_agent, before, after, previous_hash, hash)
-    values (${chain}, ${record.sequence}, ${record.id}, ${new Date(record.createdAtMs)}, ${entry.kind}, ${entry.action},
-      ${entry.actor}, ${entry.resource}, ${entry.organizationId}, ${entry.reason}, ${entry.count}, ${entry.requestId},
-      ${entry.address}, ${entry.userAgent}, ${entry.before}, ${entry.after}, ${previousHash}, ${hash})`
-  await tx`update audit_chains set length = ${record.sequence}, hash = ${hash} where chain = ${chain}`
+export function appendAudit(tx: Transaction, entry: AuditEntry): Promise<void> {
+  return appendEntries(tx, [{ ...entry, id: newId(), createdAtMs: Date.now() }])
+}
+
+/** Appends at least one entry, and 1,000 at most, to one chain, in their order; else as {@link appendAudit}. */
+export async function appendEntries(tx: Transaction, entries: readonly IdentifiedEntry[]): Promise<void> {
+  const head = await takeChain(tx)
+  let { length, hash } = head
+  const rows = entries.map((entry) => {
+    const record = { ...cleanEntry(entry), chain: head.chain, sequence: length + 1, previousHash: hash }
+    length = record.sequence
+    hash = auditHash(record)
+    return rowOf(record, hash)
+  })
+  await tx`insert into audit_records ${tx(rows)}`
+  await tx`update audit_chains set length = ${length}, hash = ${hash} where chain = ${head.chain}`
+}
+
+function rowOf(record: AuditRecord, hash: string) {
+  const { chain, sequence, id, kind, action, actor, resource, reason, count, address, before, after } = record
+  return {
+    chain,
+    sequence,
+    id,
+    created_at: new Date(record.createdAtMs),
+    kind,
+    action,
+    actor,
+    resource,
+    organization_id: record.organizationId,
+    reason,
+    count,
+    request_id: record.requestId,
+    address,
+    user_agent: record.userAgent,
+    before,
+    after,
+    previous_hash: record.previousHash,
+    hash,
+  }
 }
 
 interface Chain {
@@ -38,4 +68,4 @@ async function takeChain(tx: Transaction): Promise<Chain> {
 }
 
 /** As many as 0014_changes.sql made. */
-const chains = 16
+export const chains = 16

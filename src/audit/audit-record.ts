@@ -1,15 +1,18 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 /** What somebody changed, or was refused. Holds no secret and no prompt. */
 export interface AuditEntry {
   readonly kind: 'change' | 'denial'
-  /** Of a change its type, such as "service.registered"; of a denial the RPC. */
+  /** Of a change its type, such as "service.registered"; of a denial the RPC, or "*" where denials of several share it. */
   readonly action: string
   /** Subject of the caller, such as "key:<key id>". */
   readonly actor: string
   /** Kind and id, such as "service/<id>"; empty when a denial is about none. */
   readonly resource: string
-  /** Organization that the resource, or else the actor, belongs to; empty for none. */
+  /**
+   * Of a change the organization that the resource belongs to; of a denial the actor's, because nobody shall write into
+   * the log of an organization by naming it. Empty for none.
+   */
   readonly organizationId: string
   /** Why, in the caller's words for a change, in the gate's for a denial. */
   readonly reason: string
@@ -23,12 +26,16 @@ export interface AuditEntry {
   readonly after: string | null
 }
 
-/** An entry in its place in a chain. */
-export interface AuditRecord extends AuditEntry {
+/** An entry that has its identity, so that it can be written again without being there twice. */
+export interface IdentifiedEntry extends AuditEntry {
   /** UUIDv7. */
   readonly id: string
-  /** Unix milliseconds. */
+  /** Unix milliseconds at which it happened, for the first time if it did several times. */
   readonly createdAtMs: number
+}
+
+/** An entry in its place in a chain. */
+export interface AuditRecord extends IdentifiedEntry {
   readonly chain: number
   /** From 1, without a gap in its chain. */
   readonly sequence: number
@@ -57,5 +64,5 @@ export function auditHash(record: AuditRecord): string {
     record.before,
     record.after,
   ]
-  return createHash('sha256').update(JSON.stringify(said)).digest('hex')
+  return hash('sha256', JSON.stringify(said))
 }

@@ -46,7 +46,7 @@ export function createEntrance(options: GateOptions): Entrance {
     const startedMs = performance.now()
     const decision = await policy.validateConsumption(facts)
     observer.policyChecked((performance.now() - startedMs) / 1000)
-    if (!decision.allowed) throw policyDenial(decision)
+    if (!decision.allowed) throw policyDenial(decision, facts.service.id)
   }
 
   /** Undefined for a service without a response cache. */

@@ -89,10 +89,10 @@ function remedy(limit: CallLimit, retryAfterMs: number | undefined, maxTokens: n
   return maxTokens === undefined ? wait : `${wait}, or ask for less: ${smaller} now`
 }
 
-/** POLICY_DENIED with the first violation's id and every violation's text. */
-export function policyDenial(decision: Decision): TollgateError {
+/** POLICY_DENIED with the service, the first violation's id and every violation's text. */
+export function policyDenial(decision: Decision, serviceId: string): TollgateError {
   const [first] = decision.violations
   return new TollgateError('POLICY_DENIED', decision.reason, {
-    metadata: first === undefined ? {} : { policyId: first.policyId, severity: first.severity },
+    metadata: { serviceId, ...(first !== undefined && { policyId: first.policyId, severity: first.severity }) },
   })
 }

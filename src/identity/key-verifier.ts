@@ -187,19 +187,19 @@ const keyRoles = Object.freeze(['consumer'] as const)
 function checkState(record: KeyRecord, nowMs: number): void {
   if (record.revokedAtMs !== undefined) {
     throw new TollgateError('CREDENTIAL_REVOKED', `API key ${record.id} is revoked. Create a new one.`, {
-      metadata: { keyId: record.id },
+      metadata: { keyId: record.id, consumerId: record.consumerId },
     })
   }
   if (record.expiresAtMs !== undefined && record.expiresAtMs <= nowMs) {
     const expireTime = new Date(record.expiresAtMs).toISOString()
     throw new TollgateError('CREDENTIAL_EXPIRED', `API key ${record.id} expired at ${expireTime}. Create a new one.`, {
-      metadata: { keyId: record.id, expireTime },
+      metadata: { keyId: record.id, consumerId: record.consumerId, expireTime },
     })
   }
   if (record.consumerStatus !== 'active') {
     const message = `Consumer ${record.consumerId} is ${record.consumerStatus}. An administrator can activate it.`
     throw new TollgateError('CONSUMER_INACTIVE', message, {
-      metadata: { consumerId: record.consumerId, status: record.consumerStatus },
+      metadata: { keyId: record.id, consumerId: record.consumerId, status: record.consumerStatus },
     })
   }
 }

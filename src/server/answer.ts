@@ -23,14 +23,15 @@ export function pathOf(request: Request): string {
 
 /**
  * Writes an answer of the router and returns when it left or its caller is gone. Once `signal` is aborted it has
- * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it. `written` is told when the
- * last byte was handed over.
+ * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it. `ready` is asked before anything
+ * leaves, and again for each further piece; `written` is told when the last byte was handed over.
  */
 export async function writeAnswer(
   answer: UniversalServerResponse,
   request: Request,
   response: Response,
   signal: AbortSignal,
+  ready: () => Promise<void> | undefined,
   written: () => void,
 ): Promise<void> {
   const chunks = answer.body?.[Symbol.asyncIterator]()
@@ -38,13 +39,18 @@ export async function writeAnswer(
   try {
     // The first chunk before the headers: until then the implementation may still set some.
     let chunk = await chunks?.next()
+    const first = ready()
+    if (first !== undefined) await first
     response.statusCode = answer.status
     answer.header?.forEach((value, name) => {
       response.setHeader(name, value)
     })
     announceClose(request, response)
-    for (; chunk !== undefined && chunk.done !== true; chunk = await chunks?.next()) {
+    while (chunk !== undefined && chunk.done !== true) {
       if (!(await write(response, chunk.value))) return
+      chunk = await chunks?.next()
+      const next = ready()
+      if (next !== undefined) await next
     }
     if (answer.trailer !== undefined) {
       // Without it, an answer that has no body ends with its headers, and its trailers are lost.

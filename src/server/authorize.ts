@@ -101,7 +101,7 @@ function fieldsAt(method: DescMethod, path: string, option: string): readonly De
 }
 
 /** The text of a field; empty for an empty path. */
-function textAt(message: Message, path: readonly DescField[]): string {
+export function textAt(message: Message, path: readonly DescField[]): string {
   if (path.length === 0) return ''
   let value: unknown = message
   for (const field of path) {

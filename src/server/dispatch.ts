@@ -18,6 +18,8 @@ export interface DispatchOptions {
   /** Answers what is neither. */
   readonly pages: (request: Request, response: Response) => Promise<void>
   readonly newId: () => string
+  /** Asked before the answer of a call that failed leaves, perhaps several times; the answer waits for what it returns. */
+  readonly failed: (call: ServerCall) => Promise<void> | undefined
   readonly log: Logger
 }
 
@@ -60,15 +62,20 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     response.once('close', () => {
       if (!response.writableEnded) call.callerLeft()
     })
+    const told = (): Promise<void> | undefined => (call.error === undefined ? undefined : options.failed(call))
     let answer: UniversalServerResponse | WholeAnswer | undefined
     try {
       answer = await target.answer(request, call)
       const written = (): void => {
         call.answeredMs = performance.now()
       }
+      const ready = told()
+      if (ready !== undefined) await ready
       if ('trailers' in answer) await writeWhole(answer, request, response, call.signal, written)
-      else await writeAnswer(answer, request, response, call.signal, written)
+      else await writeAnswer(answer, request, response, call.signal, told, written)
     } finally {
+      // A caller that left before its answer was denied all the same.
+      void told()
       end(call, answer)
     }
   }

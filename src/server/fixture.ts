@@ -41,6 +41,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
     authenticate,
     rbac: true,
     organizationOf: () => undefined,
+    denials: { record: async () => {} },
     corsOrigins: ['https://console.example'],
     maxMessageBytes: 4 * 1024 * 1024,
     defaultDeadlineMs: 30_000,

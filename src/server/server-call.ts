@@ -26,6 +26,8 @@ export class ServerCall implements Call {
   request: Message | undefined
   /** What the caller was told went wrong; the first failure wins. */
   error: TollgateError | undefined
+  /** Settles when the audit log has the denial that `error` is; undefined before it was told of one. */
+  denial: Promise<void> | undefined
   /** Of the router's own part in the call: aborted with why it refused the call, if it did. */
   routerSignal: AbortSignal | undefined
   /** How many middlewares were entered; the chain's own. */

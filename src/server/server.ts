@@ -6,6 +6,7 @@ import { authenticateCalls } from './authenticate.ts'
 import { authorizeCalls, confineCalls, type OrganizationOf } from './authorize.ts'
 import { createCors } from './cors.ts'
 import { limitDeadlines } from './deadline.ts'
+import { type Denials, tellDenials } from './denials.ts'
 import { createDispatcher } from './dispatch.ts'
 import { createHealth } from './health.ts'
 import { createHttpApi } from './http/http-api.ts'
@@ -34,6 +35,8 @@ export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'> {
   /** False gives every authenticated caller every permission; for development. */
   readonly rbac: boolean
   readonly organizationOf: OrganizationOf
+  /** Told of every call that is denied, before its answer leaves. */
+  readonly denials: Denials
   /** Origins whose scripts may call, "https://host[:port]" each. */
   readonly corsOrigins: readonly string[]
   /** Largest request message, before and after decompression. */
@@ -109,6 +112,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     // Below /v1/, what is neither OpenAI's nor declared by an RPC gets OpenAI's 404.
     operations: (request) => openai.find(request) ?? httpApi(request) ?? openai.refuse(request),
     cors: createCors(options.corsOrigins),
+    failed: tellDenials(options.denials, options.organizationOf),
     pages: createPages(options.pages, log),
   })
   const listener = await listen({ ...options, ageGraceMs: options.maxDeadlineMs + drainMs }, dispatcher.handle)

@@ -16,6 +16,9 @@ export interface MetricSources {
   readonly events?: () => EventsSample | undefined
   /** Absent where no issuer of tokens is trusted. */
   readonly tokenKeys?: () => readonly TokenKeysSample[]
+  readonly denials?: () => DenialsSample
+  /** Records in the audit log. */
+  readonly auditRecords?: () => number | Promise<number>
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -34,6 +37,17 @@ export interface BooksSample {
   readonly checkedAtMs: number
   readonly difference: number
   readonly differences: number
+}
+
+export interface DenialsSample {
+  /** Denials since start. */
+  readonly denials: number
+  /** Records written of them since start. */
+  readonly records: number
+  /** Denials that are in no written record yet. */
+  readonly waiting: number
+  /** Denials that were given up since start. */
+  readonly dropped: number
 }
 
 export interface BreakerSample {
@@ -106,6 +120,17 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   sampled('tollgate_events_available', '1 while analytics events can be sent, else 0', () => {
     const sample = sources().events?.()
     return sample === undefined ? undefined : Number(sample.failing === undefined)
+  })
+  sampled('tollgate_audit_records', 'Records in the audit log', () => sources().auditRecords?.())
+  sampled('tollgate_audit_denials_waiting', 'Denials that are not in the audit log yet', () => {
+    return sources().denials?.().waiting
+  })
+  cumulative('tollgate_audit_denials_total', 'Denied calls', () => sources().denials?.().denials)
+  cumulative('tollgate_audit_denial_records_total', 'Records of the audit log that denied calls left', () => {
+    return sources().denials?.().records
+  })
+  cumulative('tollgate_audit_denials_dropped_total', 'Denied calls that the audit log will not have', () => {
+    return sources().denials?.().dropped
   })
   cumulative('tollgate_drain_written_total', 'Usage records written to the ledger', () => sources().drain?.().written)
   cumulative('tollgate_drain_duplicates_total', 'Usage events that were in the ledger already', () => {

@@ -43,7 +43,7 @@ export async function getModel(
   const consumer = resolveConsumer(snapshot, consumerId)
   const service = resolveService(snapshot, id)
   const decision = await policy?.checkAccess({ consumer, service })
-  if (decision?.allowed === false) throw policyDenial(decision)
+  if (decision?.allowed === false) throw policyDenial(decision, service.id)
   return modelOf(id, service)
 }
 
