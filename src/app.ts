@@ -6,6 +6,7 @@ import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
+import { AuditService } from '../gen/marketplace/v1/audit_pb.ts'
 import { ConsumerService } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
@@ -16,6 +17,7 @@ import { ProjectService } from '../gen/marketplace/v1/projects_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { UserService } from '../gen/marketplace/v1/users_pb.ts'
+import { createAuditService } from './audit/audit-service.ts'
 import { countAuditRecords } from './audit/audit-store.ts'
 import { createDenialLog } from './audit/denial-log.ts'
 import { writeDenials } from './audit/write-denials.ts'
@@ -276,6 +278,7 @@ async function construct(
         { longLived: ['watch'] },
       ),
       register(LimitService, createLimitService({ sql, snapshots })),
+      register(AuditService, createAuditService({ sql })),
       register(PolicyEngine, policyService),
       register(MarketplaceApi, createMarketplaceApi({ consumption, usage, policy: policyService }), {
         httpStatuses: marketplaceStatuses,

@@ -90,6 +90,7 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
       'services.read',
       'quota.read',
       'usage.read',
+      'audit.read',
     ]),
     grants: new Set(['org_admin', 'publisher', 'consumer']),
   },
