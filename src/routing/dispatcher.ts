@@ -126,7 +126,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     /** Until then no attempt begins: at the endpoint named, and anywhere else. */
     const readyAtMs = new Map<string, number>()
     let pauseUntilMs = 0
-    let made: Made<T> = { attempt: undefined, error: noEndpoint(service) }
+    let made: Made<T> | undefined
     budget.deposit(service.id)
     for (;;) {
       const { routing } = service
@@ -158,7 +158,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       else readyAtMs.set(endpoint.id, now() + retry.sameDelayMs)
       if (candidates.length === 0 || !budget.withdraw(service.id)) break
     }
-    return { attempts, made }
+    return { attempts, made: made ?? { attempt: undefined, error: noEndpoint(service) } }
   }
 
   return {
@@ -199,8 +199,8 @@ function noEndpoint({ id, name }: ServiceRecord): TollgateError {
 }
 
 /** Of breakers that refuse, the one that lets a call pass first. */
-function soonest<T>(one: Made<T>, other: Made<T>): Made<T> {
-  const isBreaker = 'error' in one && one.error.reason === 'BREAKER_OPEN'
+function soonest<T>(one: Made<T> | undefined, other: Made<T>): Made<T> {
+  const isBreaker = one !== undefined && 'error' in one && one.error.reason === 'BREAKER_OPEN'
   return isBreaker && waitOf(one) <= waitOf(other) ? one : other
 }
 
