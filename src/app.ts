@@ -38,9 +38,10 @@ import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
 import { createConsumerService } from './identity/consumer-service.ts'
-import { selectKeyOwner, selectKeyRecords } from './identity/identity-store.ts'
 import { createKeyLoader } from './identity/key-loader.ts'
 import { createKeyService } from './identity/key-service.ts'
+import { selectKeyOwner, selectKeyRecords } from './identity/key-store.ts'
+import { createKeyUses, upsertKeyUses } from './identity/key-uses.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
 import { createProjectService } from './identity/project-service.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
@@ -195,6 +196,8 @@ async function construct(
   const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
   await snapshots.start()
   closers.push(() => snapshots.close())
+  const keyUses = createKeyUses({ write: (uses) => upsertKeyUses(sql, uses), log, clock: now })
+  closers.push(() => keyUses.stop())
   const adminKey = config.access.adminKey === undefined ? undefined : createAdminKey(config.access.adminKey)
   const tokens =
     config.tokens &&
@@ -299,6 +302,7 @@ async function construct(
       accepting: () => accepting,
     }),
     authenticate: requireStanding(createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }), snapshots),
+    onKeyUse: keyUses.note,
     rbac: config.access.rbac,
     organizationOf: (consumerId) => snapshots.current().consumersById.get(consumerId)?.organizationId,
     denials,

@@ -2,7 +2,7 @@ import type { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb
 import type { Call, Handlers } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
-import { limitsOfCall } from '../limits/call-limits.ts'
+import { type KeyTier, limitsOfCall } from '../limits/call-limits.ts'
 import type { Limit, LimitState, Limits } from '../limits/limits.ts'
 import { costMessage, usageMessage } from '../metering/messages.ts'
 import { chargeFor, dearestCharge } from '../pricing/price.ts'
@@ -12,7 +12,7 @@ import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { Gate } from './gate.ts'
 import { idempotencyKeyOf } from './idempotency.ts'
-import { keyIdOf, planCall } from './plan.ts'
+import { keyIdOf, keyOf, planCall } from './plan.ts'
 import { limitStatusMessage } from './quota.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
 import { servedMessage, streamMessages } from './served-message.ts'
@@ -21,14 +21,19 @@ export interface ConsumptionServiceOptions {
   readonly gate: Gate
   readonly snapshots: Pick<SnapshotSource, 'current'>
   readonly limits: Pick<Limits, 'read'>
-  /** Id of the consumer that a key belongs to; undefined when there is no such key. */
-  readonly keyOwner: (keyId: string) => Promise<string | undefined>
+  /** Whose a key is, and its tier; undefined when there is no such key. */
+  readonly keyOwner: (keyId: string) => Promise<KeyOwner | undefined>
   /** As of the gate. */
   readonly rateLimiting: boolean
   /** Unix milliseconds. */
   readonly now: () => number
   /** UUIDv7. */
   readonly newId: () => string
+}
+
+export interface KeyOwner {
+  readonly consumerId: string
+  readonly tier: KeyTier | undefined
 }
 
 /** marketplace.v1.ConsumptionService on the gate. */
@@ -99,9 +104,11 @@ export function createConsumptionService(
       const ownKeyId = isOwn ? keyIdOf(call) : ''
       const keyId = request.keyId === '' ? ownKeyId : request.keyId
       if (call.principal.kind === 'key' && keyId !== ownKeyId) throw foreignKey()
-      if (keyId !== ownKeyId && (await keyOwner(keyId)) !== consumer.id) throw consumersKeyNotFound(keyId, consumer.id)
+      const owner = keyId === ownKeyId ? undefined : await keyOwner(keyId)
+      if (keyId !== ownKeyId && owner?.consumerId !== consumer.id) throw consumersKeyNotFound(keyId, consumer.id)
+      const keyTier = keyId === ownKeyId ? keyOf(call).keyTier : owner?.tier
       const rules = snapshots.current().limitRules
-      const asked = limitsOfCall(rules, { consumer, serviceId: service.id, keyId, atMs: now() })
+      const asked = limitsOfCall(rules, { consumer, serviceId: service.id, keyId, keyTier, atMs: now() })
       return {
         consumerId: consumer.id,
         serviceId: service.id,

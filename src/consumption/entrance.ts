@@ -2,17 +2,17 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { tightestHeaders } from '../limits/limit-headers.ts'
-import type { Admission, AdmissionResult } from '../limits/limits.ts'
+import type { Admission, AdmissionResult, Limits } from '../limits/limits.ts'
 import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
 import type { Leg } from './fallback.ts'
-import type { GateOptions, GateRequest } from './gate.ts'
+import type { GateObserver, GateOptions, GateRequest } from './gate.ts'
 import { claimOf, decodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
 import { admissionOf, type Cacheable, keyIdOf, type Plan, planCall } from './plan.ts'
 import { policyDenial, refusal } from './refusal.ts'
-import { resolveConsumer, resolveService } from './resolve.ts'
+import { requireModelScope, requireServiceScope, resolveConsumer, resolveService } from './resolve.ts'
 import { cacheKeyOf } from './response-cache.ts'
 
 /** A call that was admitted: from here on, every way out must settle it. */
@@ -39,7 +39,14 @@ export interface Entrance {
 const firstWaitMs = 10
 const longestWaitMs = 200
 
-export function createEntrance(options: GateOptions): Entrance {
+/** What of the gate's parts a call needs to enter. */
+export interface EntranceOptions
+  extends Pick<GateOptions, 'snapshots' | 'policy' | 'cache' | 'rateLimiting' | 'now' | 'newId'> {
+  readonly limits: Pick<Limits, 'admit'>
+  readonly observer: Pick<GateObserver, 'refused' | 'policyChecked' | 'cacheAsked'>
+}
+
+export function createEntrance(options: EntranceOptions): Entrance {
   const { limits, observer, now } = options
 
   async function checkPolicy(policy: PolicyEngine, facts: ConsumptionFacts): Promise<void> {
@@ -89,6 +96,7 @@ export function createEntrance(options: GateOptions): Entrance {
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
       const { limitRules: rules } = options.snapshots.current()
       const plan = planCall(request, mode, call, consumer, service, { rules, rateLimiting, cache, newId, nowMs: now() })
+      requireModelScope(call.principal, modelOf(plan))
       const admission = admissionOf(plan, call, reservationId, claim)
       const result = await withSpan('admit', () => limits.admit(admission))
       if (result.outcome !== 'running') return { plan, admission, result }
@@ -103,6 +111,7 @@ export function createEntrance(options: GateOptions): Entrance {
       const consumer = resolveConsumer(snapshot, request.consumerId)
       const service = resolveService(snapshot, request.serviceId)
       try {
+        requireServiceScope(call.principal, service)
         const { policy } = options
         if (policy !== undefined) await checkPolicy(policy, { consumer, service, payload: request.payload })
         const { plan, admission, result } = await admit(leg, mode, call, consumer, service)
@@ -127,4 +136,9 @@ export function createEntrance(options: GateOptions): Entrance {
       }
     },
   }
+}
+
+/** What the caller asks for: in the OpenAI API the model is the service, elsewhere what the payload names, if it does. */
+function modelOf({ request, asked, service }: Plan): string {
+  return request.dialect === 'openai' || asked.model === '' ? service.name : asked.model
 }

@@ -1,6 +1,6 @@
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import { type CallLimit, type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
+import { type CallLimit, type LimitedCall, type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
 import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
 import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
@@ -99,7 +99,7 @@ export function planCall(
   }
   const price = priceAt(service, startMs)
   const limits = context.rateLimiting
-    ? limitsOfCall(context.rules, { consumer, serviceId: service.id, keyId: keyIdOf(call), atMs: startMs })
+    ? limitsOfCall(context.rules, { consumer, serviceId: service.id, ...keyOf(call), atMs: startMs })
     : []
   return {
     attemptId: context.newId(),
@@ -217,6 +217,13 @@ export function supersededEvents(plan: Plan, event: UsageEvent, attempts: readon
     attempt: number,
     requests: 0,
   }))
+}
+
+/** What decides about the limits of a call's key. */
+export function keyOf({ principal }: Call): Pick<LimitedCall, 'keyId' | 'keyTier'> {
+  return principal.kind === 'anonymous' || principal.keyId === undefined
+    ? { keyId: '' }
+    : { keyId: principal.keyId, keyTier: principal.keyTier }
 }
 
 /** Empty for a caller without a key. */

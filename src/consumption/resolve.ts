@@ -1,4 +1,6 @@
 import { TollgateError } from '../errors.ts'
+import { allowsModel, allowsService, scopeMissing } from '../identity/key-scopes.ts'
+import type { Principal } from '../identity/principal.ts'
 import { checkOrganization, checkProject } from '../identity/standing.ts'
 import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { type ConsumerRecord, type ServiceRecord, takesCalls } from '../registry/records.ts'
@@ -31,4 +33,16 @@ export function resolveService(snapshot: Snapshot, idOrName: string): ServiceRec
     })
   }
   return service
+}
+
+/** Throws KEY_SCOPE_MISSING when the caller's key is narrowed to other services. */
+export function requireServiceScope(principal: Principal, service: ServiceRecord): void {
+  if (principal.kind === 'anonymous' || principal.scopes === undefined) return
+  if (!allowsService(principal.scopes, service)) throw scopeMissing(principal.keyId, 'services', service.name)
+}
+
+/** Throws KEY_SCOPE_MISSING when the caller's key is narrowed to other models. */
+export function requireModelScope(principal: Principal, model: string): void {
+  if (principal.kind === 'anonymous' || principal.scopes === undefined) return
+  if (!allowsModel(principal.scopes, model)) throw scopeMissing(principal.keyId, 'models', model)
 }

@@ -1,29 +1,17 @@
 import { randomUUID } from 'node:crypto'
-import { timestampMs } from '@bufbuild/protobuf/wkt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ConsumerService, ConsumerStatus, Tier } from '../../gen/marketplace/v1/consumers_pb.ts'
-import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
 import { administrator, invoke, keyOf } from '../../test/support/invoke.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { createConsumerService } from './consumer-service.ts'
-import { selectKeyRecords } from './identity-store.ts'
-import { parseKey } from './key-format.ts'
-import { createKeyLoader } from './key-loader.ts'
-import { createKeyService } from './key-service.ts'
-import { createKeyVerifier } from './key-verifier.ts'
-import { createSecretHasher } from './secret-hasher.ts'
 
 let server: PostgresServer
 let consumers: ReturnType<typeof createConsumerService>
-let keys: ReturnType<typeof createKeyService>
-const hasher = createSecretHasher()
 const { createOrganization, createConsumer, getConsumer, listConsumers } = ConsumerService.method
-const { createKey, listKeys, revokeKey } = KeyService.method
 
 beforeAll(async () => {
   server = await startPostgresServer()
   consumers = createConsumerService({ sql: server.sql, newId: randomUUID })
-  keys = createKeyService({ sql: server.sql, hasher })
 }, 60_000)
 
 afterAll(() => server?.stop())
@@ -129,92 +117,5 @@ describe('organizations and consumers', () => {
     } while (pageToken !== '')
     expect(seen).toEqual([...new Set(seen)].sort())
     expect(seen).toEqual(expect.arrayContaining(made.map((consumer) => consumer.id)))
-  })
-})
-
-describe('keys', () => {
-  it('show their secret once, store only its hash, and verify', async () => {
-    const consumer = await newConsumer()
-    const request = { name: 'ci', expiresInDays: 30 }
-    const { key, apiKey } = await invoke(createKey, keys.createKey, request, keyOf(consumer))
-    expect(apiKey).toMatchObject({ id: parseKey(key)?.keyId, consumerId: consumer.id, name: 'ci' })
-    const { createTime, expireTime } = apiKey ?? {}
-    if (createTime === undefined || expireTime === undefined) throw new Error('times are missing')
-    expect(timestampMs(expireTime) - timestampMs(createTime)).toBe(30 * 86_400_000)
-
-    const [row] = await server.sql`select to_jsonb(k)::text as text from api_keys k where id = ${apiKey?.id ?? ''}`
-    expect(row?.text).toContain('$argon2id$v=19$m=19456,')
-    expect(row?.text).not.toContain(key.slice(20, 63))
-
-    const loadKey = createKeyLoader({ loadKeys: (ids) => selectKeyRecords(server.sql, ids) })
-    const verifier = createKeyVerifier({ loadKey, hasher, clock: Date.now })
-    expect(await verifier.verify(key)).toMatchObject({
-      keyId: apiKey?.id,
-      consumerId: consumer.id,
-      organizationId: consumer.organizationId,
-    })
-  })
-
-  it('are made by an administrator for the consumer that it names, and made or listed for nobody else', async () => {
-    const consumer = await newConsumer()
-    const { apiKey } = await invoke(createKey, keys.createKey, { consumerId: consumer.id }, administrator)
-    expect(apiKey).toMatchObject({ consumerId: consumer.id })
-    expect(apiKey?.expireTime).toBeUndefined()
-    for (const [consumerId, reason] of [
-      ['', 'INVALID_ARGUMENT'],
-      ['nonsense', 'CONSUMER_NOT_FOUND'],
-      [randomUUID(), 'CONSUMER_NOT_FOUND'],
-    ] as const) {
-      const refused = { reason, fields: [{ field: 'consumer_id' }] }
-      await expect(invoke(createKey, keys.createKey, { consumerId }, administrator)).rejects.toMatchObject(refused)
-      await expect(invoke(listKeys, keys.listKeys, { consumerId }, administrator)).rejects.toMatchObject(refused)
-    }
-  })
-
-  it('are listed newest first, page by page, of one consumer only, without hashes', async () => {
-    const consumer = await newConsumer()
-    await invoke(createKey, keys.createKey, {}, keyOf(await newConsumer(consumer.organizationId)))
-    const made: (string | undefined)[] = []
-    for (let i = 0; i < 5; i++) made.push((await invoke(createKey, keys.createKey, {}, keyOf(consumer))).apiKey?.id)
-    // Two of the same instant: the id decides.
-    await server.sql`update api_keys set created_at = '2026-01-01' where id = any(${made.slice(0, 2).map(String)})`
-
-    const seen: { id: string; atMs: number }[] = []
-    let pageToken = ''
-    do {
-      const page = await invoke(listKeys, keys.listKeys, { pageSize: 1, pageToken }, keyOf(consumer))
-      for (const { id, createTime } of page.apiKeys) seen.push({ id, atMs: createTime ? timestampMs(createTime) : 0 })
-      pageToken = page.nextPageToken
-    } while (pageToken !== '')
-    expect(seen.map(({ id }) => id).sort()).toEqual(made.toSorted())
-    expect(seen).toEqual(seen.toSorted((a, b) => b.atMs - a.atMs || (a.id < b.id ? 1 : -1)))
-    await expect(invoke(listKeys, keys.listKeys, { pageToken: 'WyJ4IiwieSJd' }, keyOf(consumer))).rejects.toMatchObject(
-      { reason: 'INVALID_ARGUMENT' },
-    )
-  })
-
-  it('are revoked once: the first time stays, and nothing changes the second time', async () => {
-    const consumer = await newConsumer()
-    const { apiKey } = await invoke(createKey, keys.createKey, {}, keyOf(consumer))
-    const request = { keyId: apiKey?.id ?? '' }
-    const first = await invoke(revokeKey, keys.revokeKey, request, keyOf(consumer))
-    expect(first.revokeTime).toBeDefined()
-    const before = await server.sql`select version from control_version`
-    expect(await invoke(revokeKey, keys.revokeKey, request, keyOf(consumer))).toEqual(first)
-    expect(await server.sql`select version from control_version`).toEqual(before)
-  })
-
-  it('of another consumer cannot be revoked or seen: KEY_NOT_FOUND, as for none', async () => {
-    const [mine, other] = [await newConsumer(), await newConsumer()]
-    const { apiKey } = await invoke(createKey, keys.createKey, {}, keyOf(mine))
-    for (const keyId of [apiKey?.id ?? '', 'unknown']) {
-      await expect(invoke(revokeKey, keys.revokeKey, { keyId }, keyOf(other))).rejects.toMatchObject({
-        reason: 'KEY_NOT_FOUND',
-        fields: [{ field: 'key_id' }],
-      })
-    }
-    expect((await invoke(listKeys, keys.listKeys, {}, keyOf(other))).apiKeys).toEqual([])
-    const [record] = await selectKeyRecords(server.sql, [apiKey?.id ?? ''])
-    expect(record?.revokedAtMs).toBeUndefined()
   })
 })

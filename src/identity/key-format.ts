@@ -42,12 +42,16 @@ export interface GeneratedKey {
   readonly key: string
 }
 
-/** Makes a key from 40 bytes of `random`, which must be a cryptographic source of that many bytes. */
+/**
+ * Makes a key from 40 bytes of `random`, which must be a cryptographic source of that many bytes. `idBytes`, 8 of them, make
+ * its id instead where the id must follow from something.
+ */
 export function generateKey(
   random: (bytes: number) => Uint8Array = randomBytes,
   environment: KeyEnvironment = 'live',
+  idBytes: Uint8Array = random(8),
 ): GeneratedKey {
-  const keyId = base62(random(8), keyIdLength)
+  const keyId = base62(idBytes, keyIdLength)
   const body = `tg_${environment}_${keyId}_${base62(random(32), secretLength)}`
   return { keyId, key: body + checksum(body) }
 }

@@ -12,6 +12,8 @@ function record(id: string): KeyRecord {
     secretTag: 0,
     expiresAtMs: undefined,
     revokedAtMs: undefined,
+    scopes: undefined,
+    tier: undefined,
   }
 }
 

@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto'
-import type { MessageInitShape } from '@bufbuild/protobuf'
-import { timestampFromDate } from '@bufbuild/protobuf/wkt'
-import type { ApiKeySchema, KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
-import type { Handlers } from '../call.ts'
+import { createHash, randomBytes } from 'node:crypto'
+import { type DescMessage, type MessageShape, toBinary } from '@bufbuild/protobuf'
+import { durationMs, timestampMs } from '@bufbuild/protobuf/wkt'
+import { CreateKeyRequestSchema, type KeyService, RotateKeyRequestSchema } from '../../gen/marketplace/v1/keys_pb.ts'
+import type { Call, Handlers } from '../call.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { consumerNotFound, consumersKeyNotFound } from '../registry/not-found.ts'
@@ -10,8 +10,10 @@ import type { SnapshotSource } from '../registry/snapshot.ts'
 import { storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { selectConsumer } from './consumer-store.ts'
-import { insertKey, type KeyRow, revokeKey, selectKeys } from './identity-store.ts'
+import { changeKey, endKey, type KeyChanging, makeKey, rotateKey } from './key-changes.ts'
 import { generateKey, type KeyEnvironment, secretTag } from './key-format.ts'
+import { environmentOf, keyMessage, scopesOf, tierOf } from './key-message.ts'
+import { type KeySecret, selectKey, selectKeys } from './key-store.ts'
 import { ownConsumer } from './own-consumer.ts'
 import type { SecretHasher } from './secret-hasher.ts'
 
@@ -19,29 +21,62 @@ export interface KeyServiceOptions {
   readonly sql: Sql
   /** The verifier's own, so that making keys and checking them share one ceiling. */
   readonly hasher: Pick<SecretHasher, 'hash'>
-  /** When given, a revocation answers only after this process knows of it. */
+  /** When given, a change answers only after this process knows of it. */
   readonly snapshots?: Pick<SnapshotSource, 'refresh'>
   /** Cryptographic random bytes; default node:crypto's. */
   readonly random?: (bytes: number) => Uint8Array
-  /** What the keys' prefix says. Default live. */
-  readonly environment?: KeyEnvironment
+  /** Unix milliseconds; default Date.now. */
+  readonly now?: () => number
 }
 
 /** marketplace.v1.KeyService on Postgres. Keys of another consumer are as good as absent: KEY_NOT_FOUND. */
 export function createKeyService(options: KeyServiceOptions): Handlers<typeof KeyService.method> {
-  const { sql, hasher, snapshots, random = randomBytes, environment = 'live' } = options
+  const { sql, hasher, snapshots, random = randomBytes, now = Date.now } = options
+
+  /** A key and what is stored of it. With a request id its own id follows from that. */
+  async function newKey(environment: KeyEnvironment, consumerId: string, requestId: string): Promise<NewSecret> {
+    const idBytes = requestId === '' ? random(8) : digestOf(`${consumerId} ${requestId}`).subarray(0, 8)
+    const { keyId, key } = generateKey(random, environment, idBytes)
+    return { id: keyId, key, secret: { secret_hash: await hasher.hash(key), secret_tag: secretTag(key) } }
+  }
+
+  /** Runs a change; it is known to this process when it resolves. */
+  async function changing<T>(call: Call, consumerId: string, work: (change: KeyChanging) => Promise<T>): Promise<T> {
+    const result = await storing(() => sql.begin((tx) => work({ tx, call, consumerId, nowMs: now() })))
+    await snapshots?.refresh()
+    return result
+  }
+
   return {
     async createKey(request, call) {
       const consumerId = ownConsumer(request.consumerId, call.principal)
       if (!isUuid(consumerId)) throw consumerNotFound(consumerId, 'consumer_id')
-      const { keyId, key } = generateKey(random, environment)
-      const secretHash = await hasher.hash(key)
-      const { name, expiresInDays } = request
-      const stored = { id: keyId, consumerId, name, secretHash, secretTag: secretTag(key), expiresInDays }
-      const row = await storing(() => insertKey(sql, stored), {
-        api_keys_consumer_id_fkey: () => consumerNotFound(consumerId, 'consumer_id'),
-      })
-      return { apiKey: keyMessage(row), key }
+      const { name, metadata, requestId, expiresInDays, expireTime } = request
+      const environment = environmentOf(request.environment)
+      const { id, key, secret } = await newKey(environment, consumerId, requestId)
+      const row = await changing(call, consumerId, (change) =>
+        makeKey(change, {
+          id,
+          ...secret,
+          name,
+          environment,
+          metadata,
+          scopes: scopesOf(request.scopes),
+          tier: tierOf(request.tier),
+          expiresAtMs:
+            expiresInDays === 0 ? expireTime && timestampMs(expireTime) : change.nowMs + expiresInDays * dayMs,
+          request_digest: requestDigest(requestId, CreateKeyRequestSchema, request),
+        }),
+      )
+      return { apiKey: keyMessage(row, now()), key }
+    },
+
+    async getKey(request, call) {
+      const consumerId = ownConsumer(request.consumerId, call.principal)
+      const { keyId } = request
+      const row = isUuid(consumerId) ? await storing(() => selectKey(sql, consumerId, keyId)) : undefined
+      if (row === undefined) throw consumersKeyNotFound(keyId, consumerId)
+      return keyMessage(row, now())
     },
 
     async listKeys(request, call) {
@@ -55,18 +90,59 @@ export function createKeyService(options: KeyServiceOptions): Handlers<typeof Ke
         throw consumerNotFound(consumerId, 'consumer_id')
       })
       const page = pageOf(rows, size, (row) => [row.created_at.toISOString(), row.id])
-      return { apiKeys: page.rows.map(keyMessage), nextPageToken: page.nextPageToken }
+      return { apiKeys: page.rows.map((row) => keyMessage(row, now())), nextPageToken: page.nextPageToken }
+    },
+
+    async updateKey(request, call) {
+      const consumerId = ownConsumer(request.apiKey?.consumerId ?? '', call.principal, 'api_key.consumer_id')
+      if (!isUuid(consumerId)) throw consumersKeyNotFound(request.apiKey?.id ?? '', consumerId)
+      return keyMessage(await changing(call, consumerId, (change) => changeKey(change, request)), now())
+    },
+
+    async rotateKey(request, call) {
+      const consumerId = ownConsumer(request.consumerId, call.principal)
+      const { keyId, requestId, overlap, expireTime } = request
+      const old = isUuid(consumerId) ? await storing(() => selectKey(sql, consumerId, keyId)) : undefined
+      if (old === undefined) throw consumersKeyNotFound(keyId, consumerId)
+      const { id, key, secret } = await newKey(old.environment, consumerId, requestId)
+      const { made, rotated } = await changing(call, consumerId, (change) =>
+        rotateKey(change, {
+          id,
+          ...secret,
+          rotatedId: keyId,
+          overlapMs: overlap === undefined ? 0 : durationMs(overlap),
+          expiresAtMs: expireTime && timestampMs(expireTime),
+          request_digest: requestDigest(requestId, RotateKeyRequestSchema, request),
+        }),
+      )
+      return { apiKey: keyMessage(made, now()), key, rotatedKey: keyMessage(rotated, now()) }
     },
 
     async revokeKey(request, call) {
       const consumerId = ownConsumer(request.consumerId, call.principal)
       const { keyId } = request
-      const row = isUuid(consumerId) ? await storing(() => revokeKey(sql, consumerId, keyId)) : undefined
-      if (row === undefined) throw consumersKeyNotFound(keyId, consumerId)
-      await snapshots?.refresh()
-      return keyMessage(row)
+      if (!isUuid(consumerId)) throw consumersKeyNotFound(keyId, consumerId)
+      return keyMessage(await changing(call, consumerId, (change) => endKey(change, keyId)), now())
     },
   }
+}
+
+interface NewSecret {
+  readonly id: string
+  /** The whole key: to be shown once, and never stored or logged. */
+  readonly key: string
+  readonly secret: KeySecret
+}
+
+/** Of a request that may be repeated; null for others. */
+function requestDigest<D extends DescMessage>(requestId: string, schema: D, request: MessageShape<D>): string | null {
+  return requestId === '' ? null : digestOf(`${schema.typeName} `, toBinary(schema, request)).toString('hex')
+}
+
+function digestOf(...parts: readonly (string | Uint8Array)[]): Buffer {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(part)
+  return hash.digest()
 }
 
 function parseKeysToken(token: string): { createdAt: string; id: string } | undefined {
@@ -77,14 +153,4 @@ function parseKeysToken(token: string): { createdAt: string; id: string } | unde
 }
 
 const instantPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
-
-function keyMessage(row: KeyRow): MessageInitShape<typeof ApiKeySchema> {
-  return {
-    id: row.id,
-    consumerId: row.consumer_id,
-    name: row.name,
-    createTime: timestampFromDate(row.created_at),
-    ...(row.expires_at !== null && { expireTime: timestampFromDate(row.expires_at) }),
-    ...(row.revoked_at !== null && { revokeTime: timestampFromDate(row.revoked_at) }),
-  }
-}
+const dayMs = 86_400_000

@@ -19,6 +19,8 @@ beforeAll(async () => {
     secretTag: secretTag(good.key),
     expiresAtMs: undefined,
     revokedAtMs: undefined,
+    scopes: undefined,
+    tier: undefined,
   }
 })
 

@@ -1,8 +1,10 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { TollgateError } from '../errors.ts'
+import type { KeyTier } from '../limits/call-limits.ts'
 import type { ConsumerStatus } from '../registry/records.ts'
 import { BoundedMap } from './bounded-map.ts'
 import { parseKey, secretTag } from './key-format.ts'
+import type { KeyScopes } from './key-scopes.ts'
 import type { Caller } from './principal.ts'
 import type { SecretHasher } from './secret-hasher.ts'
 
@@ -20,6 +22,10 @@ export interface KeyRecord {
   readonly expiresAtMs: number | undefined
   /** Unix milliseconds; undefined while it is good. */
   readonly revokedAtMs: number | undefined
+  /** Undefined: it is not narrowed. */
+  readonly scopes: KeyScopes | undefined
+  /** Undefined: it has no limits of its own by a tier. */
+  readonly tier: KeyTier | undefined
 }
 
 export interface KeyVerifierOptions {
@@ -118,7 +124,7 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
       if (asOf === generation) unknown.set(keyId, clock() + unknownForMs)
       return undefined
     }
-    const { consumerId, organizationId, secretHash } = record
+    const { consumerId, organizationId, secretHash, scopes, tier } = record
     const entry: Entry = {
       record,
       generation: asOf,
@@ -131,6 +137,8 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
         keyId,
         consumerId,
         organizationId,
+        ...(scopes !== undefined && { scopes }),
+        ...(tier !== undefined && { keyTier: tier }),
       }),
     }
     entries.set(keyId, entry)

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { administrator, keyOf } from '../../test/support/invoke.ts'
+import { keyScopes } from './key-scopes.ts'
 import { anonymous, isRole, reaches, reachOf, roles, width } from './principal.ts'
 
 const caller = keyOf({ id: 'mine', organizationId: 'ours' })
@@ -24,6 +25,16 @@ describe('a permission', () => {
     expect(reaches(caller, 'usage.read', { consumerId: 'other', organizationId: 'ours' })).toBe(false)
     expect(reaches(caller, 'usage.read', { organizationId: 'ours' })).toBe(false)
     expect(reaches(caller, 'limits.write', { consumerId: 'mine', organizationId: 'ours' })).toBe(false)
+  })
+
+  test('reaches nothing with a key that is narrowed to others, and as far as before with one that has it', () => {
+    const scopes = keyScopes({ services: [], permissions: ['usage.read'], models: [] })
+    expect(reachOf({ ...caller, scopes }, 'usage.read')).toBe('consumer')
+    expect(reachOf({ ...caller, scopes }, 'quota.read')).toBeUndefined()
+    // Also where no roles are looked at (ENABLE_RBAC=false).
+    expect(reachOf({ ...caller, scopes, roles: ['admin'] }, 'quota.read')).toBeUndefined()
+    const others = keyScopes({ services: ['chat'], permissions: [], models: [] })
+    expect(reachOf({ ...caller, scopes: others }, 'quota.read')).toBe('consumer')
   })
 
   test('of somebody without consumer and organization reaches nothing that has none', () => {

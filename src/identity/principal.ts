@@ -1,3 +1,6 @@
+import type { KeyTier } from '../limits/call-limits.ts'
+import { allowsPermission, type KeyScopes } from './key-scopes.ts'
+
 /** Who makes a call, as far as the credential tells. */
 export type Principal = Anonymous | Caller
 
@@ -18,6 +21,10 @@ export interface Caller {
   readonly organizationId: string | undefined
   /** Undefined unless a key calls. */
   readonly keyId: string | undefined
+  /** What the key is narrowed to; absent for others, and for keys that are not. */
+  readonly scopes?: KeyScopes | undefined
+  /** Limits of the key's own by a tier. */
+  readonly keyTier?: KeyTier | undefined
 }
 
 export type Role = 'admin' | 'operator' | 'publisher' | 'org_admin' | 'finance' | 'auditor' | 'gateway' | 'consumer'
@@ -143,9 +150,12 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
   },
 }
 
-/** How far a permission of the caller reaches, by the widest of its roles; undefined when no role of it holds it. */
+/**
+ * How far a permission of the caller reaches, by the widest of its roles; undefined when no role of it holds it, or its key is
+ * narrowed to others.
+ */
 export function reachOf(principal: Principal, permission: string): Reach | undefined {
-  if (principal.kind === 'anonymous') return undefined
+  if (principal.kind === 'anonymous' || !allowsPermission(principal.scopes, permission)) return undefined
   let widest: Reach | undefined
   for (const role of principal.roles) {
     const { reach, permissions } = roles[role]

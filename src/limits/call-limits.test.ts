@@ -65,6 +65,40 @@ describe('limits of a tier', () => {
   })
 })
 
+describe('limits of a key by a tier', () => {
+  it('stand beside those of the consumer, with counters of their own', () => {
+    const all = limitsOfCall(noRules, { ...callOf('premium'), keyTier: { tier: 'basic', replaces: false } })
+    expect(all).toMatchObject([
+      { subject: 'consumer:c1', refill: 100, origin: 'tier' },
+      { subject: 'consumer:c1', capacity: 10_000_000 },
+      { subject: 'key:k1', serviceId: 's1', refill: 10, capacity: 20, origin: 'key_tier' },
+      { subject: 'key:k1', serviceId: 's1', capacity: 100_000, origin: 'key_tier' },
+    ])
+    expect(new Set(all.map(({ key }) => key)).size).toBe(4)
+  })
+
+  it('stand in their place when whoever administers limits gave the tier; rules stay', () => {
+    const all = limitsOfCall(rules(rule({ name: 'requests_per_minute' })), {
+      ...callOf('basic', { tokensPerMonth: 1 }),
+      keyTier: { tier: 'enterprise', replaces: true },
+    })
+    expect(all).toMatchObject([
+      { subject: 'key:k1', refill: 1_000 },
+      { subject: 'key:k1', capacity: 1_000_000_000 },
+      { subject: 'consumer:c1', name: 'requests_per_minute' },
+    ])
+  })
+
+  it('give way to a rule for the key and the service, with which they share a counter', () => {
+    const own = rule({ scope: 'key', subjectId: 'k1', serviceId: 's1', amount: 3 })
+    const all = limitsOfCall(rules(own), { ...callOf('basic'), keyTier: { tier: 'premium', replaces: true } })
+    expect(all).toMatchObject([
+      { name: 'tokens_per_month', origin: 'key_tier' },
+      { refill: 3, origin: 'key' },
+    ])
+  })
+})
+
 describe('limits of rules', () => {
   it('stand beside those of the tier, for every scope of the call and for no other', () => {
     const all = limitsOfCall(

@@ -21,6 +21,12 @@ export const tiers: Readonly<Record<Tier, Required<Pick<LimitOverrides, 'request
   enterprise: { requestsPerSecond: 1_000, tokensPerMonth: 1_000_000_000 },
 }
 
+/** What a key has of its own by a tier: the tier's two limits, beside those of its consumer, or in their place. */
+export interface KeyTier {
+  readonly tier: Tier
+  readonly replaces: boolean
+}
+
 /** Who calls what. */
 export interface LimitedCall {
   readonly consumer: {
@@ -32,6 +38,7 @@ export interface LimitedCall {
   readonly serviceId: string
   /** Empty for calls without a key. */
   readonly keyId: string
+  readonly keyTier?: KeyTier | undefined
   /** Unix milliseconds; its UTC month is the month of the call's periods, however long the call lasts. */
   readonly atMs: number
 }
@@ -39,8 +46,8 @@ export interface LimitedCall {
 /** A limit of a call, and whence it comes. */
 export type CallLimit = Limit & { readonly origin: LimitOrigin }
 
-/** What set a limit: a rule of this scope, the consumer's own overrides, or its tier. Of a rate, what set the rate. */
-export type LimitOrigin = LimitScope | 'overrides' | 'tier'
+/** What set a limit: a rule of this scope, the consumer's own overrides, its tier, or the key's. Of a rate, what set the rate. */
+export type LimitOrigin = LimitScope | 'overrides' | 'tier' | 'key_tier'
 
 /** Rules by "<scope>:<subject id>". */
 export type LimitRules = ReadonlyMap<string, readonly LimitRule[]>
@@ -48,16 +55,20 @@ export type LimitRules = ReadonlyMap<string, readonly LimitRule[]>
 /**
  * Every limit of a call. First the two that each consumer has for each service: `requests_per_second` and
  * `tokens_per_month`, from the first of: the rule for this consumer and service, the consumer's own overrides, the
- * service's rule for its consumers, the tier. Then those that rules add for the key, the consumer, the organization and
+ * service's rule for its consumers, the tier. A key with a tier has the same two of its own, by its tier: in the place of the
+ * consumer's, or beside them. Then those that rules add for the key, the consumer, the organization and
  * the service, each for all calls of its subject or for those to this service. All must have room; the tightest wins.
  */
 export function limitsOfCall(rules: LimitRules, call: LimitedCall): CallLimit[] {
   const { consumer, serviceId, keyId } = call
-  const own: UsageScope = { kind: 'consumer', id: consumer.id, serviceId }
-  const limits: CallLimit[] = [
-    limitOf(defaultRule(rules, call, 'requests_per_second'), own, call.atMs),
-    limitOf(defaultRule(rules, call, 'tokens_per_month'), own, call.atMs),
-  ]
+  const limits = limitsOfKeyTier(rules, call)
+  if (call.keyTier?.replaces !== true) {
+    const own: UsageScope = { kind: 'consumer', id: consumer.id, serviceId }
+    limits.unshift(
+      limitOf(defaultRule(rules, call, 'requests_per_second'), own, call.atMs),
+      limitOf(defaultRule(rules, call, 'tokens_per_month'), own, call.atMs),
+    )
+  }
   const subjects: readonly UsageScope[] = [
     { kind: 'key', id: keyId, serviceId: undefined },
     { kind: 'consumer', id: consumer.id, serviceId: undefined },
@@ -72,6 +83,20 @@ export function limitsOfCall(rules: LimitRules, call: LimitedCall): CallLimit[] 
     }
   }
   return limits
+}
+
+/** A rule of the key for the service takes the place of the tier's limit of its name: they share a counter. */
+function limitsOfKeyTier(rules: LimitRules, { keyTier, keyId, serviceId, atMs }: LimitedCall): CallLimit[] {
+  if (keyTier === undefined) return []
+  const { requestsPerSecond, tokensPerMonth } = tiers[keyTier.tier]
+  const ruled = (rules.get(`key:${keyId}`) ?? none).filter((rule) => rule.serviceId === serviceId)
+  const figures = { burst: undefined, currency: undefined, origin: 'key_tier' } as const
+  return [
+    { ...figures, name: 'requests_per_second', amount: requestsPerSecond } as const,
+    { ...figures, name: 'tokens_per_month', amount: tokensPerMonth } as const,
+  ]
+    .filter(({ name }) => !ruled.some((rule) => rule.name === name))
+    .map((each) => limitOf(each, { kind: 'key', id: keyId, serviceId }, atMs))
 }
 
 const none: readonly LimitRule[] = []

@@ -2,11 +2,18 @@ import type { Authenticator } from '../identity/authenticator.ts'
 import type { Middleware } from './middleware.ts'
 import type { ServerCall } from './server-call.ts'
 
+/** Told of each call with a key, and from which address it comes; must not throw or wait. */
+export type OnKeyUse = (keyId: string, address: string) => void
+
 /**
  * Sets `call.principal`. Public RPCs are not asked for a credential, and one that is sent is not looked at. Without `rbac`
  * every caller has the role of an administrator beside its own identity.
  */
-export function authenticateCalls(authenticate: Authenticator, rbac: boolean): Middleware {
+export function authenticateCalls(
+  authenticate: Authenticator,
+  rbac: boolean,
+  onKeyUse: OnKeyUse = () => {},
+): Middleware {
   return {
     name: 'authenticate',
     why: 'before the body is read: a caller that is not known gets no memory and no decoding',
@@ -14,6 +21,7 @@ export function authenticateCalls(authenticate: Authenticator, rbac: boolean): M
     async enter(call) {
       if (call.rpc.access === 'public') return
       const principal = await authenticate(credentialOf(call))
+      if (principal.keyId !== undefined) onKeyUse(principal.keyId, call.peerAddress)
       call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
     },
   }

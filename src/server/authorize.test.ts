@@ -5,8 +5,10 @@ import { createGrpcTransport } from '@connectrpc/connect-node'
 import { expect, test } from 'vitest'
 import { Health } from '../../gen/grpc/health/v1/health_pb.ts'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
+import { keyOf } from '../../test/support/invoke.ts'
+import { keyScopes } from '../identity/key-scopes.ts'
 import { declaredAccess, declaredPaths } from './authorize.ts'
-import { as, clientOf, keys, startFixture } from './fixture.ts'
+import { as, clientOf, keys, ownConsumer, startFixture, wireNames } from './fixture.ts'
 import { describeRpcs, register } from './rpc.ts'
 
 test('the contract says who may call', () => {
@@ -60,5 +62,20 @@ test('with RBAC off every authenticated caller may call, an unknown one still ma
   await expect(client.checkQuota({ serviceId: 's' }, as('tg_wrong'))).rejects.toMatchObject({ code: 16 })
   const health = createClient(Health, createGrpcTransport({ baseUrl: fixture.server.address }))
   await health.check({}, as('tg_wrong'))
+  await fixture.close()
+})
+
+test('a key that is narrowed to other permissions is told so, on every wire', async () => {
+  const scopes = keyScopes({ services: [], permissions: ['consumption.route'], models: [] })
+  const caller = { ...keyOf({ id: ownConsumer, organizationId: 'o1' }), scopes }
+  const fixture = await startFixture({ authenticate: async () => caller })
+  for (const wire of wireNames) {
+    const client = clientOf(fixture, wire)
+    await client.routeRequest({ serviceId: 's' }, as(keys.own))
+    await expect(client.checkQuota({ serviceId: 's' }, as(keys.own))).rejects.toMatchObject({ code: 7 })
+  }
+  expect(new Set(fixture.ended.map(({ reason }) => reason))).toEqual(new Set(['OK', 'KEY_SCOPE_MISSING']))
+  const response = await fetch(`${fixture.server.address}/v1/models`, as(keys.own))
+  expect([response.status, await response.json()]).toMatchObject([403, { error: { code: 'key_scope_missing' } }])
   await fixture.close()
 })

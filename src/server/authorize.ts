@@ -1,6 +1,7 @@
 import { type DescField, type DescMethod, getOption, hasOption, type Message } from '@bufbuild/protobuf'
 import { access } from '../../gen/marketplace/v1/options_pb.ts'
 import { TollgateError } from '../errors.ts'
+import { allowsPermission, scopeMissing } from '../identity/key-scopes.ts'
 import { type Principal, reaches, reachOf } from '../identity/principal.ts'
 import type { Middleware } from './middleware.ts'
 import type { Rpc } from './server-call.ts'
@@ -23,6 +24,9 @@ export function authorizeCalls(): Middleware {
       }
       const { permission } = rpc.access
       if (reachOf(principal, permission) !== undefined) return
+      if (principal.kind !== 'anonymous' && !allowsPermission(principal.scopes, permission)) {
+        throw scopeMissing(principal.keyId, 'permissions', permission)
+      }
       throw new TollgateError('PERMISSION_MISSING', `${rpc.name} needs the permission ${permission}`, {
         metadata: { rpc: rpc.name, permission },
       })

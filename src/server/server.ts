@@ -2,7 +2,7 @@ import { createConnectRouter } from '@connectrpc/connect'
 import { compressionGzip } from '@connectrpc/connect-node'
 import { TollgateError } from '../errors.ts'
 import type { Authenticator } from '../identity/authenticator.ts'
-import { authenticateCalls } from './authenticate.ts'
+import { authenticateCalls, type OnKeyUse } from './authenticate.ts'
 import { authorizeCalls, confineCalls, type OrganizationOf } from './authorize.ts'
 import { createCors } from './cors.ts'
 import { limitDeadlines } from './deadline.ts'
@@ -32,6 +32,8 @@ export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'> {
   /** Plain GET pages by path, such as "/metrics". */
   readonly pages: Pages
   readonly authenticate: Authenticator
+  /** Default: nobody is told. */
+  readonly onKeyUse?: OnKeyUse
   /** False gives every authenticated caller every permission; for development. */
   readonly rbac: boolean
   readonly organizationOf: OrganizationOf
@@ -84,7 +86,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     traceCalls(),
     observeCalls(options.observer, log),
     limitDeadlines({ ...options, longLivedMs: 2 * options.maxConnectionAgeMs + options.maxDeadlineMs }),
-    authenticateCalls(options.authenticate, options.rbac),
+    authenticateCalls(options.authenticate, options.rbac, options.onKeyUse),
     authorizeCalls(),
     confineCalls(options.organizationOf),
     validateMessages(new Set(registrations.flatMap(({ service }) => service.methods.map(({ input }) => input)))),

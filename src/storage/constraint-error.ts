@@ -9,7 +9,7 @@ export async function storing<T>(work: () => Promise<T>, constraints: Constraint
   try {
     return await work()
   } catch (error) {
-    if (errorCode(error) === characterNotInRepertoire) {
+    if (nulCharacter.has(errorCode(error) ?? '')) {
       throw new TollgateError('INVALID_ARGUMENT', 'A text field contains a NUL character.', { cause: error })
     }
     const name = constraintOf(error)
@@ -27,8 +27,8 @@ export function alreadyExists(field: string, value: string, where = ''): Tollgat
   })
 }
 
-/** SQLSTATE of text with U+0000, the one character that Protobuf allows and Postgres does not. */
-const characterNotInRepertoire = '22021'
+/** SQLSTATEs of text, and of text in JSON, with U+0000, the one character that Protobuf allows and Postgres does not. */
+const nulCharacter: ReadonlySet<string> = new Set(['22021', '22P05'])
 
 function constraintOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('constraint' in error)) return undefined

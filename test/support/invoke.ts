@@ -46,13 +46,13 @@ export const administrator: Caller = {
 }
 
 /** The caller that a consumer's API key makes. */
-export function keyOf(consumer: { id: string; organizationId: string }): Caller {
+export function keyOf(consumer: { id: string; organizationId: string }, keyId = 'testkey'): Caller {
   const { id, organizationId } = consumer
   return {
     kind: 'key',
-    subject: 'key:testkey',
+    subject: `key:${keyId}`,
     roles: ['consumer'],
-    keyId: 'testkey',
+    keyId,
     consumerId: id,
     organizationId,
   }

@@ -2,20 +2,58 @@
 // @generated from file marketplace/v1/keys.proto (package marketplace.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Tier } from "./consumers_pb.ts";
+import { file_marketplace_v1_consumers } from "./consumers_pb.ts";
 import { file_marketplace_v1_options } from "./options_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file marketplace/v1/keys.proto.
  */
 export const file_marketplace_v1_keys: GenFile = /*@__PURE__*/
-  fileDesc("ChltYXJrZXRwbGFjZS92MS9rZXlzLnByb3RvEg5tYXJrZXRwbGFjZS52MSLKAQoGQXBpS2V5EgoKAmlkGAEgASgJEhMKC2NvbnN1bWVyX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAibQoQQ3JlYXRlS2V5UmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIWCgRuYW1lGAIgASgJQgi6SAVyAxj/ARIjCg9leHBpcmVzX2luX2RheXMYAyABKAVCCrpIBxoFGMIcKAAiTwoRQ3JlYXRlS2V5UmVzcG9uc2USJwoHYXBpX2tleRgBIAEoCzIWLm1hcmtldHBsYWNlLnYxLkFwaUtleRIRCgNrZXkYAiABKAlCBNjnGAEibAoPTGlzdEtleXNSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAAiJVChBMaXN0S2V5c1Jlc3BvbnNlEigKCGFwaV9rZXlzGAEgAygLMhYubWFya2V0cGxhY2UudjEuQXBpS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJLChBSZXZva2VLZXlSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEhkKBmtleV9pZBgCIAEoCUIJukgGcgQQARhAMp4DCgpLZXlTZXJ2aWNlEoYBCglDcmVhdGVLZXkSIC5tYXJrZXRwbGFjZS52MS5DcmVhdGVLZXlSZXF1ZXN0GiEubWFya2V0cGxhY2UudjEuQ3JlYXRlS2V5UmVzcG9uc2UiNNLnGBkKCmtleXMud3JpdGUSC2NvbnN1bWVyX2lkgtPkkwIROgEqIgwvYXBpL3YxL2tleXMSggEKCExpc3RLZXlzEh8ubWFya2V0cGxhY2UudjEuTGlzdEtleXNSZXF1ZXN0GiAubWFya2V0cGxhY2UudjEuTGlzdEtleXNSZXNwb25zZSIzkAIB0ucYGAoJa2V5cy5yZWFkEgtjb25zdW1lcl9pZILT5JMCDhIML2FwaS92MS9rZXlzEoEBCglSZXZva2VLZXkSIC5tYXJrZXRwbGFjZS52MS5SZXZva2VLZXlSZXF1ZXN0GhYubWFya2V0cGxhY2UudjEuQXBpS2V5IjrS5xgZCgprZXlzLndyaXRlEgtjb25zdW1lcl9pZILT5JMCFyoVL2FwaS92MS9rZXlzL3trZXlfaWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("ChltYXJrZXRwbGFjZS92MS9rZXlzLnByb3RvEg5tYXJrZXRwbGFjZS52MSJ/CglLZXlTY29wZXMSJQoIc2VydmljZXMYASADKAlCE7pIEJIBDRBkGAEiB3IFEAEY/wESJwoLcGVybWlzc2lvbnMYAiADKAlCErpID5IBDBBkGAEiBnIEEAEYQBIiCgZtb2RlbHMYAyADKAlCErpID5IBDBBkGAEiBnIEEAEYfyLhBQoGQXBpS2V5EhMKAmlkGAEgASgJQge6SARyAhhAEhwKC2NvbnN1bWVyX2lkGAIgASgJQge6SARyAhhAEhYKBG5hbWUYAyABKAlCCLpIBXIDGP8BEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEj0KC2Vudmlyb25tZW50GAcgASgOMh4ubWFya2V0cGxhY2UudjEuS2V5RW52aXJvbm1lbnRCCLpIBYIBAhABEk8KCG1ldGFkYXRhGAggAygLMiQubWFya2V0cGxhY2UudjEuQXBpS2V5Lk1ldGFkYXRhRW50cnlCF7pIFJoBERAgIgZyBBABGEAqBXIDGIAEEikKBnNjb3BlcxgJIAEoCzIZLm1hcmtldHBsYWNlLnYxLktleVNjb3BlcxIsCgR0aWVyGAogASgOMhQubWFya2V0cGxhY2UudjEuVGllckIIukgFggECEAESFQoNdGllcl9yZXBsYWNlcxgLIAEoCBInCgVzdGF0ZRgMIAEoDjIYLm1hcmtldHBsYWNlLnYxLktleVN0YXRlEjEKDWxhc3RfdXNlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhgKEGxhc3RfdXNlX2FkZHJlc3MYDiABKAkSFAoMcm90YXRlZF9mcm9tGA8gASgJEhIKCnJvdGF0ZWRfdG8YECABKAkSEQoJbWFkZV93aXRoGBEgASgJEhUKBGV0YWcYEiABKAlCB7pIBHICGEAaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIuMEChBDcmVhdGVLZXlSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEhYKBG5hbWUYAiABKAlCCLpIBXIDGP8BEiMKD2V4cGlyZXNfaW5fZGF5cxgDIAEoBUIKukgHGgUYwhwoABIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPQoLZW52aXJvbm1lbnQYBSABKA4yHi5tYXJrZXRwbGFjZS52MS5LZXlFbnZpcm9ubWVudEIIukgFggECEAESWQoIbWV0YWRhdGEYBiADKAsyLi5tYXJrZXRwbGFjZS52MS5DcmVhdGVLZXlSZXF1ZXN0Lk1ldGFkYXRhRW50cnlCF7pIFJoBERAgIgZyBBABGEAqBXIDGIAEEikKBnNjb3BlcxgHIAEoCzIZLm1hcmtldHBsYWNlLnYxLktleVNjb3BlcxIsCgR0aWVyGAggASgOMhQubWFya2V0cGxhY2UudjEuVGllckIIukgFggECEAESGwoKcmVxdWVzdF9pZBgJIAEoCUIHukgEcgIYQBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAE6gQG6SH4afAoRY3JlYXRlX2tleS5leHBpcnkSMmV4cGlyZV90aW1lIGFuZCBleHBpcmVzX2luX2RheXMgZXhjbHVkZSBlYWNoIG90aGVyGjMhaGFzKHRoaXMuZXhwaXJlX3RpbWUpIHx8IHRoaXMuZXhwaXJlc19pbl9kYXlzID09IDAiTwoRQ3JlYXRlS2V5UmVzcG9uc2USJwoHYXBpX2tleRgBIAEoCzIWLm1hcmtldHBsYWNlLnYxLkFwaUtleRIRCgNrZXkYAiABKAlCBNjnGAEiSAoNR2V0S2V5UmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIZCgZrZXlfaWQYAiABKAlCCbpIBnIEEAEYQCJsCg9MaXN0S2V5c1JlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIACIlUKEExpc3RLZXlzUmVzcG9uc2USKAoIYXBpX2tleXMYASADKAsyFi5tYXJrZXRwbGFjZS52MS5BcGlLZXkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIksKEFJldm9rZUtleVJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASGQoGa2V5X2lkGAIgASgJQgm6SAZyBBABGEAidAoQVXBkYXRlS2V5UmVxdWVzdBIvCgdhcGlfa2V5GAEgASgLMhYubWFya2V0cGxhY2UudjEuQXBpS2V5Qga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrItYBChBSb3RhdGVLZXlSZXF1ZXN0EhwKC2NvbnN1bWVyX2lkGAEgASgJQge6SARyAhhAEhkKBmtleV9pZBgCIAEoCUIJukgGcgQQARhAEjsKB292ZXJsYXAYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIFCIDO2gMyABIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGwoKcmVxdWVzdF9pZBgFIAEoCUIHukgEcgIYQCJ8ChFSb3RhdGVLZXlSZXNwb25zZRInCgdhcGlfa2V5GAEgASgLMhYubWFya2V0cGxhY2UudjEuQXBpS2V5EhEKA2tleRgCIAEoCUIE2OcYARIrCgtyb3RhdGVkX2tleRgDIAEoCzIWLm1hcmtldHBsYWNlLnYxLkFwaUtleSplCg5LZXlFbnZpcm9ubWVudBIfChtLRVlfRU5WSVJPTk1FTlRfVU5TUEVDSUZJRUQQABIYChRLRVlfRU5WSVJPTk1FTlRfTElWRRABEhgKFEtFWV9FTlZJUk9OTUVOVF9URVNUEAIqaQoIS2V5U3RhdGUSGQoVS0VZX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQS0VZX1NUQVRFX0FDVElWRRABEhUKEUtFWV9TVEFURV9FWFBJUkVEEAISFQoRS0VZX1NUQVRFX1JFVk9LRUQQAzLPBgoKS2V5U2VydmljZRKGAQoJQ3JlYXRlS2V5EiAubWFya2V0cGxhY2UudjEuQ3JlYXRlS2V5UmVxdWVzdBohLm1hcmtldHBsYWNlLnYxLkNyZWF0ZUtleVJlc3BvbnNlIjTS5xgZCgprZXlzLndyaXRlEgtjb25zdW1lcl9pZILT5JMCEToBKiIML2FwaS92MS9rZXlzEn0KBkdldEtleRIdLm1hcmtldHBsYWNlLnYxLkdldEtleVJlcXVlc3QaFi5tYXJrZXRwbGFjZS52MS5BcGlLZXkiPJACAdLnGBgKCWtleXMucmVhZBILY29uc3VtZXJfaWSC0+STAhcSFS9hcGkvdjEva2V5cy97a2V5X2lkfRKCAQoITGlzdEtleXMSHy5tYXJrZXRwbGFjZS52MS5MaXN0S2V5c1JlcXVlc3QaIC5tYXJrZXRwbGFjZS52MS5MaXN0S2V5c1Jlc3BvbnNlIjOQAgHS5xgYCglrZXlzLnJlYWQSC2NvbnN1bWVyX2lkgtPkkwIOEgwvYXBpL3YxL2tleXMSlgEKCVVwZGF0ZUtleRIgLm1hcmtldHBsYWNlLnYxLlVwZGF0ZUtleVJlcXVlc3QaFi5tYXJrZXRwbGFjZS52MS5BcGlLZXkiT9LnGCEKCmtleXMud3JpdGUSE2FwaV9rZXkuY29uc3VtZXJfaWSC0+STAiQ6B2FwaV9rZXkyGS9hcGkvdjEva2V5cy97YXBpX2tleS5pZH0SlgEKCVJvdGF0ZUtleRIgLm1hcmtldHBsYWNlLnYxLlJvdGF0ZUtleVJlcXVlc3QaIS5tYXJrZXRwbGFjZS52MS5Sb3RhdGVLZXlSZXNwb25zZSJE0ucYGQoKa2V5cy53cml0ZRILY29uc3VtZXJfaWSC0+STAiE6ASoiHC9hcGkvdjEva2V5cy97a2V5X2lkfTpyb3RhdGUSgQEKCVJldm9rZUtleRIgLm1hcmtldHBsYWNlLnYxLlJldm9rZUtleVJlcXVlc3QaFi5tYXJrZXRwbGFjZS52MS5BcGlLZXkiOtLnGBkKCmtleXMud3JpdGUSC2NvbnN1bWVyX2lkgtPkkwIXKhUvYXBpL3YxL2tleXMve2tleV9pZH1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_marketplace_v1_consumers, file_marketplace_v1_options]);
+
+/**
+ * KeyScopes narrow what a key may do. An empty list narrows nothing.
+ *
+ * @generated from message marketplace.v1.KeyScopes
+ */
+export type KeyScopes = Message<"marketplace.v1.KeyScopes"> & {
+  /**
+   * Services that it may call, by id, or by name for all versions.
+   *
+   * @generated from field: repeated string services = 1;
+   */
+  services: string[];
+
+  /**
+   * Permissions that it keeps of those that a key has, such as "consumption.route" or "usage.read".
+   *
+   * @generated from field: repeated string permissions = 2;
+   */
+  permissions: string[];
+
+  /**
+   * Models that it may ask for: what the payload names as its model, or else the name of the service. In the OpenAI API,
+   * where the model is the service, the name of the service.
+   *
+   * @generated from field: repeated string models = 3;
+   */
+  models: string[];
+};
+
+/**
+ * Describes the message marketplace.v1.KeyScopes.
+ * Use `create(KeyScopesSchema)` to create a new message.
+ */
+export const KeyScopesSchema: GenMessage<KeyScopes> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_keys, 0);
 
 /**
  * ApiKey is what can be known about a key after it was made.
@@ -64,6 +102,91 @@ export type ApiKey = Message<"marketplace.v1.ApiKey"> & {
    * @generated from field: google.protobuf.Timestamp revoke_time = 6;
    */
   revokeTime?: Timestamp | undefined;
+
+  /**
+   * What it is for.
+   *
+   * @generated from field: marketplace.v1.KeyEnvironment environment = 7;
+   */
+  environment: KeyEnvironment;
+
+  /**
+   * Facts for people and programs; nothing is decided by them.
+   *
+   * @generated from field: map<string, string> metadata = 8;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * What it may do; unset means whatever a key of its consumer may.
+   *
+   * @generated from field: marketplace.v1.KeyScopes scopes = 9;
+   */
+  scopes?: KeyScopes | undefined;
+
+  /**
+   * Limits of its own for each service, beside those of its consumer; unspecified means none. Given by somebody who
+   * administers limits, they stand in the place of the limits that each consumer has for each service.
+   *
+   * @generated from field: marketplace.v1.Tier tier = 10;
+   */
+  tier: Tier;
+
+  /**
+   * True when `tier` stands in the place of the consumer's limits.
+   *
+   * @generated from field: bool tier_replaces = 11;
+   */
+  tierReplaces: boolean;
+
+  /**
+   * Whether it is good at the moment.
+   *
+   * @generated from field: marketplace.v1.KeyState state = 12;
+   */
+  state: KeyState;
+
+  /**
+   * When it was last used, to a minute; unset: never.
+   *
+   * @generated from field: google.protobuf.Timestamp last_use_time = 13;
+   */
+  lastUseTime?: Timestamp | undefined;
+
+  /**
+   * Address that it was last used from.
+   *
+   * @generated from field: string last_use_address = 14;
+   */
+  lastUseAddress: string;
+
+  /**
+   * Id of the key in whose place it was made; empty for none.
+   *
+   * @generated from field: string rotated_from = 15;
+   */
+  rotatedFrom: string;
+
+  /**
+   * Id of the key that was made in its place; empty for none.
+   *
+   * @generated from field: string rotated_to = 16;
+   */
+  rotatedTo: string;
+
+  /**
+   * Id of the key that it was made with, and ends with; empty when none was.
+   *
+   * @generated from field: string made_with = 17;
+   */
+  madeWith: string;
+
+  /**
+   * Moves with every change; for updates of the key as it was seen.
+   *
+   * @generated from field: string etag = 18;
+   */
+  etag: string;
 };
 
 /**
@@ -71,7 +194,7 @@ export type ApiKey = Message<"marketplace.v1.ApiKey"> & {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_keys, 0);
+  messageDesc(file_marketplace_v1_keys, 1);
 
 /**
  * CreateKeyRequest describes the key to make.
@@ -94,11 +217,54 @@ export type CreateKeyRequest = Message<"marketplace.v1.CreateKeyRequest"> & {
   name: string;
 
   /**
-   * Days until it expires; 0 means never.
+   * Days until it expires; 0 means never, or when the key that makes it expires.
    *
    * @generated from field: int32 expires_in_days = 3;
    */
   expiresInDays: number;
+
+  /**
+   * When it expires, in place of expires_in_days.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * What it is for.
+   *
+   * @generated from field: marketplace.v1.KeyEnvironment environment = 5;
+   */
+  environment: KeyEnvironment;
+
+  /**
+   * Facts for people and programs.
+   *
+   * @generated from field: map<string, string> metadata = 6;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * What it may do. A list that is empty is that of the key that makes it.
+   *
+   * @generated from field: marketplace.v1.KeyScopes scopes = 7;
+   */
+  scopes?: KeyScopes | undefined;
+
+  /**
+   * Limits of its own for each service. Without the permission limits.write, at most the tier of its consumer.
+   *
+   * @generated from field: marketplace.v1.Tier tier = 8;
+   */
+  tier: Tier;
+
+  /**
+   * Makes a repeat safe: with the same id and the same fields there is one key. A repeat gives that key another secret, and
+   * only the latest one is good; it is refused once the key is known to have been used.
+   *
+   * @generated from field: string request_id = 9;
+   */
+  requestId: string;
 };
 
 /**
@@ -106,7 +272,7 @@ export type CreateKeyRequest = Message<"marketplace.v1.CreateKeyRequest"> & {
  * Use `create(CreateKeyRequestSchema)` to create a new message.
  */
 export const CreateKeyRequestSchema: GenMessage<CreateKeyRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_keys, 1);
+  messageDesc(file_marketplace_v1_keys, 2);
 
 /**
  * CreateKeyResponse is the only message that holds a key's secret.
@@ -134,7 +300,35 @@ export type CreateKeyResponse = Message<"marketplace.v1.CreateKeyResponse"> & {
  * Use `create(CreateKeyResponseSchema)` to create a new message.
  */
 export const CreateKeyResponseSchema: GenMessage<CreateKeyResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_keys, 2);
+  messageDesc(file_marketplace_v1_keys, 3);
+
+/**
+ * GetKeyRequest names a key.
+ *
+ * @generated from message marketplace.v1.GetKeyRequest
+ */
+export type GetKeyRequest = Message<"marketplace.v1.GetKeyRequest"> & {
+  /**
+   * The consumer that owns the key. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Key id.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.GetKeyRequest.
+ * Use `create(GetKeyRequestSchema)` to create a new message.
+ */
+export const GetKeyRequestSchema: GenMessage<GetKeyRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_keys, 4);
 
 /**
  * ListKeysRequest asks for a page of keys.
@@ -169,7 +363,7 @@ export type ListKeysRequest = Message<"marketplace.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_keys, 3);
+  messageDesc(file_marketplace_v1_keys, 5);
 
 /**
  * ListKeysResponse is a page of keys.
@@ -197,7 +391,7 @@ export type ListKeysResponse = Message<"marketplace.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_keys, 4);
+  messageDesc(file_marketplace_v1_keys, 6);
 
 /**
  * RevokeKeyRequest names a key.
@@ -225,10 +419,213 @@ export type RevokeKeyRequest = Message<"marketplace.v1.RevokeKeyRequest"> & {
  * Use `create(RevokeKeyRequestSchema)` to create a new message.
  */
 export const RevokeKeyRequestSchema: GenMessage<RevokeKeyRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_keys, 5);
+  messageDesc(file_marketplace_v1_keys, 7);
 
 /**
- * KeyService administers API keys.
+ * UpdateKeyRequest carries what is to change.
+ *
+ * @generated from message marketplace.v1.UpdateKeyRequest
+ */
+export type UpdateKeyRequest = Message<"marketplace.v1.UpdateKeyRequest"> & {
+  /**
+   * The key, named by id; its consumer empty means the consumer that the credential belongs to. With an etag, only a key
+   * that is as it was seen is changed.
+   *
+   * @generated from field: marketplace.v1.ApiKey api_key = 1;
+   */
+  apiKey?: ApiKey | undefined;
+
+  /**
+   * Fields to change, of name, expire_time, metadata, scopes and tier. Left out: those that api_key states.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.UpdateKeyRequest.
+ * Use `create(UpdateKeyRequestSchema)` to create a new message.
+ */
+export const UpdateKeyRequestSchema: GenMessage<UpdateKeyRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_keys, 8);
+
+/**
+ * RotateKeyRequest names a key and says how its successor comes.
+ *
+ * @generated from message marketplace.v1.RotateKeyRequest
+ */
+export type RotateKeyRequest = Message<"marketplace.v1.RotateKeyRequest"> & {
+  /**
+   * The consumer that owns the key. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id of the key to replace. It must be good, and not have been replaced before.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+
+  /**
+   * How long both keys are good; unset means that the old one ends at once.
+   *
+   * @generated from field: google.protobuf.Duration overlap = 3;
+   */
+  overlap?: Duration | undefined;
+
+  /**
+   * When the new key expires; unset: when the old one would have.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * Makes a repeat safe, as that of CreateKey.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.RotateKeyRequest.
+ * Use `create(RotateKeyRequestSchema)` to create a new message.
+ */
+export const RotateKeyRequestSchema: GenMessage<RotateKeyRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_keys, 9);
+
+/**
+ * RotateKeyResponse holds the new key's secret.
+ *
+ * @generated from message marketplace.v1.RotateKeyResponse
+ */
+export type RotateKeyResponse = Message<"marketplace.v1.RotateKeyResponse"> & {
+  /**
+   * The new key's facts.
+   *
+   * @generated from field: marketplace.v1.ApiKey api_key = 1;
+   */
+  apiKey?: ApiKey | undefined;
+
+  /**
+   * The whole new key.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * The old key, with its end.
+   *
+   * @generated from field: marketplace.v1.ApiKey rotated_key = 3;
+   */
+  rotatedKey?: ApiKey | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.RotateKeyResponse.
+ * Use `create(RotateKeyResponseSchema)` to create a new message.
+ */
+export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_keys, 10);
+
+/**
+ * KeyEnvironment says what a key is for. Both kinds are checked and limited alike.
+ *
+ * @generated from enum marketplace.v1.KeyEnvironment
+ */
+export const KeyEnvironment = {
+  /**
+   * Stored as KEY_ENVIRONMENT_LIVE.
+   *
+   * @generated from enum value: KEY_ENVIRONMENT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The key begins with tg_live_.
+   *
+   * @generated from enum value: KEY_ENVIRONMENT_LIVE = 1;
+   */
+  LIVE: 1,
+
+  /**
+   * The key begins with tg_test_.
+   *
+   * @generated from enum value: KEY_ENVIRONMENT_TEST = 2;
+   */
+  TEST: 2,
+} as const;
+
+/**
+ * KeyEnvironment says what a key is for. Both kinds are checked and limited alike.
+ *
+ * @generated from enum marketplace.v1.KeyEnvironment
+ */
+export type KeyEnvironment = (typeof KeyEnvironment)[keyof typeof KeyEnvironment] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.KeyEnvironment.
+ */
+export const KeyEnvironmentSchema: GenEnum<KeyEnvironment> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_keys, 0);
+
+/**
+ * KeyState says whether a key is good.
+ *
+ * @generated from enum marketplace.v1.KeyState
+ */
+export const KeyState = {
+  /**
+   * Not stated.
+   *
+   * @generated from enum value: KEY_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Good.
+   *
+   * @generated from enum value: KEY_STATE_ACTIVE = 1;
+   */
+  ACTIVE: 1,
+
+  /**
+   * Its time is over.
+   *
+   * @generated from enum value: KEY_STATE_EXPIRED = 2;
+   */
+  EXPIRED: 2,
+
+  /**
+   * Somebody ended it.
+   *
+   * @generated from enum value: KEY_STATE_REVOKED = 3;
+   */
+  REVOKED: 3,
+} as const;
+
+/**
+ * KeyState says whether a key is good.
+ *
+ * @generated from enum marketplace.v1.KeyState
+ */
+export type KeyState = (typeof KeyState)[keyof typeof KeyState] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.KeyState.
+ */
+export const KeyStateSchema: GenEnum<KeyState> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_keys, 1);
+
+/**
+ * KeyService administers API keys. A key that calls it can make, change and rotate only keys that can do no more than it
+ * can itself, and that end when it ends.
  *
  * @generated from service marketplace.v1.KeyService
  */
@@ -244,6 +641,16 @@ export const KeyService: GenService<{
     output: typeof CreateKeyResponseSchema;
   },
   /**
+   * GetKey returns one key, without its secret.
+   *
+   * @generated from rpc marketplace.v1.KeyService.GetKey
+   */
+  getKey: {
+    methodKind: "unary";
+    input: typeof GetKeyRequestSchema;
+    output: typeof ApiKeySchema;
+  },
+  /**
    * ListKeys returns the keys of a consumer, newest first, without their secrets.
    *
    * @generated from rpc marketplace.v1.KeyService.ListKeys
@@ -254,7 +661,28 @@ export const KeyService: GenService<{
     output: typeof ListKeysResponseSchema;
   },
   /**
-   * RevokeKey ends a key for good. Revoking a revoked key changes nothing.
+   * UpdateKey changes name, expiry, metadata, scopes and tier of a key.
+   *
+   * @generated from rpc marketplace.v1.KeyService.UpdateKey
+   */
+  updateKey: {
+    methodKind: "unary";
+    input: typeof UpdateKeyRequestSchema;
+    output: typeof ApiKeySchema;
+  },
+  /**
+   * RotateKey makes a key that takes the place of another one. Both are good until the overlap is over; then the old one
+   * expires. The new one has everything of the old one but its secret and its use, its limits too.
+   *
+   * @generated from rpc marketplace.v1.KeyService.RotateKey
+   */
+  rotateKey: {
+    methodKind: "unary";
+    input: typeof RotateKeyRequestSchema;
+    output: typeof RotateKeyResponseSchema;
+  },
+  /**
+   * RevokeKey ends a key for good, and with it every key that was made with it. Revoking a revoked key changes nothing.
    *
    * @generated from rpc marketplace.v1.KeyService.RevokeKey
    */

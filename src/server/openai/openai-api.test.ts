@@ -1,6 +1,8 @@
 import { connect } from 'node:http2'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { keyOf } from '../../../test/support/invoke.ts'
 import { reasons } from '../../errors.ts'
+import { keyScopes } from '../../identity/key-scopes.ts'
 import { as, type Fixture, keys, ownConsumer, startFixture, until } from '../fixture.ts'
 import { errorTable } from './error-table.ts'
 
@@ -229,6 +231,18 @@ describe('GET /v1/models', () => {
         { id: 'beta', object: 'model', created: 0, owned_by: 'tollgate' },
       ],
     })
+  })
+
+  test('lists for a narrowed key only what it may call, and finds nothing else', async () => {
+    const scopes = keyScopes({ services: ['alpha'], permissions: [], models: [] })
+    const caller = { ...keyOf({ id: ownConsumer, organizationId: 'o1' }), scopes }
+    const narrow = await startFixture({ authenticate: async () => caller })
+    const ofNarrow = (path: string) => fetch(narrow.server.address + path, as(keys.own))
+    expect(await (await ofNarrow('/v1/models')).json()).toMatchObject({ data: [{ id: 'alpha' }] })
+    expect((await ofNarrow('/v1/models/alpha')).status).toBe(200)
+    const other = await ofNarrow('/v1/models/beta')
+    expect([other.status, await other.json()]).toMatchObject([403, { error: { code: 'key_scope_missing' } }])
+    await narrow.close()
   })
 
   test('finds one by name or id', async () => {

@@ -109,7 +109,7 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
     await chain.message(call)
     const id = pathOf(request).slice('/v1/models/'.length)
     const found = await work<object>(call, () => {
-      const asked = [snapshots.current(), policy, consumerOf(call)] as const
+      const asked = [snapshots.current(), policy, consumerOf(call), call.principal] as const
       return id === '' ? listModels(...asked) : getModel(...asked, decoded(id))
     })
     return whole(200, headers, toJsonBytes(found))
