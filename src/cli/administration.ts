@@ -44,11 +44,14 @@ export function addAdministration(program: Command, terminal: Terminal, done: (e
 
 const groupSummaries: Readonly<Record<string, string>> = {
   orgs: 'organizations: who pays',
+  projects: 'projects: consumers that belong together',
+  users: 'users: people and workloads that somebody else vouches for',
   consumers: 'consumers: who calls',
   keys: 'API keys',
   services: 'services and their prices',
   limits: 'limits, quotas and budgets',
   usage: 'what was used, and what it cost',
+  audit: 'what was changed, and who was refused what',
 }
 
 function addRow(

@@ -1,15 +1,21 @@
+import { AuditService } from '../../gen/marketplace/v1/audit_pb.ts'
 import { ConsumerService } from '../../gen/marketplace/v1/consumers_pb.ts'
 import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
 import { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
+import { ProjectService } from '../../gen/marketplace/v1/projects_pb.ts'
 import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
+import { UserService } from '../../gen/marketplace/v1/users_pb.ts'
 import type { CommandRow } from './command-row.ts'
 
+const audit = AuditService.method
 const keys = KeyService.method
 const consumers = ConsumerService.method
 const services = Registry.method
 const limits = LimitService.method
+const projects = ProjectService.method
 const usage = UsageService.method
+const users = UserService.method
 
 /** Every command that is one call. Groups and verbs stand in the order in which the help shows them. */
 export const commandRows: readonly CommandRow[] = [
@@ -19,6 +25,61 @@ export const commandRows: readonly CommandRow[] = [
     method: consumers.createOrganization,
     resource: 'organization',
     positional: ['organization.name'],
+  },
+  { name: 'orgs get', summary: 'show an organization', method: consumers.getOrganization, positional: ['id'] },
+  {
+    name: 'orgs list',
+    summary: 'list organizations',
+    method: consumers.listOrganizations,
+    rows: { field: 'organizations', columns: ['id', 'name', 'status', 'clearance', 'homeRegion'] },
+  },
+  {
+    name: 'orgs update',
+    summary: 'change an organization; what is not named stays',
+    method: consumers.updateOrganization,
+    resource: 'organization',
+    positional: ['organization.id'],
+  },
+  {
+    name: 'projects create',
+    summary: 'add a project to an organization',
+    method: projects.createProject,
+    resource: 'project',
+    positional: ['project.name'],
+  },
+  { name: 'projects get', summary: 'show a project', method: projects.getProject, positional: ['id'] },
+  {
+    name: 'projects list',
+    summary: 'list projects',
+    method: projects.listProjects,
+    rows: { field: 'projects', columns: ['id', 'name', 'organizationId', 'status'] },
+  },
+  {
+    name: 'projects update',
+    summary: 'change a project; what is not named stays',
+    method: projects.updateProject,
+    resource: 'project',
+    positional: ['project.id'],
+  },
+  {
+    name: 'users create',
+    summary: 'add a user, whom an issuer of tokens or certificates vouches for',
+    method: users.createUser,
+    resource: 'user',
+  },
+  { name: 'users get', summary: 'show a user', method: users.getUser, positional: ['id'] },
+  {
+    name: 'users list',
+    summary: 'list users',
+    method: users.listUsers,
+    rows: { field: 'users', columns: ['id', 'issuer', 'subject', 'organizationId', 'status', 'roles'] },
+  },
+  {
+    name: 'users update',
+    summary: 'change a user; what is not named stays',
+    method: users.updateUser,
+    resource: 'user',
+    positional: ['user.id'],
   },
   {
     name: 'consumers create',
@@ -33,6 +94,13 @@ export const commandRows: readonly CommandRow[] = [
     summary: 'list consumers',
     method: consumers.listConsumers,
     rows: { field: 'consumers', columns: ['id', 'name', 'organizationId', 'tier', 'status'] },
+  },
+  {
+    name: 'consumers update',
+    summary: 'change a consumer; what is not named stays',
+    method: consumers.updateConsumer,
+    resource: 'consumer',
+    positional: ['consumer.id'],
   },
   {
     name: 'keys create',
@@ -130,5 +198,11 @@ export const commandRows: readonly CommandRow[] = [
     method: usage.correctUsageRecord,
     positional: ['record_id'],
     warning: 'The ledger is changed for good: a reversal and a rebooking are added.',
+  },
+  {
+    name: 'audit list',
+    summary: 'list what was changed and who was refused, the newest first',
+    method: audit.listAuditRecords,
+    rows: { field: 'records', columns: ['time', 'kind', 'action', 'actor', 'resource', 'reason', 'count'] },
   },
 ]
