@@ -93,3 +93,10 @@ test.for<[string, Principal, MessageInitShape<typeof ListUsageRecordsRequestSche
   expect(error).toMatchObject(expected)
   expect(error).toMatchObject({ fields: [{ field: principal === administrator ? 'consumer_id' : 'page_token' }] })
 })
+
+test('a text that Postgres cannot hold is the fault of its caller', { timeout }, async () => {
+  const snapshots = { current: () => snapshot }
+  const { getUsageStats } = createUsageService({ sql: server.sql, now: Date.now, snapshots })
+  const asked = invoke(UsageService.method.getUsageStats, getUsageStats, { serviceId: 'a\0b' }, consumer)
+  await expect(asked).rejects.toMatchObject({ reason: 'INVALID_ARGUMENT' })
+})

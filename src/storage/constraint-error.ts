@@ -1,5 +1,5 @@
 import { TollgateError } from '../errors.ts'
-import { asStorageError, errorCode } from './postgres.ts'
+import { asStorageError } from './postgres.ts'
 
 /** What a broken constraint means to the caller, by the constraint's name. */
 export type ConstraintErrors = Readonly<Record<string, () => TollgateError>>
@@ -9,9 +9,6 @@ export async function storing<T>(work: () => Promise<T>, constraints: Constraint
   try {
     return await work()
   } catch (error) {
-    if (nulCharacter.has(errorCode(error) ?? '')) {
-      throw new TollgateError('INVALID_ARGUMENT', 'A text field contains a NUL character.', { cause: error })
-    }
     const name = constraintOf(error)
     const known = name === undefined || !Object.hasOwn(constraints, name) ? undefined : constraints[name]
     throw known === undefined ? asStorageError(error) : known()
@@ -26,9 +23,6 @@ export function alreadyExists(field: string, value: string, where = ''): Tollgat
     fields: [{ field, description, rule: 'unique' }],
   })
 }
-
-/** SQLSTATEs of text, and of text in JSON, with U+0000, the one character that Protobuf allows and Postgres does not. */
-const nulCharacter: ReadonlySet<string> = new Set(['22021', '22P05'])
 
 function constraintOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('constraint' in error)) return undefined

@@ -307,7 +307,8 @@ export function isTransient(error: unknown): boolean {
 
 /**
  * The error that a caller may see: a TollgateError as it is; STORAGE_UNAVAILABLE (retry in a second) when
- * {@link isTransient}; INTERNAL for anything else. The original is the cause.
+ * {@link isTransient}; INVALID_ARGUMENT for a text that Postgres cannot store; INTERNAL for anything else. The original is
+ * the cause.
  */
 export function asStorageError(error: unknown): TollgateError {
   if (error instanceof TollgateError) return error
@@ -317,8 +318,14 @@ export function asStorageError(error: unknown): TollgateError {
       cause: error,
     })
   }
+  if (nulCharacter.has(errorCode(error) ?? '')) {
+    return new TollgateError('INVALID_ARGUMENT', 'A text field contains a NUL character.', { cause: error })
+  }
   return new TollgateError('INTERNAL', 'The database refused a statement.', { cause: error })
 }
+
+/** SQLSTATEs of text, and of text in JSON, with U+0000, the one character that Protobuf allows and Postgres does not. */
+const nulCharacter: ReadonlySet<string> = new Set(['22021', '22P05'])
 
 const driverCodes: ReadonlySet<string> = new Set([
   'ANSWER_TIMEOUT',
