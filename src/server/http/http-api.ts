@@ -56,8 +56,10 @@ export function createHttpApi(options: HttpApiOptions): (request: Request) => Ta
     try {
       await call.race(chain.headers(call), ignore)
       const contentType = call.header('content-type') ?? ''
+      const takesOnlyJson = takesJson(route)
+      if (takesOnlyJson && Number(call.header('content-length') ?? 0) > 0) checkJsonType(contentType)
       const body = await readPlainBody(request, call, options)
-      if (body.length > 0 && takesJson(route)) checkJsonType(contentType)
+      if (takesOnlyJson && body.length > 0) checkJsonType(contentType)
       const message = requestMessage(route, { segments, url: request.url ?? '', contentType, body })
       if (route.method.methodKind === 'server_streaming') {
         return await streamAnswer(route, answerInParts(route.handler, message, call, chain, log), call, headers)
@@ -172,9 +174,9 @@ function notFound(method: string, path: string): TollgateError {
 /** Asks for no credential: there is nothing to protect. */
 const unknownRpc: Rpc = {
   method: undefined,
-  name: 'other /api/*',
+  name: 'other /*',
   verb: 'other',
-  path: '/api/*',
+  path: '/*',
   access: 'public',
   consumerPath: [],
   organizationPath: [],

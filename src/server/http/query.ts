@@ -54,7 +54,8 @@ export function putParameter(tree: JsonTree, fields: readonly DescField[], name:
   if (field === undefined) return
   const value = parameterValue(field, name, text)
   const known = at[field.jsonName]
-  if (field.fieldKind === 'list') at[field.jsonName] = Array.isArray(known) ? [...known, value] : [value]
+  if (field.fieldKind === 'list' && Array.isArray(known)) known.push(value)
+  else if (field.fieldKind === 'list') at[field.jsonName] = [value]
   else if (known !== undefined) throw wrong(name, 'is given more than once')
   else at[field.jsonName] = value
 }
