@@ -74,6 +74,10 @@ function things(): ServiceRegistration {
         yield { id, count: 1 }
         if (id === 'breaks') throw new TollgateError('STORAGE_UNAVAILABLE', 'gone', { retryAfterMs: 500 })
         if (id === 'waits') await goOn.promise
+        while (id === 'endless') {
+          await new Promise((resolve) => setImmediate(resolve))
+          yield { id, displayName: 'x'.repeat(10_000) }
+        }
         yield { id, count: 2 }
       } finally {
         left += 1
@@ -278,6 +282,16 @@ describe('an error', () => {
     expect(told).not.toContain('hunter2')
   })
 
+  test('of another type is told, too, when the body does not announce its length', async () => {
+    const session = connect(fixture.server.address)
+    const stream = session.request({ ':path': '/things/v1/things/7', ':method': 'PUT', 'content-type': 'text/plain' })
+    stream.end('{}')
+    const [headers] = await once(stream, 'response')
+    expect(headers[':status']).toBe(415)
+    stream.resume()
+    session.close()
+  })
+
   test('names the rule that a field broke', async () => {
     const answer = await ask(`/v1/quota/${'x'.repeat(129)}`, { headers: own })
     const { error } = JSON.parse(await answer.text())
@@ -386,6 +400,18 @@ describe('a stream', () => {
     expect(JSON.parse(lines.at(-1) ?? '')).toMatchObject({ error: { code: 504, status: 'DEADLINE_EXCEEDED' } })
     goOn.resolve()
     goOn = Promise.withResolvers()
+  })
+
+  test('whose caller stops reading and leaves is given up', async () => {
+    const before = left
+    const caller = httpRequest(`${fixture.server.address}/things/v1/watch/endless`)
+    caller.end()
+    const [answer] = await once(caller, 'response')
+    await once(answer, 'data')
+    answer.on('error', () => {})
+    answer.destroy()
+    await until(() => left === before + 1)
+    await until(() => fixture.server.activeCalls() === 0)
   })
 
   test('whose caller leaves is given up, and holds no call', async () => {
