@@ -9,12 +9,24 @@ const services = await declaredServices()
 const bindings = services.flatMap(({ methods }) => methods).flatMap(bindingsOf)
 
 beforeAll(async () => {
-  const registrations = services.map((service) => ({ service, options: {}, implementation: () => async () => ({}) }))
+  const registrations = services.map((service) => ({
+    service,
+    options: {},
+    implementation: (name: string) => (service.method[name]?.methodKind === 'unary' ? once : many),
+  }))
   fixture = await startFixture({ services: registrations })
 })
 afterAll(async () => {
   await fixture.close()
 })
+
+async function once(): Promise<object> {
+  return {}
+}
+
+async function* many(): AsyncGenerator<object> {
+  yield {}
+}
 
 /** A path that matches, with a value of the right kind for each variable. */
 function pathOf({ template, variables }: Binding): string {
