@@ -51,7 +51,7 @@ describe.each(['source', 'bundle'] as const)('tollgate dev, from the %s', (entry
     const grpcurlFolder = dirname(await grpcurl())
     for (const command of commands) {
       const { stdout } = await run('bash', ['-c', `PATH="$PATH:${grpcurlFolder}"; ${command}`])
-      expect(stdout).toMatch(/"requestId"|"usageRecords"/)
+      expect(stdout).toMatch(/"request_id"|"requestId"|"usageRecords"/)
     }
   })
 

@@ -123,6 +123,19 @@ describe('an administrator and a consumer', () => {
     expect((await ask(`/api/v1/quota/${tenant.serviceId}?consumer_id=other`)).status).toBe(403)
     expect((await ask('/api/v1/consume/nobody', call)).status).toBe(404)
     expect((await ask(path, { method: 'POST', body: '{' })).status).toBe(400)
+    const stranger = await makeTenant(tollgate, adminKey, 'stranger', urlOf(backend), {
+      requestsPerSecond: 1n,
+      requestBurst: 1n,
+    })
+    const denied = await ask(path, call, stranger.key)
+    expect(denied.status).toBe(403)
+    expect(await denied.json()).toMatchObject({ error: { code: 403, details: [{ reason: 'POLICY_DENIED' }] } })
+    const own = `/api/v1/consume/${stranger.serviceId}`
+    const [first, second] = [await ask(own, call, stranger.key), await ask(own, call, stranger.key)]
+    expect([first.status, second.status]).toEqual([200, 429])
+    expect(Number(second.headers.get('retry-after'))).toBeGreaterThan(0)
+    const broken = await makeTenant(tollgate, adminKey, 'broken', 'http://127.0.0.1:9/v1/completions')
+    expect((await ask(`/api/v1/consume/${broken.serviceId}`, call, broken.key)).status).toBe(502)
     const other = await makeTenant(tollgate, adminKey, 'poor', urlOf(backend), { tokensPerMonth: 1n })
     const refused = await ask(`/api/v1/consume/${other.serviceId}`, call, other.key)
     expect(refused.status).toBe(402)
@@ -146,6 +159,22 @@ describe('an administrator and a consumer', () => {
       violations: [{ policy_id: expect.any(String), severity: expect.any(String), message: expect.any(String) }],
     })
     expect(received).toHaveLength(before)
+  })
+
+  test('an administrator names the consumer that pays', async () => {
+    const path = `/api/v1/consume/${tenant.serviceId}`
+    const call = { method: 'POST', body: '{}' }
+    expect((await ask(path, call, adminKey)).status).toBe(400)
+    expect((await ask(`${path}?consumer_id=${tenant.consumerId}`, call, adminKey)).status).toBe(200)
+  })
+
+  test('a watch is a line for each event', async () => {
+    const answer = await ask('/v1/services:watch?bookmark_interval=1s', { headers: { 'x-request-timeout-ms': '1500' } })
+    expect(answer.headers.get('content-type')).toBe('application/x-ndjson')
+    const lines = (await answer.text()).trimEnd().split('\n')
+    const events = lines.map((line) => JSON.parse(line))
+    expect(events[0]).toMatchObject({ kind: 'KIND_ADDED', service: { name: expect.any(String) } })
+    expect(events.some((event) => event.snapshotComplete)).toBe(true)
   })
 
   test('services are registered and read below /v1/, beside the OpenAI API', async () => {

@@ -1,12 +1,11 @@
 import type { DemoFacts } from './facts.ts'
 
-const question = Buffer.from(
-  JSON.stringify({ model: 'practice', messages: [{ role: 'user', content: 'Say hello.' }] }),
-).toString('base64')
+const question = JSON.stringify({ model: 'practice', messages: [{ role: 'user', content: 'Say hello.' }] })
 
 /** What `tollgate dev` prints: the facts of the demo, and commands to paste that work as they stand. */
 export function banner(facts: DemoFacts, file: string): string {
-  const call = `'{"serviceId":"${facts.serviceId}","payload":"${question}"}'`
+  const payload = Buffer.from(question).toString('base64')
+  const call = `'{"serviceId":"${facts.serviceId}","payload":"${payload}"}'`
   const route = 'marketplace.v1.ConsumptionService/RouteRequest'
   const secure = facts.address.startsWith('https:')
   return `
@@ -18,11 +17,13 @@ Tollgate listens on ${facts.address}
   slow service  ${facts.slowServiceId}   (practice-slow: answers after 2 s)
   all of it     ${file}
 
-Call it (the payload is the service's own request body, base64 in JSON):
+Call it:
 
-  curl -s ${facts.address}/${route} \\
+  curl -s ${facts.address}/api/v1/consume/${facts.serviceId} \\
     -H 'authorization: Bearer ${facts.key}' -H 'content-type: application/json' \\
-    -d ${call}
+    -d '${question}'
+
+Over gRPC, whose JSON has the payload, the same bytes, in base64:
 
   npx buf curl ${secure ? '' : '--http2-prior-knowledge '}--protocol grpc -H 'authorization: Bearer ${facts.key}' \\
     -d ${call} \\
