@@ -57,3 +57,15 @@ export function readWhole(
   call.signal.addEventListener('abort', onAbort)
   return promise
 }
+
+/**
+ * The whole body of a request that is one message without any framing. Rejects as {@link readWhole}, and with
+ * MESSAGE_TOO_LARGE before anything is read when its announced length is over the limit.
+ */
+export async function readUnframed(request: Request, call: ServerCall, limits: WholeLimits): Promise<Uint8Array> {
+  const announced = Number(call.header('content-length') ?? 0)
+  if (announced > limits.maxMessageBytes) throw messageTooLarge(limits.maxMessageBytes, announced)
+  return await call.race(readWhole(request, call, limits, 0), ignore)
+}
+
+function ignore(): void {}

@@ -4,14 +4,6 @@ import { TollgateError } from '../errors.ts'
 import { failCall, messageTooLarge } from './connect-error.ts'
 import { callerGone, type ServerCall } from './server-call.ts'
 
-/** Bounds of a body that is one message. */
-export interface MessageLimits {
-  /** Largest body as sent, in bytes. */
-  readonly maxMessageBytes: number
-  /** Longest time until the whole body is there, in milliseconds. */
-  readonly bodyTimeoutMs: number
-}
-
 export interface BodyLimits {
   /** Largest message as sent, in bytes. */
   readonly maxMessageBytes: number
@@ -57,23 +49,6 @@ export async function* readBody(
   } finally {
     clearTimeout(timer)
   }
-}
-
-/**
- * A body that is one message, as a whole. Throws MESSAGE_TOO_LARGE before anything is read when its announced length is over
- * the limit, and as {@link readBody}.
- */
-export async function readWholeBody(
-  request: IncomingMessage | Http2ServerRequest,
-  call: ServerCall,
-  limits: MessageLimits,
-): Promise<Uint8Array> {
-  const announced = Number(call.header('content-length') ?? 0)
-  if (announced > limits.maxMessageBytes) throw messageTooLarge(limits.maxMessageBytes, announced)
-  const parts: Uint8Array[] = []
-  for await (const chunk of readBody(request, call, { ...limits, enveloped: false })) parts.push(chunk)
-  const [only] = parts
-  return parts.length === 1 && only !== undefined ? only : Buffer.concat(parts)
 }
 
 /** Whether a body of this content type is a sequence of length-prefixed envelopes; else it is one message. */

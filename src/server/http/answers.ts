@@ -16,6 +16,7 @@ import { reflect } from '@bufbuild/protobuf/reflect'
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import { type HttpBody, HttpBodySchema } from '../../../gen/google/api/httpbody_pb.ts'
 import { toJsonBytes } from '../../providers/json.ts'
+import type { WholeAnswer } from '../answer.ts'
 import { toTollgateError } from '../connect-error.ts'
 import type { ServerCall } from '../server-call.ts'
 import { type Binding, rawBodyType } from './binding.ts'
@@ -24,7 +25,7 @@ import { errorBody } from './error-body.ts'
 type Init = MessageInitShape<DescMessage>
 
 /** The answer of a unary RPC. */
-export function wholeAnswer({ method, responseBody }: Binding, init: Init, headers: Headers): UniversalServerResponse {
+export function messageAnswer({ method, responseBody }: Binding, init: Init, headers: Headers): WholeAnswer {
   const message = create(method.output, init)
   const raw = rawBodyOf(method.output, message, responseBody)
   if (raw !== undefined) {
@@ -34,13 +35,7 @@ export function wholeAnswer({ method, responseBody }: Binding, init: Init, heade
   return bytesAnswer(200, headers, toJsonBytes(jsonOf({ method, responseBody }, message)))
 }
 
-/** An error, or anything else that is bytes already. */
-export function bytesAnswer(status: number, headers: Headers, bytes: Uint8Array): UniversalServerResponse {
-  headers.set('content-length', String(bytes.length))
-  return { status, header: headers, body: once(bytes) }
-}
-
-export function errorAnswer(call: ServerCall, headers: Headers): UniversalServerResponse {
+export function errorAnswer(call: ServerCall, headers: Headers): WholeAnswer {
   const error = call.error ?? toTollgateError(undefined)
   const status = call.rpc.httpStatusOf(error)
   headers.set('content-type', 'application/json')
@@ -125,8 +120,9 @@ function asHttpBody(message: Message): HttpBody {
   return message
 }
 
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
+function bytesAnswer(status: number, headers: Headers, body: Uint8Array): WholeAnswer {
+  headers.set('content-length', String(body.length))
+  return { status, headers: new Map(headers), body, trailers: undefined }
 }
 
 const encoder = new TextEncoder()

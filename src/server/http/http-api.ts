@@ -5,20 +5,20 @@
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
 import { reasons, TollgateError } from '../../errors.ts'
-import { pathOf, type Request } from '../answer.ts'
+import { pathOf, type Request, type WholeAnswer } from '../answer.ts'
 import { failCall } from '../connect-error.ts'
 import type { Target } from '../dispatch.ts'
 import type { Chain } from '../middleware.ts'
-import type { MessageLimits } from '../request-body.ts'
+import type { WholeLimits } from '../read-whole.ts'
 import { answerInParts, answerOnce, type ServiceRegistration } from '../rpc.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
-import { errorAnswer, streamAnswer, wholeAnswer } from './answers.ts'
+import { errorAnswer, messageAnswer, streamAnswer } from './answers.ts'
 import { type Binding, bindingsOf, rawBodyType } from './binding.ts'
 import { checkJsonType, readPlainBody } from './body.ts'
 import { requestMessage } from './request-message.ts'
 import { type Match, RouteTable } from './route-table.ts'
 
-export interface HttpApiOptions extends MessageLimits {
+export interface HttpApiOptions extends WholeLimits {
   readonly registrations: readonly ServiceRegistration[]
   /** Of all registrations, by path. */
   readonly rpcs: ReadonlyMap<string, Rpc>
@@ -27,6 +27,8 @@ export interface HttpApiOptions extends MessageLimits {
   readonly chain: Chain
   readonly log: Logger
 }
+
+type Answer = WholeAnswer | UniversalServerResponse
 
 interface Route extends Binding {
   readonly rpc: Rpc
@@ -41,10 +43,10 @@ export function createHttpApi(options: HttpApiOptions): (request: Request) => Ta
   const { chain, log } = options
   const tables = tablesOf(options)
 
-  async function answer(match: Match<Route>, request: Request, call: ServerCall): Promise<UniversalServerResponse> {
+  async function answer(match: Match<Route>, request: Request, call: ServerCall): Promise<Answer> {
     const headers = headersOf(call)
     const answered = await attempt(match, request, call, headers)
-    return request.method === 'HEAD' ? { status: answered.status, header: headers } : answered
+    return request.method === 'HEAD' && 'headers' in answered ? { ...answered, body: nothing } : answered
   }
 
   async function attempt(
@@ -52,7 +54,7 @@ export function createHttpApi(options: HttpApiOptions): (request: Request) => Ta
     request: Request,
     call: ServerCall,
     headers: Headers,
-  ): Promise<UniversalServerResponse> {
+  ): Promise<Answer> {
     try {
       await call.race(chain.headers(call), ignore)
       const contentType = call.header('content-type') ?? ''
@@ -64,7 +66,7 @@ export function createHttpApi(options: HttpApiOptions): (request: Request) => Ta
       if (route.method.methodKind === 'server_streaming') {
         return await streamAnswer(route, answerInParts(route.handler, message, call, chain, log), call, headers)
       }
-      return wholeAnswer(route, await answerOnce(route.handler, message, call, chain, log), headers)
+      return messageAnswer(route, await answerOnce(route.handler, message, call, chain, log), headers)
     } catch (thrown) {
       failCall(call, thrown)
       return errorAnswer(call, headers)
@@ -183,5 +185,7 @@ const unknownRpc: Rpc = {
   longLived: false,
   httpStatusOf: ({ reason }) => reasons[reason].http,
 }
+
+const nothing = new Uint8Array()
 
 function ignore(): void {}

@@ -2,7 +2,7 @@ import { isJsonType } from '../../content-type.ts'
 import { TollgateError } from '../../errors.ts'
 import { parseObject } from '../../providers/json.ts'
 import type { Request } from '../answer.ts'
-import { type MessageLimits, readWholeBody } from '../request-body.ts'
+import { readUnframed, type WholeLimits } from '../read-whole.ts'
 import type { ServerCall } from '../server-call.ts'
 
 /** A body, and what of it decides where the call goes and what comes back. */
@@ -20,14 +20,14 @@ const modelMaxLength = 128
  * Reads a body of `application/json`. Throws INVALID_ARGUMENT with the name of the header or field at fault,
  * MESSAGE_TOO_LARGE (before anything is read when the length is announced), and what ends the waiting for it.
  */
-export async function readJsonBody(request: Request, call: ServerCall, options: MessageLimits): Promise<JsonBody> {
+export async function readJsonBody(request: Request, call: ServerCall, options: WholeLimits): Promise<JsonBody> {
   if (!isJsonType(call.header('content-type') ?? '')) {
     throw invalid('content-type', 'must be application/json')
   }
   if (!/^(identity)?$/i.test(call.header('content-encoding') ?? '')) {
     throw invalid('content-encoding', 'must be absent: bodies are taken as they are')
   }
-  const payload = await readWholeBody(request, call, options)
+  const payload = await readUnframed(request, call, options)
   if (payload.length === 0) throw invalid('', 'The body is empty: it must be a JSON object.')
   const body = parseObject(payload)
   if (body === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')

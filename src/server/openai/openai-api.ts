@@ -19,7 +19,7 @@ import { pathOf, type Request } from '../answer.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
 import type { Target } from '../dispatch.ts'
 import type { Chain } from '../middleware.ts'
-import type { MessageLimits } from '../request-body.ts'
+import type { WholeLimits } from '../read-whole.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
 import { rowOf, toOpenAiError } from './error-table.ts'
 import { openEventStream } from './event-stream.ts'
@@ -34,7 +34,7 @@ export interface OpenAiOptions {
   readonly policy: PolicyEngine | undefined
 }
 
-interface ServedOptions extends OpenAiOptions, MessageLimits {
+interface ServedOptions extends OpenAiOptions, WholeLimits {
   readonly chain: Chain
   readonly log: Logger
 }
