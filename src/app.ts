@@ -68,6 +68,7 @@ import { createUsageService } from './metering/usage-service.ts'
 import { usedUnits } from './metering/used-units.ts'
 import { createBuiltinPolicyEngine } from './policy/policy-engine.ts'
 import { createPolicyService } from './policy/policy-service.ts'
+import { pastSunset } from './registry/past-sunset.ts'
 import { createRegistryService } from './registry/registry-service.ts'
 import { createSnapshots } from './registry/snapshots.ts'
 import { createServiceWatch } from './registry/watch-services.ts'
@@ -329,6 +330,7 @@ async function construct(
       }
     },
     ...(failover === undefined ? {} : { limits: failover.state }),
+    servicesPastSunset: () => pastSunset(snapshots.current(), now()).length,
     responseCache: cache.size,
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,

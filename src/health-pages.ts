@@ -4,6 +4,8 @@ import type { TokenKeysState } from './identity/token-keys.ts'
 import type { Tokens } from './identity/tokens.ts'
 import type { Limits } from './limits/limits.ts'
 import type { Drain } from './metering/drain.ts'
+import { pastSunset } from './registry/past-sunset.ts'
+import type { Snapshot } from './registry/snapshot.ts'
 import type { Snapshots } from './registry/snapshots.ts'
 import type { BreakerSample, Dispatcher } from './routing/dispatcher.ts'
 import type { Page, Pages } from './server/pages.ts'
@@ -52,6 +54,7 @@ export function createHealthPages(parts: HealthParts): Pages {
         status: stale === undefined ? 'ok' : 'degraded',
         detail: stale === undefined ? `version ${parts.snapshots.current().version}` : `stale since ${iso(stale)}`,
       },
+      registry: registryState(parts.snapshots.current(), Date.now()),
       ledger: {
         status: drain.failing === undefined ? 'ok' : 'degraded',
         detail: drain.failing ?? `${drain.backlog} events on their way`,
@@ -109,6 +112,15 @@ function tokenKeys(states: readonly TokenKeysState[]): Component {
   )
   const detail = [...failing.map(({ issuer, failing: why }) => `${issuer}: ${why}`), ...keys].join('; ')
   return { status: failing.length === 0 ? 'ok' : 'degraded', detail }
+}
+
+/** Nothing retires a service by itself. */
+function registryState(snapshot: Snapshot, nowMs: number): Component {
+  const late = pastSunset(snapshot, nowMs)
+  const { size } = snapshot.servicesById
+  if (late.length === 0) return { status: 'ok', detail: `${size} services` }
+  const names = late.slice(0, 10).map(({ name, version }) => `${name}@${version}`)
+  return { status: 'degraded', detail: `${late.length} to retire, whose sunset is past: ${names.join(', ')}` }
 }
 
 function json(status: number, value: object): Page {

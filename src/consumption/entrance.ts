@@ -7,6 +7,7 @@ import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
+import { deprecationHeaders } from './deprecation-headers.ts'
 import type { Leg } from './fallback.ts'
 import type { GateObserver, GateOptions, GateRequest } from './gate.ts'
 import { claimOf, decodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
@@ -54,6 +55,12 @@ export function createEntrance(options: EntranceOptions): Entrance {
     const decision = await policy.validateConsumption(facts)
     observer.policyChecked((performance.now() - startedMs) / 1000)
     if (!decision.allowed) throw policyDenial(decision, facts.service.id)
+  }
+
+  /** Also with refusals: whoever cannot call it today should not learn of its end when it is too late. */
+  function warn({ status, deprecation }: ServiceRecord, call: Call): void {
+    if (status !== 'deprecated' || deprecation === undefined) return
+    for (const [name, value] of deprecationHeaders(deprecation)) call.setResponseHeader(name, value)
   }
 
   /** Undefined for a service without a response cache. */
@@ -110,6 +117,7 @@ export function createEntrance(options: EntranceOptions): Entrance {
       const snapshot = options.snapshots.current()
       const consumer = resolveConsumer(snapshot, request.consumerId)
       const service = resolveService(snapshot, request.serviceId)
+      if (leg.takenOver === undefined) warn(service, call)
       try {
         requireServiceScope(call.principal, service)
         const { policy } = options

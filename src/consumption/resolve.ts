@@ -3,7 +3,7 @@ import { allowsModel, allowsService, scopeMissing } from '../identity/key-scopes
 import type { Principal } from '../identity/principal.ts'
 import { checkOrganization, checkProject } from '../identity/standing.ts'
 import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
-import { type ConsumerRecord, type ServiceRecord, takesCalls } from '../registry/records.ts'
+import { type ConsumerRecord, type ServiceRecord, type ServiceStatus, takesCalls } from '../registry/records.ts'
 import { findService, type Snapshot } from '../registry/snapshot.ts'
 
 /**
@@ -27,11 +27,7 @@ export function resolveConsumer(snapshot: Snapshot, id: string): ConsumerRecord 
 export function resolveService(snapshot: Snapshot, idOrName: string): ServiceRecord {
   const service = findService(snapshot, idOrName)
   if (service === undefined) throw serviceNotFound(idOrName)
-  if (!takesCalls(service.status)) {
-    throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} ${service.version} is ${service.status}.`, {
-      metadata: { serviceId: service.id, status: service.status },
-    })
-  }
+  if (!takesCalls(service.status)) throw inactive(service)
   return service
 }
 
@@ -45,4 +41,30 @@ export function requireServiceScope(principal: Principal, service: ServiceRecord
 export function requireModelScope(principal: Principal, model: string): void {
   if (principal.kind === 'anonymous' || principal.scopes === undefined) return
   if (!allowsModel(principal.scopes, model)) throw scopeMissing(principal.keyId, 'models', model)
+}
+
+/** Says what the caller can do. */
+function inactive({ id, name, version, status, statusReason, deprecation }: ServiceRecord): TollgateError {
+  const successor = deprecation?.successor ?? ''
+  const why = statusReason === '' ? '' : ` (${statusReason})`
+  const remedy = successor === '' ? remedies[status] : `Call ${successor} instead.`
+  return new TollgateError('SERVICE_INACTIVE', `Service ${name} ${version} ${standings[status]}${why}. ${remedy}`, {
+    metadata: { serviceId: id, status, ...(successor !== '' && { successor }) },
+  })
+}
+
+const standings: Readonly<Record<ServiceStatus, string>> = {
+  pending_approval: 'waits for approval',
+  active: 'is active',
+  deprecated: 'is deprecated',
+  suspended: 'is suspended',
+  retired: 'is retired',
+}
+
+const remedies: Readonly<Record<ServiceStatus, string>> = {
+  pending_approval: 'Call it when it is approved.',
+  active: '',
+  deprecated: '',
+  suspended: 'Call it when it is resumed, or call another service.',
+  retired: 'Call another service.',
 }

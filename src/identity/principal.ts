@@ -65,6 +65,8 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
       'consumers.list',
       'services.read',
       'services.write',
+      'services.approve',
+      'services.suspend',
       'prices.write',
       'limits.read',
       'limits.write',
@@ -78,7 +80,7 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
   },
   publisher: {
     reach: 'organization',
-    permissions: new Set(['services.read']),
+    permissions: new Set(['services.read', 'services.write', 'prices.write']),
     grants: noRoles,
   },
   org_admin: {

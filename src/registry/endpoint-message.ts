@@ -10,8 +10,8 @@ import type { Protocol } from '../providers/provider.ts'
 import type { AuthForm } from '../providers/target.ts'
 import type { EndpointRecord } from './records.ts'
 
-/** The record of an endpoint to register, with a new id and every default. */
-export function newEndpointRecord(endpoint: Endpoint, id: string): EndpointRecord {
+/** The record of an endpoint to store under `id`, with every default. */
+export function endpointRecord(endpoint: Endpoint, id: string): EndpointRecord {
   return {
     id,
     url: endpoint.url,

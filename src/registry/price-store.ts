@@ -18,9 +18,10 @@ export interface PriceRow {
   readonly request_nanos: number | null
 }
 
-/** All prices, of each service in the order of `ServiceRecord.prices`. */
-export async function selectPrices(sql: Sql | Transaction): Promise<PriceRow[]> {
-  return sql<PriceRow[]>`select * from prices order by effective_from desc, ordinal desc`
+/** Prices of all services, or of one, of each in the order of `ServiceRecord.prices`. */
+export async function selectPrices(sql: Sql | Transaction, serviceId?: string): Promise<PriceRow[]> {
+  const which = serviceId === undefined ? sql`` : sql`where service_id = ${serviceId}`
+  return sql<PriceRow[]>`select * from prices ${which} order by effective_from desc, ordinal desc`
 }
 
 export async function insertPrice(tx: Transaction, serviceId: string, price: PriceRecord): Promise<PriceRecord> {
@@ -40,7 +41,6 @@ export async function insertPrice(tx: Transaction, serviceId: string, price: Pri
 /** What becomes of a price that is to be added. */
 export type AddedPrice =
   | { readonly outcome: 'added'; readonly price: PriceRecord }
-  | { readonly outcome: 'service_not_found' }
   /** It asks to be in force before now, which is this instant. */
   | { readonly outcome: 'in_the_past'; readonly nowMs: number }
 
@@ -48,28 +48,24 @@ export type AddedPrice =
  * Adds the next version of a service's price, in force from `fromMs` on, or from now on. Now is the database's: a price
  * that asks for an instant up to {@link graceMs} ago, as an administrator's clock that is slow would, is in force from
  * now on, and one that asks for more is not added. So no call that has been priced would be priced otherwise today.
- * `serviceId` must be a UUID.
+ * The transaction must hold the service's row: versions are given one after the other, and the clock is read by whoever has
+ * its turn.
  */
 export async function addPrice(
-  sql: Sql,
+  tx: Transaction,
   serviceId: string,
   price: Pick<PriceRecord, 'currency' | 'model'>,
   fromMs: number | undefined,
 ): Promise<AddedPrice> {
-  return sql.begin(async (tx) => {
-    // Versions are given one after the other, and the clock is read by whoever has its turn.
-    const services = await tx`select from services where id = ${serviceId} for no key update`
-    if (services.length === 0) return { outcome: 'service_not_found' }
-    const [next] = await tx<[{ now: Date; number: number }]>`
-      select clock_timestamp() as now,
-        1 + greatest(count(*), coalesce(max(substring(version from '^v([0-9]{1,9})$')::int8), 0)) as number
-      from prices where service_id = ${serviceId}`
-    const nowMs = next.now.getTime()
-    const wantedMs = fromMs ?? nowMs
-    if (wantedMs < nowMs - graceMs) return { outcome: 'in_the_past', nowMs }
-    const record = { ...price, version: `v${next.number}`, effectiveFromMs: Math.max(wantedMs, nowMs) }
-    return { outcome: 'added', price: await insertPrice(tx, serviceId, record) }
-  })
+  const [next] = await tx<[{ now: Date; number: number }]>`
+    select clock_timestamp() as now,
+      1 + greatest(count(*), coalesce(max(substring(version from '^v([0-9]{1,9})$')::int8), 0)) as number
+    from prices where service_id = ${serviceId}`
+  const nowMs = next.now.getTime()
+  const wantedMs = fromMs ?? nowMs
+  if (wantedMs < nowMs - graceMs) return { outcome: 'in_the_past', nowMs }
+  const record = { ...price, version: `v${next.number}`, effectiveFromMs: Math.max(wantedMs, nowMs) }
+  return { outcome: 'added', price: await insertPrice(tx, serviceId, record) }
 }
 
 /** How far a clock may be behind the database's, in milliseconds. */

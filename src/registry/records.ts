@@ -9,24 +9,36 @@ import type { JsonPointers } from '../providers/json-provider.ts'
 import type { Protocol } from '../providers/provider.ts'
 import type { AuthForm } from '../providers/target.ts'
 import type { DataClassification } from './classification.ts'
+import type { Lifecycle } from './lifecycle.ts'
+import type { ServiceProfile } from './service-profile.ts'
 
 /** Lifecycle of a service version; `active` and `deprecated` take calls. */
 export type ServiceStatus = 'pending_approval' | 'active' | 'deprecated' | 'suspended' | 'retired'
 
-export interface ServiceRecord {
+export interface ServiceRecord extends ServiceSettings, Lifecycle {
   /** UUID, lower case. */
   readonly id: string
-  readonly name: string
-  /** Semantic version. */
-  readonly version: string
-  readonly description: string
-  readonly status: ServiceStatus
-  /** At least one, by position; all of one protocol. */
-  readonly endpoints: readonly EndpointRecord[]
+  /** Moves with every change of the service; what it is served as is its etag. */
+  readonly revision: number
   /** In force when the snapshot was made; undefined means unpriced. {@link priceAt} is exact for any instant. */
   readonly price: PriceRecord | undefined
   /** All versions, newest `effectiveFromMs` first and of one instant the later version first, future ones included. */
   readonly prices: readonly PriceRecord[]
+  readonly createdAtMs: number
+  readonly updatedAtMs: number
+}
+
+/** What the owner of a service states of it. */
+export interface ServiceSettings {
+  readonly name: string
+  /** Semantic version. */
+  readonly version: string
+  readonly description: string
+  /** Undefined: it belongs to the operator of the registry. */
+  readonly organizationId: string | undefined
+  readonly profile: ServiceProfile
+  /** At least one, by position; all of one protocol. */
+  readonly endpoints: readonly EndpointRecord[]
   /** Output tokens to reserve for a call that names no maximum; at least 1. */
   readonly defaultMaxOutputTokens: number
   readonly routing: Routing
@@ -41,7 +53,6 @@ export interface ServiceRecord {
   readonly jsonPointers: JsonPointers
   /** Undefined: no answer is kept for others. */
   readonly responseCache: ResponseCachePolicy | undefined
-  readonly createdAtMs: number
 }
 
 export interface ResponseCachePolicy {

@@ -1,18 +1,20 @@
-import { timestampMs } from '@bufbuild/protobuf/wkt'
-import type { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
+import { create } from '@bufbuild/protobuf'
+import { Registry, ServiceSchema } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Handlers } from '../call.ts'
-import type { TollgateError } from '../errors.ts'
+import { applyMask, type MaskRules } from '../field-mask.ts'
+import { compileFieldRules } from '../field-rules.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
-import { alreadyExists, storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
-import { serviceNotFound } from './not-found.ts'
-import { invalid, missing, priceModel, pricingMessage } from './price-message.ts'
-import { type AddedPrice, addPrice } from './price-store.ts'
+import { addService, changeService } from './change-service.ts'
+import { createLifecycleHandlers } from './lifecycle-handlers.ts'
+import { createPriceHandlers } from './price-handlers.ts'
+import { missing } from './price-message.ts'
 import type { ServiceRecord } from './records.ts'
-import { insertService } from './registry-store.ts'
-import { newServiceRecord, serviceMessage } from './service-message.ts'
-import { findService, type SnapshotSource } from './snapshot.ts'
+import { ownOrganization, shownService } from './service-access.ts'
+import { createServiceLookup } from './service-lookup.ts'
+import { changedServiceRecord, newServiceRecord, serviceMessage } from './service-message.ts'
+import type { SnapshotSource } from './snapshot.ts'
 
 export interface RegistryServiceOptions {
   readonly sql: Sql
@@ -26,22 +28,44 @@ export interface RegistryServiceOptions {
 /** marketplace.v1.Registry: writes to Postgres, reads from the snapshot. A writer reads its own write. */
 export function createRegistryService(options: RegistryServiceOptions): Handlers<typeof Registry.method> {
   const { sql, snapshots, newId, now = Date.now } = options
+  const serviceOf = createServiceLookup(snapshots)
+  const rules = compileFieldRules([ServiceSchema])
   return {
-    async registerService(request) {
-      const record = newServiceRecord(request.service, newId, now())
-      const { name, version } = record
-      await storing(() => insertService(sql, record), {
-        services_name_version_key: () => alreadyExists('service.version', version, ` for service ${name}`),
-      })
+    ...createPriceHandlers({ sql, snapshots, serviceOf }),
+    ...createLifecycleHandlers({ sql, snapshots, serviceOf, now }),
+
+    async registerService({ service }, call) {
+      if (service === undefined) throw missing('service')
+      const nowMs = now()
+      const wanted = newServiceRecord(service, newId, nowMs)
+      const record = { ...wanted, organizationId: wanted.organizationId ?? ownOrganization(call.principal) }
+      await addService(sql, call, record, nowMs)
       await snapshots.refresh()
-      return serviceMessage(snapshots.current().servicesById.get(record.id) ?? record, now())
+      return shownService(record, call.principal, nowMs)
     },
 
-    async getService({ id }) {
-      return serviceMessage(await serviceOf(id), now())
+    async updateService({ service, updateMask: mask }, call) {
+      if (service === undefined) throw missing('service')
+      const nowMs = now()
+      const { id, etag } = service
+      const apply = (record: ServiceRecord): ServiceRecord => {
+        const current = create(ServiceSchema, serviceMessage(record, nowMs))
+        const wanted = applyMask(ServiceSchema, maskRules, { current, wanted: service, mask, field: 'service' })
+        rules.check(ServiceSchema, wanted, 'service')
+        return changedServiceRecord(record, wanted, newId)
+      }
+      const method = Registry.method.updateService
+      const change = { id, field: 'service.id', etag, etagField: 'service.etag', method, apply } as const
+      const changed = await changeService(sql, call, { ...change, type: 'service.updated' }, nowMs)
+      await snapshots.refresh()
+      return shownService(changed, call.principal, nowMs)
     },
 
-    async listServices(request) {
+    async getService({ id }, call) {
+      return shownService(await serviceOf(id), call.principal, now())
+    },
+
+    async listServices(request, call) {
       const size = pageSizeOf(request.pageSize)
       const [afterId = ''] = parsePageToken(request.pageToken, 1, isUuid) ?? []
       // The snapshot is in the order of ids.
@@ -51,45 +75,20 @@ export function createRegistryService(options: RegistryServiceOptions): Handlers
         if (found.length > size) break
       }
       const page = pageOf(found, size, (service) => [service.id])
-      return { services: page.rows.map((row) => serviceMessage(row, now())), nextPageToken: page.nextPageToken }
+      const services = page.rows.map((row) => shownService(row, call.principal, now()))
+      return { services, nextPageToken: page.nextPageToken }
     },
-
-    async createPrice({ serviceId, price }) {
-      if (price === undefined) throw missing('price')
-      const { currency, effectiveTime } = price
-      const wanted = { currency, model: priceModel(price.model, 'price') }
-      const fromMs = effectiveTime && timestampMs(effectiveTime)
-      const added: AddedPrice = isUuid(serviceId)
-        ? await storing(() => addPrice(sql, serviceId, wanted, fromMs))
-        : { outcome: 'service_not_found' }
-      if (added.outcome === 'service_not_found') throw serviceNotFound(serviceId)
-      if (added.outcome === 'in_the_past') throw inThePast(added.nowMs)
-      await snapshots.refresh()
-      return pricingMessage(added.price)
-    },
-
-    async listPrices(request) {
-      const { prices } = await serviceOf(request.serviceId)
-      const isVersion = (part: string): boolean => prices.some(({ version }) => version === part)
-      const [after] = parsePageToken(request.pageToken, 1, isVersion) ?? []
-      const rest = prices.slice(1 + prices.findIndex(({ version }) => version === after))
-      const page = pageOf(rest, pageSizeOf(request.pageSize), ({ version }) => [version])
-      return { prices: page.rows.map(pricingMessage), nextPageToken: page.nextPageToken }
-    },
-  }
-
-  async function serviceOf(idOrName: string): Promise<ServiceRecord> {
-    const known = findService(snapshots.current(), idOrName)
-    if (known !== undefined) return known
-    // It may have been registered with another replica a moment ago.
-    await snapshots.refresh()
-    const service = findService(snapshots.current(), idOrName)
-    if (service === undefined) throw serviceNotFound(idOrName)
-    return service
   }
 }
 
-function inThePast(nowMs: number): TollgateError {
-  const description = `must not be before now, which is ${new Date(nowMs).toISOString()} by the database's clock`
-  return invalid('price.effective_time', description, 'not_past')
+/** What UpdateService leaves as it is. */
+const maskRules: MaskRules = {
+  immutable: {
+    name: 'is never changed: register another service',
+    version: 'is never changed: register another version',
+    pricing: 'is changed by CreatePrice',
+    status: 'is changed by ActivateService, DeprecateService, SuspendService, ResumeService and RetireService',
+    deprecation: 'is changed by DeprecateService and ResumeService',
+  },
+  outputOnly: ['id', 'etag', 'create_time', 'update_time', 'status_reason', 'status_time'],
 }

@@ -12,6 +12,11 @@ export function compareVersions(a: string, b: string): number {
   return compareLists(left.pre, right.pre)
 }
 
+/** Whether a version is no pre-release. */
+export function isRelease(version: string): boolean {
+  return split(version).pre.length === 0
+}
+
 function split(version: string): { core: string[]; pre: string[] } {
   const [withoutBuild = ''] = version.split('+', 1)
   const dash = withoutBuild.indexOf('-')

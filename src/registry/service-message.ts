@@ -14,9 +14,13 @@ import {
   type ServiceSchema,
   ServiceStatus,
 } from '../../gen/marketplace/v1/registry_pb.ts'
+import { etagOf } from '../etag.ts'
 import type { JsonPointers } from '../providers/json-provider.ts'
-import { durationOf, endpointMessage, newEndpointRecord, wholeMs } from './endpoint-message.ts'
-import { missing, priceModel, pricingMessage } from './price-message.ts'
+import { idsAfterUpdate } from './endpoint-ids.ts'
+import { durationOf, endpointMessage, endpointRecord, wholeMs } from './endpoint-message.ts'
+import { type Deprecation, firstStatuses } from './lifecycle.ts'
+import { invalid, priceModel, pricingMessage } from './price-message.ts'
+import { profileMessage, profileOf } from './profile-message.ts'
 import { checkProtocol } from './protocol-rules.ts'
 import {
   type CacheSharing,
@@ -27,27 +31,55 @@ import {
   priceAt,
   type ResponseCachePolicy,
   type ServiceRecord,
+  type ServiceSettings,
   type ServiceStatus as ServiceStatusName,
 } from './records.ts'
 
 /**
  * The record of a service to register. Ids and the price's version are new; the first price is in force since ever, so
- * that no difference between two clocks leaves a call unpriced. Throws INVALID_ARGUMENT for a price without a model, and for
- * settings that contradict the service's protocol.
+ * that no difference between two clocks leaves a call unpriced. Throws INVALID_ARGUMENT for a status that no life begins with,
+ * a price without a model, and settings that contradict the service's protocol.
  */
-export function newServiceRecord(service: Service | undefined, newId: () => string, nowMs: number): ServiceRecord {
-  if (service === undefined) throw missing('service')
+export function newServiceRecord(service: Service, newId: () => string, nowMs: number): ServiceRecord {
+  // The contract's rules let no undefined number get here.
+  const status = statusNames[service.status] ?? 'suspended'
+  if (!firstStatuses.includes(status)) {
+    const description = 'must be SERVICE_STATUS_ACTIVE or SERVICE_STATUS_PENDING_APPROVAL for a new service'
+    throw invalid('service.status', description, 'first_status')
+  }
   const price = service.pricing && firstPrice(service.pricing)
-  const record: ServiceRecord = {
+  const endpointIds = service.endpoints.map(() => newId())
+  return {
+    ...settingsOf(service, endpointIds),
     id: newId(),
+    revision: 1,
+    status,
+    statusSinceMs: nowMs,
+    statusReason: '',
+    deprecation: undefined,
+    price,
+    prices: price === undefined ? [] : [price],
+    createdAtMs: nowMs,
+    updatedAtMs: nowMs,
+  }
+}
+
+/**
+ * A service with other settings: those of `service`, which has passed the rules of the contract. Throws INVALID_ARGUMENT for
+ * settings that contradict the protocol, and for ids of endpoints that are not the service's.
+ */
+export function changedServiceRecord(record: ServiceRecord, service: Service, newId: () => string): ServiceRecord {
+  return { ...record, ...settingsOf(service, idsAfterUpdate(service.endpoints, record.endpoints, newId)) }
+}
+
+function settingsOf(service: Service, ids: readonly string[]): ServiceSettings {
+  const settings: ServiceSettings = {
     name: service.name,
     version: service.version,
     description: service.description,
-    // The contract's rules let no undefined number get here.
-    status: statusNames[service.status] ?? 'suspended',
-    endpoints: service.endpoints.map((endpoint) => newEndpointRecord(endpoint, newId())),
-    price,
-    prices: price === undefined ? [] : [price],
+    organizationId: service.owner?.organizationId || undefined,
+    profile: profileOf(service),
+    endpoints: service.endpoints.map((endpoint, index) => endpointRecord(endpoint, ids[index] ?? '')),
     defaultMaxOutputTokens: Number(service.defaultMaxOutputTokens) || fallbackMaxOutputTokens,
     routing: service.routing === Routing.LEAST_LATENCY ? 'least_latency' : 'weighted',
     onDisconnect: service.onDisconnect === DisconnectPolicy.DRAIN ? 'drain' : 'cancel',
@@ -56,25 +88,33 @@ export function newServiceRecord(service: Service | undefined, newId: () => stri
     refusesStreamOptions: service.refusesStreamOptions,
     jsonPointers: statedPointers(service.jsonPointers),
     responseCache: service.responseCache && cachePolicy(service.responseCache),
-    createdAtMs: nowMs,
   }
-  checkProtocol(record)
-  return record
+  checkProtocol(settings)
+  return settings
 }
 
-/** A service as its callers see it, with the price in force at `nowMs`. */
-export function serviceMessage(service: ServiceRecord, nowMs: number): MessageInitShape<typeof ServiceSchema> {
+/** A service as a handler answers it, field by field. */
+export type ServiceFields = Exclude<MessageInitShape<typeof ServiceSchema>, Service>
+
+/** A service as those see it who may change it, with the price in force at `nowMs`. */
+export function serviceMessage(service: ServiceRecord, nowMs: number): ServiceFields {
   const price = priceAt(service, nowMs)
   return {
     id: service.id,
     name: service.name,
     version: service.version,
     description: service.description,
+    ...profileMessage(service.profile, service.organizationId),
     endpoints: service.endpoints.map(endpointMessage),
     ...(price !== undefined && { pricing: pricingMessage(price) }),
     status: statusValues[service.status],
+    statusReason: service.statusReason,
+    statusTime: timestampFromMs(service.statusSinceMs),
+    ...(service.deprecation !== undefined && { deprecation: deprecationMessage(service.deprecation) }),
+    etag: etagOf(service.revision),
     defaultMaxOutputTokens: BigInt(service.defaultMaxOutputTokens),
     createTime: timestampFromMs(service.createdAtMs),
+    updateTime: timestampFromMs(service.updatedAtMs),
     routing: service.routing === 'least_latency' ? Routing.LEAST_LATENCY : Routing.WEIGHTED,
     onDisconnect: service.onDisconnect === 'drain' ? DisconnectPolicy.DRAIN : DisconnectPolicy.CANCEL,
     drainLimit: durationOf(service.drainLimitMs),
@@ -85,6 +125,15 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): MessageIn
     })),
     refusesStreamOptions: service.refusesStreamOptions,
     ...(Object.keys(service.jsonPointers).length > 0 && { jsonPointers: service.jsonPointers }),
+  }
+}
+
+function deprecationMessage({ atMs, sunsetAtMs, message, successor }: Deprecation) {
+  return {
+    time: timestampFromMs(atMs),
+    ...(sunsetAtMs !== undefined && { sunsetTime: timestampFromMs(sunsetAtMs) }),
+    message,
+    successor,
   }
 }
 

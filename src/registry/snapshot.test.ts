@@ -35,9 +35,23 @@ describe('a name means', () => {
       'b',
     ],
     ['a release before its pre-releases', [service('a', '1.0.0-rc.1'), service('b', '1.0.0')], 'b'],
+    ['a release before the pre-releases of a newer one', [service('a', '2.0.0-rc.1'), service('b', '1.0.0')], 'b'],
+    [
+      'a deprecated release before an active pre-release',
+      [service('a', '2.0.0-1'), service('b', '1.0.0', 'deprecated')],
+      'b',
+    ],
+    ['a pre-release where no release takes calls', [service('a', '2.0.0-1'), service('b', '1.0.0', 'retired')], 'a'],
   ])('%s', (_, services, id) => {
     expect(findService(snapshotOf(services), 'chat')?.id).toBe(id)
     expect(findService(snapshotOf(services.toReversed()), 'chat')?.id).toBe(id)
+  })
+
+  it('another version with it, whatever becomes of that', () => {
+    const snapshot = snapshotOf([service('a', '1.0.0', 'retired'), service('b', '2.0.0+build.1')])
+    expect(findService(snapshot, 'chat@1.0.0')?.id).toBe('a')
+    expect(findService(snapshot, 'chat@2.0.0+build.1')?.id).toBe('b')
+    expect(findService(snapshot, 'chat@3.0.0')).toBeUndefined()
   })
 
   it('nothing in the empty snapshot', () => {

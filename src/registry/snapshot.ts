@@ -6,17 +6,22 @@ import {
   type ProjectRecord,
   priceAt,
   type ServiceRecord,
-  type ServiceStatus,
+  takesCalls,
 } from './records.ts'
-import { compareVersions } from './semver.ts'
+import { compareVersions, isRelease } from './semver.ts'
 
 /** Everything that a call needs to know of the control plane at one version of it. Never changes; lookups are Map gets. */
 export interface Snapshot {
   /** Of `control_version`; 0 before the first load. */
   readonly version: number
   readonly servicesById: ReadonlyMap<string, ServiceRecord>
-  /** The version that a bare name means: the newest active one, else the newest deprecated one, else the newest. */
+  /**
+   * The version that a bare name means: the newest active release, else the newest deprecated release, else the newest active
+   * pre-release, else the newest deprecated one, else the newest of all.
+   */
   readonly servicesByName: ReadonlyMap<string, ServiceRecord>
+  /** By "name@version". */
+  readonly servicesByVersion: ReadonlyMap<string, ServiceRecord>
   readonly organizationsById: ReadonlyMap<string, OrganizationRecord>
   readonly projectsById: ReadonlyMap<string, ProjectRecord>
   readonly consumersById: ReadonlyMap<string, ConsumerRecord>
@@ -55,10 +60,12 @@ export interface SnapshotParts {
 export function buildSnapshot(parts: SnapshotParts): Snapshot {
   const servicesById = new Map<string, ServiceRecord>()
   const servicesByName = new Map<string, ServiceRecord>()
+  const servicesByVersion = new Map<string, ServiceRecord>()
   let nextPriceChangeMs = Number.POSITIVE_INFINITY
   for (const record of parts.services) {
     const service = { ...record, price: priceAt(record, parts.nowMs) }
     servicesById.set(service.id, service)
+    servicesByVersion.set(`${service.name}@${service.version}`, service)
     const rival = servicesByName.get(service.name)
     if (rival === undefined || isPreferred(service, rival)) servicesByName.set(service.name, service)
     for (const price of service.prices) {
@@ -75,6 +82,7 @@ export function buildSnapshot(parts: SnapshotParts): Snapshot {
     version: parts.version,
     servicesById,
     servicesByName,
+    servicesByVersion,
     organizationsById,
     projectsById,
     consumersById,
@@ -90,17 +98,19 @@ function byId<T extends { readonly id: string }>(records: Iterable<T>): Map<stri
   return map
 }
 
-/** A service by id or by name; undefined when there is none. */
+/** A service by id, by name, or by name@version; undefined when there is none. */
 export function findService(snapshot: Snapshot, idOrName: string): ServiceRecord | undefined {
-  return snapshot.servicesById.get(idOrName) ?? snapshot.servicesByName.get(idOrName)
+  const { servicesById, servicesByName, servicesByVersion } = snapshot
+  return servicesById.get(idOrName) ?? servicesByName.get(idOrName) ?? servicesByVersion.get(idOrName)
 }
 
 function isPreferred(a: ServiceRecord, b: ServiceRecord): boolean {
-  const rank = statusRank(a.status) - statusRank(b.status)
+  const rank = rankOf(a) - rankOf(b)
   return rank === 0 ? compareVersions(a.version, b.version) > 0 : rank < 0
 }
 
-function statusRank(status: ServiceStatus): number {
-  if (status === 'active') return 0
-  return status === 'deprecated' ? 1 : 2
+/** Nobody comes to a pre-release without asking for it, while there is a release. */
+function rankOf({ status, version }: ServiceRecord): number {
+  if (!takesCalls(status)) return 4
+  return (isRelease(version) ? 0 : 2) + (status === 'active' ? 0 : 1)
 }

@@ -7,10 +7,11 @@ import {
 } from '../../gen/marketplace/v1/registry_pb.ts'
 import { type CountedService, countUp, registerCounted } from '../../test/support/changing-services.ts'
 import { eventually } from '../../test/support/eventually.ts'
-import { administrator, testCall } from '../../test/support/invoke.ts'
+import { administrator, keyOf, testCall } from '../../test/support/invoke.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { type ChangeFeed, createChangeFeed } from '../control/change-feed.ts'
 import { trimChanges } from '../control/trim-changes.ts'
+import type { Principal } from '../identity/principal.ts'
 import { newId } from '../ids.ts'
 import { createSnapshots, type Snapshots } from './snapshots.ts'
 import { createServiceWatch, type ServiceWatch, type ServiceWatchOptions } from './watch-services.ts'
@@ -59,10 +60,11 @@ function watchOf(options: Partial<ServiceWatchOptions> = {}): ServiceWatch {
 function open(
   watch: ServiceWatch,
   request: MessageInitShape<typeof WatchRequestSchema> = {},
+  principal: Principal = administrator,
 ): AsyncIterator<Event, unknown> {
   const stop = new AbortController()
   stops.push(stop)
-  const call = testCall(administrator, { signal: stop.signal })
+  const call = testCall(principal, { signal: stop.signal })
   return watch(create(WatchRequestSchema, request), call)[Symbol.asyncIterator]()
 }
 
@@ -84,6 +86,21 @@ async function aService(): Promise<CountedService & { position: number }> {
 }
 
 describe('a watch', () => {
+  test('shows URLs and credential references to those only who may change the service', async () => {
+    const { id } = await aService()
+    const stranger = keyOf({ id: newId(), organizationId: newId() })
+    await server.sql`
+      insert into endpoints (id, service_id, position, url, protocol, credential_ref)
+      values (${newId()}, ${id}, 0, 'https://a.example', 'openai', 'env:TOKEN')`
+    for (const [principal, shown] of [
+      [administrator, { url: 'https://a.example', credentialRef: 'env:TOKEN' }],
+      [stranger, { url: '', credentialRef: '' }],
+    ] as const) {
+      const [event] = await take(open(watchOf(), { services: [id] }, principal), 1)
+      expect(event?.service).toMatchObject({ id, endpoints: [shown] })
+    }
+  })
+
   test('begins with every service, says when that is all, and goes on with what changes', async () => {
     const first = await aService()
     const request = { services: [first.name, 'watched-none'] }

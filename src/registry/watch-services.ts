@@ -12,6 +12,7 @@ import {
   type Service,
   ServiceSchema,
   type WatchRequest,
+  type WatchResponse,
   type WatchResponseSchema,
 } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Call } from '../call.ts'
@@ -20,6 +21,7 @@ import { type LoggedChange, type LogPage, selectChanges } from '../control/chang
 import { TollgateError } from '../errors.ts'
 import { storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
+import { shownMessage } from './service-access.ts'
 import { serviceMessage } from './service-message.ts'
 import type { SnapshotSource } from './snapshot.ts'
 
@@ -36,7 +38,7 @@ export interface ServiceWatchOptions {
   readonly now?: () => number
 }
 
-type WatchEvent = MessageInitShape<typeof WatchResponseSchema>
+type WatchEvent = Exclude<MessageInitShape<typeof WatchResponseSchema>, WatchResponse>
 
 /** Implementation of marketplace.v1.Registry/Watch. */
 export type ServiceWatch = (request: WatchRequest, call: Call) => AsyncIterable<WatchEvent>
@@ -136,7 +138,10 @@ export function createServiceWatch(options: ServiceWatchOptions): ServiceWatch {
     }
     watchers += 1
     try {
-      yield* watch(request, call)
+      for await (const event of watch(request, call)) {
+        const { service } = event
+        yield service === undefined ? event : { ...event, service: shownMessage(service, call.principal) }
+      }
     } finally {
       watchers -= 1
     }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Fragment, identifier, insertion, Statement } from './statement.ts'
+import { assignments, Fragment, identifier, insertion, Statement } from './statement.ts'
 
 function sql(strings: TemplateStringsArray, ...values: unknown[]): Fragment {
   return new Fragment(strings, values)
@@ -21,6 +21,13 @@ test('records become columns and rows of an insert', () => {
   expect(sql`insert into t ${insertion(records)} returning *`.compile()).toEqual({
     text: 'insert into t ("id", "name") values ($1, $2), ($3, $4) returning *',
     values: [1, 'a', 2, 'b'],
+  })
+})
+
+test('a record becomes the assignments of an update', () => {
+  expect(sql`update t set ${assignments({ 'na"me': 'a', n: 1 })} where id = ${2}`.compile()).toEqual({
+    text: 'update t set "na""me" = $1, "n" = $2 where id = $3',
+    values: ['a', 1, 2],
   })
 })
 

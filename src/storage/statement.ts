@@ -49,6 +49,13 @@ export function insertion(records: readonly object[]): Fragment {
   return new Fragment([`(${columns.map(quoted).join(', ')}) values `, ...rows.slice(1).map(() => ', '), ''], rows)
 }
 
+/** `"column" = …, …` of one record, for an update. */
+export function assignments(record: object): Fragment {
+  const columns = Object.keys(record)
+  const strings = columns.map((column, index) => `${index === 0 ? '' : ', '}${quoted(column)} = `)
+  return new Fragment([...strings, ''], Object.values(record))
+}
+
 /**
  * A statement that runs when it is awaited, once, or becomes a part of another one that it is put into. One that nobody
  * awaits never runs.

@@ -8,6 +8,8 @@ export interface MetricSources {
   /** Entries of the usage log that are not in the ledger yet. */
   readonly usageBacklog?: () => number | Promise<number>
   readonly drain?: () => DrainSample
+  /** Services that take calls after the time of their sunset. */
+  readonly servicesPastSunset?: () => number
   readonly responseCache?: () => { readonly bytes: number; readonly answers: number }
   readonly limitsAvailable?: () => boolean | Promise<boolean>
   /** Absent where calls are refused while Redis is away. */
@@ -95,6 +97,9 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   sampled('tollgate_drain_last_write_age_seconds', 'Seconds since usage was last written to the ledger', () => {
     const at = sources().drain?.().lastWriteAtMs
     return at === undefined ? undefined : Math.max(0, now() - at) / 1000
+  })
+  sampled('tollgate_services_past_sunset', 'Services that take calls after the time of their sunset', () => {
+    return sources().servicesPastSunset?.()
   })
   sampled('tollgate_response_cache_bytes', 'Bytes that the response cache holds', () => {
     return sources().responseCache?.().bytes

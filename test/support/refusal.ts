@@ -5,6 +5,7 @@ import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_de
 export interface Refusal {
   readonly code: number
   readonly reason: string | undefined
+  readonly message: string
   readonly metadata: Readonly<Record<string, string>> | undefined
   /** The fields at fault. */
   readonly fields: readonly { readonly field: string; readonly description: string }[]
@@ -20,5 +21,5 @@ export async function refusal(call: Promise<unknown>): Promise<Refusal> {
   )
   const [info] = error.findDetails(ErrorInfoSchema)
   const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations)
-  return { code: error.code, reason: info?.reason, metadata: info?.metadata, fields }
+  return { code: error.code, reason: info?.reason, message: error.rawMessage, metadata: info?.metadata, fields }
 }

@@ -1,4 +1,5 @@
 import type { ConsumerRecord, EndpointRecord, ServiceRecord } from '../../src/registry/records.ts'
+import { emptyProfile } from '../../src/registry/service-profile.ts'
 
 /** An active service without endpoints and prices, and what `changes` say. */
 export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceRecord {
@@ -7,6 +8,12 @@ export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceReco
     name: 'service',
     version: '1.0.0',
     description: '',
+    organizationId: undefined,
+    profile: emptyProfile,
+    revision: 1,
+    statusSinceMs: 0,
+    statusReason: '',
+    deprecation: undefined,
     status: 'active',
     endpoints: [],
     price: undefined,
@@ -20,6 +27,7 @@ export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceReco
     jsonPointers: {},
     responseCache: undefined,
     createdAtMs: 0,
+    updatedAtMs: 0,
     ...changes,
   }
 }

@@ -19,6 +19,8 @@ export interface WiredCall {
   readonly mode: 'whole' | 'stream'
   /** Lets the caller leave. */
   readonly signal?: AbortSignal
+  /** Told of the headers of an answer. */
+  readonly onHeaders?: (headers: Headers) => void
   /** Told of the text of a stream whenever it grew. */
   readonly onText?: (text: string) => void
 }
@@ -80,6 +82,7 @@ async function callRpc(client: Client<typeof ConsumptionService>, call: WiredCal
     ...(call.signal === undefined ? {} : { signal: call.signal }),
     onHeader: (headers: Headers) => {
       requestId = headers.get('x-request-id') ?? ''
+      call.onHeaders?.(headers)
     },
   }
   try {
@@ -112,6 +115,7 @@ async function callOpenAi(address: string, call: WiredCall): Promise<Told> {
     signal: call.signal ?? null,
   })
   const requestId = response.headers.get('x-request-id') ?? ''
+  call.onHeaders?.(response.headers)
   if (!response.ok) {
     const code = string(at(parseJson(await response.text()), 'error', 'code'))
     return { requestId, text: '', isSuccess: false, error: { kind: 'status', status: response.status, code } }

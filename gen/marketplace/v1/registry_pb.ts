@@ -6,16 +6,20 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_marketplace_v1_options } from "./options_pb.ts";
+import type { ActivateServiceRequestSchema, DeprecateServiceRequestSchema, Deprecation, ResumeServiceRequestSchema, RetireServiceRequestSchema, SuspendServiceRequestSchema } from "./service_lifecycle_pb.ts";
+import { file_marketplace_v1_service_lifecycle } from "./service_lifecycle_pb.ts";
+import type { Capabilities, Compliance, Owner, ServiceLevel } from "./service_profile_pb.ts";
+import { file_marketplace_v1_service_profile } from "./service_profile_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file marketplace/v1/registry.proto.
  */
 export const file_marketplace_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEiwwgKB1NlcnZpY2USCgoCaWQYASABKAkSuwEKBG5hbWUYAiABKAlCrAG6SKgBugGfAQoMc2VydmljZS5uYW1lElxtdXN0IGJlIGxvd2VyLWNhc2UgbGV0dGVycyBhbmQgZGlnaXRzLCB3aXRoICcuJywgJ18nIGFuZCAnLScgYmV0d2VlbiB0aGVtLCBzdWNoIGFzIGdwdC1zbWFsbBoxdGhpcy5tYXRjaGVzKCdeW2EtejAtOV0oW2EtejAtOS5fLV0qW2EtejAtOV0pPyQnKXIDGIABEtcBCgd2ZXJzaW9uGAMgASgJQsUBukjBAboBuQEKD3NlcnZpY2UudmVyc2lvbhI5bXVzdCBiZSBhIHNlbWFudGljIHZlcnNpb24sIHN1Y2ggYXMgMS4wLjAgb3IgMS4wLjAtYmV0YS4xGmt0aGlzLm1hdGNoZXMoJ14oMHxbMS05XVswLTldKilbLl0oMHxbMS05XVswLTldKilbLl0oMHxbMS05XVswLTldKikoLVswLTlBLVphLXouLV0rKT8oWytdWzAtOUEtWmEtei4tXSspPyQnKXICGDISHQoLZGVzY3JpcHRpb24YBCABKAlCCLpIBXIDGIAgEjcKCWVuZHBvaW50cxgFIAMoCzIYLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50Qgq6SAeSAQQIARAgEigKB3ByaWNpbmcYBiABKAsyFy5tYXJrZXRwbGFjZS52MS5QcmljaW5nEjcKBnN0YXR1cxgHIAEoDjIdLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VTdGF0dXNCCLpIBYIBAhABEi8KGWRlZmF1bHRfbWF4X291dHB1dF90b2tlbnMYCCABKANCDLpICSIHGICt4gQoABIvCgtjcmVhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoHcm91dGluZxgKIAEoDjIXLm1hcmtldHBsYWNlLnYxLlJvdXRpbmdCCLpIBYIBAhABEkEKDW9uX2Rpc2Nvbm5lY3QYCyABKA4yIC5tYXJrZXRwbGFjZS52MS5EaXNjb25uZWN0UG9saWN5Qgi6SAWCAQIQARI9CgtkcmFpbl9saW1pdBgMIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABIeChZyZWZ1c2VzX3N0cmVhbV9vcHRpb25zGA0gASgIEjMKDWpzb25fcG9pbnRlcnMYDiABKAsyHC5tYXJrZXRwbGFjZS52MS5Kc29uUG9pbnRlcnMSNQoJZmFsbGJhY2tzGBQgAygLMhgubWFya2V0cGxhY2UudjEuRmFsbGJhY2tCCLpIBZIBAhAIEjUKDnJlc3BvbnNlX2NhY2hlGBUgASgLMh0ubWFya2V0cGxhY2UudjEuUmVzcG9uc2VDYWNoZSLgCQoMSnNvblBvaW50ZXJzEpQBCgxpbnB1dF90b2tlbnMYASABKAlCfrpIe7oBcwoManNvbl9wb2ludGVyEj1tdXN0IGJlIGEgSlNPTiBQb2ludGVyLCBzdWNoIGFzIC91c2FnZS9pbnB1dF90b2tlbnMsIG9yIGVtcHR5GiR0aGlzLm1hdGNoZXMoJ14oLyhbXi9+XXx+WzAxXSkqKSokJylyAxiAAhKbAQoTY2FjaGVkX2lucHV0X3Rva2VucxgCIAEoCUJ+ukh7ugFzCgxqc29uX3BvaW50ZXISPW11c3QgYmUgYSBKU09OIFBvaW50ZXIsIHN1Y2ggYXMgL3VzYWdlL2lucHV0X3Rva2Vucywgb3IgZW1wdHkaJHRoaXMubWF0Y2hlcygnXigvKFteL35dfH5bMDFdKSopKiQnKXIDGIACEpUBCg1vdXRwdXRfdG9rZW5zGAMgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISnwEKF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGAQgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISlAEKDGFuc3dlcl9tb2RlbBgFIAEoCUJ+ukh7ugFzCgxqc29uX3BvaW50ZXISPW11c3QgYmUgYSBKU09OIFBvaW50ZXIsIHN1Y2ggYXMgL3VzYWdlL2lucHV0X3Rva2Vucywgb3IgZW1wdHkaJHRoaXMubWF0Y2hlcygnXigvKFteL35dfH5bMDFdKSopKiQnKXIDGIACEpUBCg1maW5pc2hfcmVhc29uGAYgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISmQEKEW1heF9vdXRwdXRfdG9rZW5zGAcgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISlQEKDXJlcXVlc3RfbW9kZWwYCCABKAlCfrpIe7oBcwoManNvbl9wb2ludGVyEj1tdXN0IGJlIGEgSlNPTiBQb2ludGVyLCBzdWNoIGFzIC91c2FnZS9pbnB1dF90b2tlbnMsIG9yIGVtcHR5GiR0aGlzLm1hdGNoZXMoJ14oLyhbXi9+XXx+WzAxXSkqKSokJylyAxiAAiL2AQoNUmVzcG9uc2VDYWNoZRI5CgN0dGwYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDsgBAaoBCCIECICjBSoAEkAKB3NoYXJpbmcYAiABKA4yJS5tYXJrZXRwbGFjZS52MS5SZXNwb25zZUNhY2hlLlNoYXJpbmdCCLpIBYIBAhABImgKB1NoYXJpbmcSFwoTU0hBUklOR19VTlNQRUNJRklFRBAAEhQKEFNIQVJJTkdfQ09OU1VNRVIQARIYChRTSEFSSU5HX09SR0FOSVpBVElPThACEhQKEFNIQVJJTkdfRVZFUllPTkUQAyKUAgoIRmFsbGJhY2sSHgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARiAARJDCgJvbhgCIAMoDjIiLm1hcmtldHBsYWNlLnYxLkZhbGxiYWNrLkNvbmRpdGlvbkITukgQkgENEAgYASIHggEEEAEgACKiAQoJQ29uZGl0aW9uEhkKFUNPTkRJVElPTl9VTlNQRUNJRklFRBAAEhMKD0NPTkRJVElPTl9FUlJPUhABEhIKDkNPTkRJVElPTl9CVVNZEAISFQoRQ09ORElUSU9OX1RJTUVPVVQQAxIcChhDT05ESVRJT05fQ09OVEVOVF9GSUxURVIQBBIcChhDT05ESVRJT05fQ09OVEVYVF9MRU5HVEgQBSLgCQoIRW5kcG9pbnQSCgoCaWQYASABKAkS2gEKA3VybBgCIAEoCULMAbpIyAG6Ab8BCgxlbmRwb2ludC51cmwScG11c3QgYmUgYW4gYWJzb2x1dGUgaHR0cCBvciBodHRwcyBVUkwgd2l0aG91dCB1c2VyIGFuZCBwYXNzd29yZCwgc3VjaCBhcyBodHRwczovL2xsbS5leGFtcGxlL3YxL2NoYXQvY29tcGxldGlvbnMaPXRoaXMuaXNVcmkoKSAmJiB0aGlzLm1hdGNoZXMoJ15odHRwcz86Ly9bXi8/I0BdKyhbLz8jXS4qKT8kJylyAxiAEBI9Cghwcm90b2NvbBgDIAEoDjIhLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50LlByb3RvY29sQgi6SAWCAQIQARKuAQoOY3JlZGVudGlhbF9yZWYYBCABKAlClQG6SJEBugGIAQoXZW5kcG9pbnQuY3JlZGVudGlhbF9yZWYSMW11c3QgYmUgZW52Ok5BTUUgb3IgZmlsZTovcGF0aCwgb3IgZW1wdHkgZm9yIG5vbmUaOnRoaXMubWF0Y2hlcygnXiR8XmVudjpbQS1aYS16X11bQS1aYS16MC05X10qJHxeZmlsZTovLiskJylyAxiABBI5Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEhoKBndlaWdodBgGIAEoBUIKukgHGgUY6AcoABIbCghwcmlvcml0eRgHIAEoBUIJukgGGgQYZCgAEkAKD2Nvbm5lY3RfdGltZW91dBgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIPCoAEkEKD2hlYWRlcnNfdGltZW91dBgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABJFChNmaXJzdF90b2tlbl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEj4KDGlkbGVfdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABI1CgRhdXRoGAwgASgOMh0ubWFya2V0cGxhY2UudjEuRW5kcG9pbnQuQXV0aEIIukgFggECEAESFwoFbW9kZWwYDSABKAlCCLpIBXIDGIACIrwBCghQcm90b2NvbBIYChRQUk9UT0NPTF9VTlNQRUNJRklFRBAAEhMKD1BST1RPQ09MX09QRU5BSRABEhkKFVBST1RPQ09MX0FaVVJFX09QRU5BSRACEhYKElBST1RPQ09MX0FOVEhST1BJQxADEhMKD1BST1RPQ09MX0dFTUlOSRAEEhMKD1BST1RPQ09MX09MTEFNQRAFEhEKDVBST1RPQ09MX0pTT04QBhIRCg1QUk9UT0NPTF9HUlBDEAcibAoEQXV0aBIUChBBVVRIX1VOU1BFQ0lGSUVEEAASDwoLQVVUSF9CRUFSRVIQARISCg5BVVRIX1hfQVBJX0tFWRACEhcKE0FVVEhfWF9HT09HX0FQSV9LRVkQAxIQCgxBVVRIX0FQSV9LRVkQBCL1CgoHUHJpY2luZxJtCghjdXJyZW5jeRgBIAEoCUJbukhYugFVChBwcmljaW5nLmN1cnJlbmN5EiVtdXN0IGJlIGFuIElTTyA0MjE3IGNvZGUsIHN1Y2ggYXMgVVNEGhp0aGlzLm1hdGNoZXMoJ15bQS1aXXszfSQnKRI1CglwZXJfdG9rZW4YAiABKAsyIC5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlBlclRva2VuSAASOQoLcGVyX3JlcXVlc3QYAyABKAsyIi5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlBlclJlcXVlc3RIABI8CgxzdWJzY3JpcHRpb24YBiABKAsyJC5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlN1YnNjcmlwdGlvbkgAEg8KB3ZlcnNpb24YBCABKAkSQgoOZWZmZWN0aXZlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQg66SAuyAQgaBgiAmPuKeRrbAwoIUGVyVG9rZW4SMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YASABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAQgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAogBARI1CgV0aWVycxgGIAMoCzIcLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuVGllckIIukgFkgECEBBCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24ayAMKBFRpZXISJgoQbWluX2lucHV0X3Rva2VucxgBIAEoA0IMukgJIgcYgMLXLygBEjAKF2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAIgASgDQg+6SAwiChiAwMrzhKMCKAASMQoYb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAMgASgDQg+6SAwiChiAwMrzhKMCKAASPAoeY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAQgASgDQg+6SAwiChiAwMrzhKMCKABIAIgBARJBCiNjYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgFIAEoA0IPukgMIgoYgMDK84SjAigASAGIAQESQAoicmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgGIAEoA0IPukgMIgoYgMDK84SjAigASAKIAQFCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24aNAoKUGVyUmVxdWVzdBImCg1yZXF1ZXN0X25hbm9zGAEgASgDQg+6SAwiChiAwMrzhKMCKAAaDgoMU3Vic2NyaXB0aW9uQgcKBW1vZGVsIkoKFlJlZ2lzdGVyU2VydmljZVJlcXVlc3QSMAoHc2VydmljZRgBIAEoCzIXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VCBrpIA8gBASIrChFHZXRTZXJ2aWNlUmVxdWVzdBIWCgJpZBgBIAEoCUIKukgHcgUQARiAASJSChNMaXN0U2VydmljZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAAiJaChRMaXN0U2VydmljZXNSZXNwb25zZRIpCghzZXJ2aWNlcxgBIAMoCzIXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImMKEkNyZWF0ZVByaWNlUmVxdWVzdBIdCgpzZXJ2aWNlX2lkGAEgASgJQgm6SAZyBBABGEASLgoFcHJpY2UYAiABKAsyFy5tYXJrZXRwbGFjZS52MS5QcmljaW5nQga6SAPIAQEicAoRTGlzdFByaWNlc1JlcXVlc3QSHgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARiAARIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAIiVgoSTGlzdFByaWNlc1Jlc3BvbnNlEicKBnByaWNlcxgBIAMoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmcSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIp8BCgxXYXRjaFJlcXVlc3QSIQoQcmVzb3VyY2VfdmVyc2lvbhgBIAEoA0IHukgEIgIoABIlCghzZXJ2aWNlcxgCIAMoCUITukgQkgENEGQYASIHcgUQARiAARJFChFib29rbWFya19pbnRlcnZhbBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIkBwyAggBIrUCCg1XYXRjaFJlc3BvbnNlEjAKBGtpbmQYASABKA4yIi5tYXJrZXRwbGFjZS52MS5XYXRjaFJlc3BvbnNlLktpbmQSGAoQcmVzb3VyY2VfdmVyc2lvbhgCIAEoAxIoCgdzZXJ2aWNlGAMgASgLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIOCgZjaGFuZ2UYBCABKAkSLwoLY2hhbmdlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhkKEXNuYXBzaG90X2NvbXBsZXRlGAYgASgIIlIKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEg4KCktJTkRfQURERUQQARIRCg1LSU5EX01PRElGSUVEEAISEQoNS0lORF9CT09LTUFSSxADKlMKB1JvdXRpbmcSFwoTUk9VVElOR19VTlNQRUNJRklFRBAAEhQKEFJPVVRJTkdfV0VJR0hURUQQARIZChVST1VUSU5HX0xFQVNUX0xBVEVOQ1kQAipwChBEaXNjb25uZWN0UG9saWN5EiEKHURJU0NPTk5FQ1RfUE9MSUNZX1VOU1BFQ0lGSUVEEAASHAoYRElTQ09OTkVDVF9QT0xJQ1lfQ0FOQ0VMEAESGwoXRElTQ09OTkVDVF9QT0xJQ1lfRFJBSU4QAirIAQoNU2VydmljZVN0YXR1cxIeChpTRVJWSUNFX1NUQVRVU19VTlNQRUNJRklFRBAAEiMKH1NFUlZJQ0VfU1RBVFVTX1BFTkRJTkdfQVBQUk9WQUwQARIZChVTRVJWSUNFX1NUQVRVU19BQ1RJVkUQAhIdChlTRVJWSUNFX1NUQVRVU19ERVBSRUNBVEVEEAMSHAoYU0VSVklDRV9TVEFUVVNfU1VTUEVOREVEEAQSGgoWU0VSVklDRV9TVEFUVVNfUkVUSVJFRBAFMrUGCghSZWdpc3RyeRKFAQoPUmVnaXN0ZXJTZXJ2aWNlEiYubWFya2V0cGxhY2UudjEuUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiMdLnGBAKDnNlcnZpY2VzLndyaXRlgtPkkwIXOgdzZXJ2aWNlIgwvdjEvc2VydmljZXMSeQoKR2V0U2VydmljZRIhLm1hcmtldHBsYWNlLnYxLkdldFNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSIvkAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCExIRL3YxL3NlcnZpY2VzL3tpZH0ShQEKDExpc3RTZXJ2aWNlcxIjLm1hcmtldHBsYWNlLnYxLkxpc3RTZXJ2aWNlc1JlcXVlc3QaJC5tYXJrZXRwbGFjZS52MS5MaXN0U2VydmljZXNSZXNwb25zZSIqkAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCDhIML3YxL3NlcnZpY2VzEo0BCgtDcmVhdGVQcmljZRIiLm1hcmtldHBsYWNlLnYxLkNyZWF0ZVByaWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlByaWNpbmciQdLnGA4KDHByaWNlcy53cml0ZYLT5JMCKToFcHJpY2UiIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vcHJpY2VzEpMBCgpMaXN0UHJpY2VzEiEubWFya2V0cGxhY2UudjEuTGlzdFByaWNlc1JlcXVlc3QaIi5tYXJrZXRwbGFjZS52MS5MaXN0UHJpY2VzUmVzcG9uc2UiPpACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAiISIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vcHJpY2VzEngKBVdhdGNoEhwubWFya2V0cGxhY2UudjEuV2F0Y2hSZXF1ZXN0Gh0ubWFya2V0cGxhY2UudjEuV2F0Y2hSZXNwb25zZSIwkAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCFBISL3YxL3NlcnZpY2VzOndhdGNoMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("Ch1tYXJrZXRwbGFjZS92MS9yZWdpc3RyeS5wcm90bxIObWFya2V0cGxhY2UudjEikxEKB1NlcnZpY2USCgoCaWQYASABKAkSuwEKBG5hbWUYAiABKAlCrAG6SKgBugGfAQoMc2VydmljZS5uYW1lElxtdXN0IGJlIGxvd2VyLWNhc2UgbGV0dGVycyBhbmQgZGlnaXRzLCB3aXRoICcuJywgJ18nIGFuZCAnLScgYmV0d2VlbiB0aGVtLCBzdWNoIGFzIGdwdC1zbWFsbBoxdGhpcy5tYXRjaGVzKCdeW2EtejAtOV0oW2EtejAtOS5fLV0qW2EtejAtOV0pPyQnKXIDGIABEtcBCgd2ZXJzaW9uGAMgASgJQsUBukjBAboBuQEKD3NlcnZpY2UudmVyc2lvbhI5bXVzdCBiZSBhIHNlbWFudGljIHZlcnNpb24sIHN1Y2ggYXMgMS4wLjAgb3IgMS4wLjAtYmV0YS4xGmt0aGlzLm1hdGNoZXMoJ14oMHxbMS05XVswLTldKilbLl0oMHxbMS05XVswLTldKilbLl0oMHxbMS05XVswLTldKikoLVswLTlBLVphLXouLV0rKT8oWytdWzAtOUEtWmEtei4tXSspPyQnKXICGDISHQoLZGVzY3JpcHRpb24YBCABKAlCCLpIBXIDGIAgEjcKCWVuZHBvaW50cxgFIAMoCzIYLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50Qgq6SAeSAQQIARAgEigKB3ByaWNpbmcYBiABKAsyFy5tYXJrZXRwbGFjZS52MS5QcmljaW5nEjcKBnN0YXR1cxgHIAEoDjIdLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VTdGF0dXNCCLpIBYIBAhABEi8KGWRlZmF1bHRfbWF4X291dHB1dF90b2tlbnMYCCABKANCDLpICSIHGICt4gQoABIvCgtjcmVhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoHcm91dGluZxgKIAEoDjIXLm1hcmtldHBsYWNlLnYxLlJvdXRpbmdCCLpIBYIBAhABEkEKDW9uX2Rpc2Nvbm5lY3QYCyABKA4yIC5tYXJrZXRwbGFjZS52MS5EaXNjb25uZWN0UG9saWN5Qgi6SAWCAQIQARI9CgtkcmFpbl9saW1pdBgMIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABIeChZyZWZ1c2VzX3N0cmVhbV9vcHRpb25zGA0gASgIEjMKDWpzb25fcG9pbnRlcnMYDiABKAsyHC5tYXJrZXRwbGFjZS52MS5Kc29uUG9pbnRlcnMSFQoEZXRhZxgPIAEoCUIHukgEcgIYQBIvCgt1cGRhdGVfdGltZRgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoLZGVwcmVjYXRpb24YESABKAsyGy5tYXJrZXRwbGFjZS52MS5EZXByZWNhdGlvbhIVCg1zdGF0dXNfcmVhc29uGBIgASgJEi8KC3N0YXR1c190aW1lGBMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1CglmYWxsYmFja3MYFCADKAsyGC5tYXJrZXRwbGFjZS52MS5GYWxsYmFja0IIukgFkgECEAgSNQoOcmVzcG9uc2VfY2FjaGUYFSABKAsyHS5tYXJrZXRwbGFjZS52MS5SZXNwb25zZUNhY2hlEtUBCghjYXRlZ29yeRgWIAEoCULCAbpIvgG6AbYBChBzZXJ2aWNlLmNhdGVnb3J5EmxtdXN0IGJlIGxvd2VyLWNhc2UgbGV0dGVycyBhbmQgZGlnaXRzLCB3aXRoICcuJywgJ18nIGFuZCAnLScgYmV0d2VlbiB0aGVtLCBzdWNoIGFzIHRleHQtZ2VuZXJhdGlvbiwgb3IgZW1wdHkaNHRoaXMubWF0Y2hlcygnXihbYS16MC05XShbYS16MC05Ll8tXSpbYS16MC05XSk/KT8kJylyAhhkEsABCgR0YWdzGBcgAygJQrEBukitAboBogEKDHNlcnZpY2UudGFncxJXbXVzdCBiZSB1cCB0byA2NCBsb3dlci1jYXNlIGxldHRlcnMsIGRpZ2l0cywgJy4nLCAnXycgYW5kICctJyBlYWNoLCBzdWNoIGFzIGxvdy1sYXRlbmN5Gjl0aGlzLmFsbCh0YWcsIHRhZy5tYXRjaGVzKCdeW2EtejAtOV1bYS16MC05Ll8tXXswLDYzfSQnKSmSAQQQIBgBEkwKBmxhYmVscxgYIAMoCzIjLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UuTGFiZWxzRW50cnlCF7pIFJoBERBAIgZyBBABGEAqBXIDGIACEiQKBW93bmVyGBkgASgLMhUubWFya2V0cGxhY2UudjEuT3duZXIStAEKEWRvY3VtZW50YXRpb25fdXJsGBogASgJQpgBukiUAboBiwEKGXNlcnZpY2UuZG9jdW1lbnRhdGlvbl91cmwSL211c3QgYmUgYW4gYWJzb2x1dGUgaHR0cCBvciBodHRwcyBVUkwsIG9yIGVtcHR5Gj10aGlzID09ICcnIHx8ICh0aGlzLmlzVXJpKCkgJiYgdGhpcy5tYXRjaGVzKCdeaHR0cHM/Oi8vLiskJykpcgMYgBASMwoNc2VydmljZV9sZXZlbBgbIAEoCzIcLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VMZXZlbBIyCgxjYXBhYmlsaXRpZXMYHCABKAsyHC5tYXJrZXRwbGFjZS52MS5DYXBhYmlsaXRpZXMSLgoKY29tcGxpYW5jZRgdIAEoCzIaLm1hcmtldHBsYWNlLnYxLkNvbXBsaWFuY2UaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLgCQoMSnNvblBvaW50ZXJzEpQBCgxpbnB1dF90b2tlbnMYASABKAlCfrpIe7oBcwoManNvbl9wb2ludGVyEj1tdXN0IGJlIGEgSlNPTiBQb2ludGVyLCBzdWNoIGFzIC91c2FnZS9pbnB1dF90b2tlbnMsIG9yIGVtcHR5GiR0aGlzLm1hdGNoZXMoJ14oLyhbXi9+XXx+WzAxXSkqKSokJylyAxiAAhKbAQoTY2FjaGVkX2lucHV0X3Rva2VucxgCIAEoCUJ+ukh7ugFzCgxqc29uX3BvaW50ZXISPW11c3QgYmUgYSBKU09OIFBvaW50ZXIsIHN1Y2ggYXMgL3VzYWdlL2lucHV0X3Rva2Vucywgb3IgZW1wdHkaJHRoaXMubWF0Y2hlcygnXigvKFteL35dfH5bMDFdKSopKiQnKXIDGIACEpUBCg1vdXRwdXRfdG9rZW5zGAMgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISnwEKF3JlYXNvbmluZ19vdXRwdXRfdG9rZW5zGAQgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISlAEKDGFuc3dlcl9tb2RlbBgFIAEoCUJ+ukh7ugFzCgxqc29uX3BvaW50ZXISPW11c3QgYmUgYSBKU09OIFBvaW50ZXIsIHN1Y2ggYXMgL3VzYWdlL2lucHV0X3Rva2Vucywgb3IgZW1wdHkaJHRoaXMubWF0Y2hlcygnXigvKFteL35dfH5bMDFdKSopKiQnKXIDGIACEpUBCg1maW5pc2hfcmVhc29uGAYgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISmQEKEW1heF9vdXRwdXRfdG9rZW5zGAcgASgJQn66SHu6AXMKDGpzb25fcG9pbnRlchI9bXVzdCBiZSBhIEpTT04gUG9pbnRlciwgc3VjaCBhcyAvdXNhZ2UvaW5wdXRfdG9rZW5zLCBvciBlbXB0eRokdGhpcy5tYXRjaGVzKCdeKC8oW14vfl18flswMV0pKikqJCcpcgMYgAISlQEKDXJlcXVlc3RfbW9kZWwYCCABKAlCfrpIe7oBcwoManNvbl9wb2ludGVyEj1tdXN0IGJlIGEgSlNPTiBQb2ludGVyLCBzdWNoIGFzIC91c2FnZS9pbnB1dF90b2tlbnMsIG9yIGVtcHR5GiR0aGlzLm1hdGNoZXMoJ14oLyhbXi9+XXx+WzAxXSkqKSokJylyAxiAAiL2AQoNUmVzcG9uc2VDYWNoZRI5CgN0dGwYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDsgBAaoBCCIECICjBSoAEkAKB3NoYXJpbmcYAiABKA4yJS5tYXJrZXRwbGFjZS52MS5SZXNwb25zZUNhY2hlLlNoYXJpbmdCCLpIBYIBAhABImgKB1NoYXJpbmcSFwoTU0hBUklOR19VTlNQRUNJRklFRBAAEhQKEFNIQVJJTkdfQ09OU1VNRVIQARIYChRTSEFSSU5HX09SR0FOSVpBVElPThACEhQKEFNIQVJJTkdfRVZFUllPTkUQAyKUAgoIRmFsbGJhY2sSHgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARizARJDCgJvbhgCIAMoDjIiLm1hcmtldHBsYWNlLnYxLkZhbGxiYWNrLkNvbmRpdGlvbkITukgQkgENEAgYASIHggEEEAEgACKiAQoJQ29uZGl0aW9uEhkKFUNPTkRJVElPTl9VTlNQRUNJRklFRBAAEhMKD0NPTkRJVElPTl9FUlJPUhABEhIKDkNPTkRJVElPTl9CVVNZEAISFQoRQ09ORElUSU9OX1RJTUVPVVQQAxIcChhDT05ESVRJT05fQ09OVEVOVF9GSUxURVIQBBIcChhDT05ESVRJT05fQ09OVEVYVF9MRU5HVEgQBSLgCQoIRW5kcG9pbnQSCgoCaWQYASABKAkS2gEKA3VybBgCIAEoCULMAbpIyAG6Ab8BCgxlbmRwb2ludC51cmwScG11c3QgYmUgYW4gYWJzb2x1dGUgaHR0cCBvciBodHRwcyBVUkwgd2l0aG91dCB1c2VyIGFuZCBwYXNzd29yZCwgc3VjaCBhcyBodHRwczovL2xsbS5leGFtcGxlL3YxL2NoYXQvY29tcGxldGlvbnMaPXRoaXMuaXNVcmkoKSAmJiB0aGlzLm1hdGNoZXMoJ15odHRwcz86Ly9bXi8/I0BdKyhbLz8jXS4qKT8kJylyAxiAEBI9Cghwcm90b2NvbBgDIAEoDjIhLm1hcmtldHBsYWNlLnYxLkVuZHBvaW50LlByb3RvY29sQgi6SAWCAQIQARKuAQoOY3JlZGVudGlhbF9yZWYYBCABKAlClQG6SJEBugGIAQoXZW5kcG9pbnQuY3JlZGVudGlhbF9yZWYSMW11c3QgYmUgZW52Ok5BTUUgb3IgZmlsZTovcGF0aCwgb3IgZW1wdHkgZm9yIG5vbmUaOnRoaXMubWF0Y2hlcygnXiR8XmVudjpbQS1aYS16X11bQS1aYS16MC05X10qJHxeZmlsZTovLiskJylyAxiABBI5Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEhoKBndlaWdodBgGIAEoBUIKukgHGgUY6AcoABIbCghwcmlvcml0eRgHIAEoBUIJukgGGgQYZCgAEkAKD2Nvbm5lY3RfdGltZW91dBgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIPCoAEkEKD2hlYWRlcnNfdGltZW91dBgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABJFChNmaXJzdF90b2tlbl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEj4KDGlkbGVfdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMIkBwqABI1CgRhdXRoGAwgASgOMh0ubWFya2V0cGxhY2UudjEuRW5kcG9pbnQuQXV0aEIIukgFggECEAESFwoFbW9kZWwYDSABKAlCCLpIBXIDGIACIrwBCghQcm90b2NvbBIYChRQUk9UT0NPTF9VTlNQRUNJRklFRBAAEhMKD1BST1RPQ09MX09QRU5BSRABEhkKFVBST1RPQ09MX0FaVVJFX09QRU5BSRACEhYKElBST1RPQ09MX0FOVEhST1BJQxADEhMKD1BST1RPQ09MX0dFTUlOSRAEEhMKD1BST1RPQ09MX09MTEFNQRAFEhEKDVBST1RPQ09MX0pTT04QBhIRCg1QUk9UT0NPTF9HUlBDEAcibAoEQXV0aBIUChBBVVRIX1VOU1BFQ0lGSUVEEAASDwoLQVVUSF9CRUFSRVIQARISCg5BVVRIX1hfQVBJX0tFWRACEhcKE0FVVEhfWF9HT09HX0FQSV9LRVkQAxIQCgxBVVRIX0FQSV9LRVkQBCL1CgoHUHJpY2luZxJtCghjdXJyZW5jeRgBIAEoCUJbukhYugFVChBwcmljaW5nLmN1cnJlbmN5EiVtdXN0IGJlIGFuIElTTyA0MjE3IGNvZGUsIHN1Y2ggYXMgVVNEGhp0aGlzLm1hdGNoZXMoJ15bQS1aXXszfSQnKRI1CglwZXJfdG9rZW4YAiABKAsyIC5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlBlclRva2VuSAASOQoLcGVyX3JlcXVlc3QYAyABKAsyIi5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlBlclJlcXVlc3RIABI8CgxzdWJzY3JpcHRpb24YBiABKAsyJC5tYXJrZXRwbGFjZS52MS5QcmljaW5nLlN1YnNjcmlwdGlvbkgAEg8KB3ZlcnNpb24YBCABKAkSQgoOZWZmZWN0aXZlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQg66SAuyAQgaBgiAmPuKeRrbAwoIUGVyVG9rZW4SMAoXaW5wdXRfbmFub3NfcGVyX21pbGxpb24YASABKANCD7pIDCIKGIDAyvOEowIoABIxChhvdXRwdXRfbmFub3NfcGVyX21pbGxpb24YAiABKANCD7pIDCIKGIDAyvOEowIoABI8Ch5jYWNoZWRfaW5wdXRfbmFub3NfcGVyX21pbGxpb24YAyABKANCD7pIDCIKGIDAyvOEowIoAEgAiAEBEkEKI2NhY2hlX3dyaXRlX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAQgASgDQg+6SAwiChiAwMrzhKMCKABIAYgBARJACiJyZWFzb25pbmdfb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAUgASgDQg+6SAwiChiAwMrzhKMCKABIAogBARI1CgV0aWVycxgGIAMoCzIcLm1hcmtldHBsYWNlLnYxLlByaWNpbmcuVGllckIIukgFkgECEBBCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24ayAMKBFRpZXISJgoQbWluX2lucHV0X3Rva2VucxgBIAEoA0IMukgJIgcYgMLXLygBEjAKF2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAIgASgDQg+6SAwiChiAwMrzhKMCKAASMQoYb3V0cHV0X25hbm9zX3Blcl9taWxsaW9uGAMgASgDQg+6SAwiChiAwMrzhKMCKAASPAoeY2FjaGVkX2lucHV0X25hbm9zX3Blcl9taWxsaW9uGAQgASgDQg+6SAwiChiAwMrzhKMCKABIAIgBARJBCiNjYWNoZV93cml0ZV9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbhgFIAEoA0IPukgMIgoYgMDK84SjAigASAGIAQESQAoicmVhc29uaW5nX291dHB1dF9uYW5vc19wZXJfbWlsbGlvbhgGIAEoA0IPukgMIgoYgMDK84SjAigASAKIAQFCIQofX2NhY2hlZF9pbnB1dF9uYW5vc19wZXJfbWlsbGlvbkImCiRfY2FjaGVfd3JpdGVfaW5wdXRfbmFub3NfcGVyX21pbGxpb25CJQojX3JlYXNvbmluZ19vdXRwdXRfbmFub3NfcGVyX21pbGxpb24aNAoKUGVyUmVxdWVzdBImCg1yZXF1ZXN0X25hbm9zGAEgASgDQg+6SAwiChiAwMrzhKMCKAAaDgoMU3Vic2NyaXB0aW9uQgcKBW1vZGVsIkoKFlJlZ2lzdGVyU2VydmljZVJlcXVlc3QSMAoHc2VydmljZRgBIAEoCzIXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VCBrpIA8gBASLCAQoUVXBkYXRlU2VydmljZVJlcXVlc3QSMAoHc2VydmljZRgBIAEoCzIXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VCBrpIA9gBAxJ4Cgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2tCR7pIRLoBQQoLdXBkYXRlX21hc2sSGm11c3QgaGF2ZSBhdCBtb3N0IDY0IHBhdGhzGhZzaXplKHRoaXMucGF0aHMpIDw9IDY0IisKEUdldFNlcnZpY2VSZXF1ZXN0EhYKAmlkGAEgASgJQgq6SAdyBRABGLMBIlIKE0xpc3RTZXJ2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIACIloKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEikKCHNlcnZpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuU2VydmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoSQ3JlYXRlUHJpY2VSZXF1ZXN0Eh0KCnNlcnZpY2VfaWQYASABKAlCCbpIBnIEEAEYQBIuCgVwcmljZRgCIAEoCzIXLm1hcmtldHBsYWNlLnYxLlByaWNpbmdCBrpIA8gBASJwChFMaXN0UHJpY2VzUmVxdWVzdBIeCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGLMBEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAAiJWChJMaXN0UHJpY2VzUmVzcG9uc2USJwoGcHJpY2VzGAEgAygLMhcubWFya2V0cGxhY2UudjEuUHJpY2luZxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkinwEKDFdhdGNoUmVxdWVzdBIhChByZXNvdXJjZV92ZXJzaW9uGAEgASgDQge6SAQiAigAEiUKCHNlcnZpY2VzGAIgAygJQhO6SBCSAQ0QZBgBIgdyBRABGIABEkUKEWJvb2ttYXJrX2ludGVydmFsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwiQHDICCAEitQIKDVdhdGNoUmVzcG9uc2USMAoEa2luZBgBIAEoDjIiLm1hcmtldHBsYWNlLnYxLldhdGNoUmVzcG9uc2UuS2luZBIYChByZXNvdXJjZV92ZXJzaW9uGAIgASgDEigKB3NlcnZpY2UYAyABKAsyFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlEg4KBmNoYW5nZRgEIAEoCRIvCgtjaGFuZ2VfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGQoRc25hcHNob3RfY29tcGxldGUYBiABKAgiUgoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASDgoKS0lORF9BRERFRBABEhEKDUtJTkRfTU9ESUZJRUQQAhIRCg1LSU5EX0JPT0tNQVJLEAMqUwoHUm91dGluZxIXChNST1VUSU5HX1VOU1BFQ0lGSUVEEAASFAoQUk9VVElOR19XRUlHSFRFRBABEhkKFVJPVVRJTkdfTEVBU1RfTEFURU5DWRACKnAKEERpc2Nvbm5lY3RQb2xpY3kSIQodRElTQ09OTkVDVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIcChhESVNDT05ORUNUX1BPTElDWV9DQU5DRUwQARIbChdESVNDT05ORUNUX1BPTElDWV9EUkFJThACKsgBCg1TZXJ2aWNlU3RhdHVzEh4KGlNFUlZJQ0VfU1RBVFVTX1VOU1BFQ0lGSUVEEAASIwofU0VSVklDRV9TVEFUVVNfUEVORElOR19BUFBST1ZBTBABEhkKFVNFUlZJQ0VfU1RBVFVTX0FDVElWRRACEh0KGVNFUlZJQ0VfU1RBVFVTX0RFUFJFQ0FURUQQAxIcChhTRVJWSUNFX1NUQVRVU19TVVNQRU5ERUQQBBIaChZTRVJWSUNFX1NUQVRVU19SRVRJUkVEEAUykA0KCFJlZ2lzdHJ5EoUBCg9SZWdpc3RlclNlcnZpY2USJi5tYXJrZXRwbGFjZS52MS5SZWdpc3RlclNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSIx0ucYEAoOc2VydmljZXMud3JpdGWC0+STAhc6B3NlcnZpY2UiDC92MS9zZXJ2aWNlcxJ5CgpHZXRTZXJ2aWNlEiEubWFya2V0cGxhY2UudjEuR2V0U2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIi+QAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwITEhEvdjEvc2VydmljZXMve2lkfRKFAQoMTGlzdFNlcnZpY2VzEiMubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VzUmVxdWVzdBokLm1hcmtldHBsYWNlLnYxLkxpc3RTZXJ2aWNlc1Jlc3BvbnNlIiqQAgHS5xgPCg1zZXJ2aWNlcy5yZWFkgtPkkwIOEgwvdjEvc2VydmljZXMSjgEKDVVwZGF0ZVNlcnZpY2USJC5tYXJrZXRwbGFjZS52MS5VcGRhdGVTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiPtLnGBAKDnNlcnZpY2VzLndyaXRlgtPkkwIkOgdzZXJ2aWNlMhkvdjEvc2VydmljZXMve3NlcnZpY2UuaWR9Eo8BCg9BY3RpdmF0ZVNlcnZpY2USJi5tYXJrZXRwbGFjZS52MS5BY3RpdmF0ZVNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSI70ucYEgoQc2VydmljZXMuYXBwcm92ZYLT5JMCHzoBKiIaL3YxL3NlcnZpY2VzL3tpZH06YWN0aXZhdGUSkAEKEERlcHJlY2F0ZVNlcnZpY2USJy5tYXJrZXRwbGFjZS52MS5EZXByZWNhdGVTZXJ2aWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlNlcnZpY2UiOtLnGBAKDnNlcnZpY2VzLndyaXRlgtPkkwIgOgEqIhsvdjEvc2VydmljZXMve2lkfTpkZXByZWNhdGUSjAEKDlN1c3BlbmRTZXJ2aWNlEiUubWFya2V0cGxhY2UudjEuU3VzcGVuZFNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSI60ucYEgoQc2VydmljZXMuc3VzcGVuZILT5JMCHjoBKiIZL3YxL3NlcnZpY2VzL3tpZH06c3VzcGVuZBKJAQoNUmVzdW1lU2VydmljZRIkLm1hcmtldHBsYWNlLnYxLlJlc3VtZVNlcnZpY2VSZXF1ZXN0GhcubWFya2V0cGxhY2UudjEuU2VydmljZSI50ucYEgoQc2VydmljZXMuc3VzcGVuZILT5JMCHToBKiIYL3YxL3NlcnZpY2VzL3tpZH06cmVzdW1lEocBCg1SZXRpcmVTZXJ2aWNlEiQubWFya2V0cGxhY2UudjEuUmV0aXJlU2VydmljZVJlcXVlc3QaFy5tYXJrZXRwbGFjZS52MS5TZXJ2aWNlIjfS5xgQCg5zZXJ2aWNlcy53cml0ZYLT5JMCHToBKiIYL3YxL3NlcnZpY2VzL3tpZH06cmV0aXJlEo0BCgtDcmVhdGVQcmljZRIiLm1hcmtldHBsYWNlLnYxLkNyZWF0ZVByaWNlUmVxdWVzdBoXLm1hcmtldHBsYWNlLnYxLlByaWNpbmciQdLnGA4KDHByaWNlcy53cml0ZYLT5JMCKToFcHJpY2UiIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vcHJpY2VzEpMBCgpMaXN0UHJpY2VzEiEubWFya2V0cGxhY2UudjEuTGlzdFByaWNlc1JlcXVlc3QaIi5tYXJrZXRwbGFjZS52MS5MaXN0UHJpY2VzUmVzcG9uc2UiPpACAdLnGA8KDXNlcnZpY2VzLnJlYWSC0+STAiISIC92MS9zZXJ2aWNlcy97c2VydmljZV9pZH0vcHJpY2VzEngKBVdhdGNoEhwubWFya2V0cGxhY2UudjEuV2F0Y2hSZXF1ZXN0Gh0ubWFya2V0cGxhY2UudjEuV2F0Y2hSZXNwb25zZSIwkAIB0ucYDwoNc2VydmljZXMucmVhZILT5JMCFBISL3YxL3NlcnZpY2VzOndhdGNoMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_marketplace_v1_options, file_marketplace_v1_service_lifecycle, file_marketplace_v1_service_profile]);
 
 /**
  * Service is one version of a published LLM service.
@@ -66,7 +70,7 @@ export type Service = Message<"marketplace.v1.Service"> & {
   pricing?: Pricing | undefined;
 
   /**
-   * Lifecycle state.
+   * Lifecycle state. A service is registered active, or waiting for approval.
    *
    * @generated from field: marketplace.v1.ServiceStatus status = 7;
    */
@@ -123,6 +127,41 @@ export type Service = Message<"marketplace.v1.Service"> & {
   jsonPointers?: JsonPointers | undefined;
 
   /**
+   * Moves with every change of the service. Sent with an update, it refuses to overwrite what others changed meanwhile.
+   *
+   * @generated from field: string etag = 15;
+   */
+  etag: string;
+
+  /**
+   * When it was changed last.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 16;
+   */
+  updateTime?: Timestamp | undefined;
+
+  /**
+   * Of a service that is deprecated, or was when it was suspended or retired.
+   *
+   * @generated from field: marketplace.v1.Deprecation deprecation = 17;
+   */
+  deprecation?: Deprecation | undefined;
+
+  /**
+   * Why it is suspended or retired.
+   *
+   * @generated from field: string status_reason = 18;
+   */
+  statusReason: string;
+
+  /**
+   * Since when it has its status.
+   *
+   * @generated from field: google.protobuf.Timestamp status_time = 19;
+   */
+  statusTime?: Timestamp | undefined;
+
+  /**
    * Services that a call goes to, in this order, when this one fails it before the first output of an answer.
    *
    * @generated from field: repeated marketplace.v1.Fallback fallbacks = 20;
@@ -135,6 +174,62 @@ export type Service = Message<"marketplace.v1.Service"> & {
    * @generated from field: marketplace.v1.ResponseCache response_cache = 21;
    */
   responseCache?: ResponseCache | undefined;
+
+  /**
+   * What kind of service it is, such as "text-generation".
+   *
+   * @generated from field: string category = 22;
+   */
+  category: string;
+
+  /**
+   * Words to find it by.
+   *
+   * @generated from field: repeated string tags = 23;
+   */
+  tags: string[];
+
+  /**
+   * Facts for tools, which the gate hands on.
+   *
+   * @generated from field: map<string, string> labels = 24;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * Who answers for it.
+   *
+   * @generated from field: marketplace.v1.Owner owner = 25;
+   */
+  owner?: Owner | undefined;
+
+  /**
+   * Page for people who want to use it.
+   *
+   * @generated from field: string documentation_url = 26;
+   */
+  documentationUrl: string;
+
+  /**
+   * What its owner promises.
+   *
+   * @generated from field: marketplace.v1.ServiceLevel service_level = 27;
+   */
+  serviceLevel?: ServiceLevel | undefined;
+
+  /**
+   * What it can do.
+   *
+   * @generated from field: marketplace.v1.Capabilities capabilities = 28;
+   */
+  capabilities?: Capabilities | undefined;
+
+  /**
+   * What it may be used for.
+   *
+   * @generated from field: marketplace.v1.Compliance compliance = 29;
+   */
+  compliance?: Compliance | undefined;
 };
 
 /**
@@ -301,7 +396,7 @@ export const ResponseCache_SharingSchema: GenEnum<ResponseCache_Sharing> = /*@__
  */
 export type Fallback = Message<"marketplace.v1.Fallback"> & {
   /**
-   * Id or name of the service. Where callers send payloads in a service's own format, it must speak the same protocol.
+   * Id, name or name@version of the service. Where callers send payloads in a service's own format, it must speak the same protocol.
    *
    * @generated from field: string service_id = 1;
    */
@@ -863,13 +958,42 @@ export const RegisterServiceRequestSchema: GenMessage<RegisterServiceRequest> = 
   messageDesc(file_marketplace_v1_registry, 6);
 
 /**
+ * UpdateServiceRequest carries what is to change.
+ *
+ * @generated from message marketplace.v1.UpdateServiceRequest
+ */
+export type UpdateServiceRequest = Message<"marketplace.v1.UpdateServiceRequest"> & {
+  /**
+   * The service: its id says which one, its etag which state of it the caller saw. The rules of its fields hold for the
+   * service as it is after the change.
+   *
+   * @generated from field: marketplace.v1.Service service = 1;
+   */
+  service?: Service | undefined;
+
+  /**
+   * Paths of the fields to change, such as "description" or "response_cache.ttl".
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.UpdateServiceRequest.
+ * Use `create(UpdateServiceRequestSchema)` to create a new message.
+ */
+export const UpdateServiceRequestSchema: GenMessage<UpdateServiceRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_registry, 7);
+
+/**
  * GetServiceRequest names a service.
  *
  * @generated from message marketplace.v1.GetServiceRequest
  */
 export type GetServiceRequest = Message<"marketplace.v1.GetServiceRequest"> & {
   /**
-   * Id or name.
+   * Id, name or name@version.
    *
    * @generated from field: string id = 1;
    */
@@ -881,7 +1005,7 @@ export type GetServiceRequest = Message<"marketplace.v1.GetServiceRequest"> & {
  * Use `create(GetServiceRequestSchema)` to create a new message.
  */
 export const GetServiceRequestSchema: GenMessage<GetServiceRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 7);
+  messageDesc(file_marketplace_v1_registry, 8);
 
 /**
  * ListServicesRequest asks for a page of services.
@@ -909,7 +1033,7 @@ export type ListServicesRequest = Message<"marketplace.v1.ListServicesRequest"> 
  * Use `create(ListServicesRequestSchema)` to create a new message.
  */
 export const ListServicesRequestSchema: GenMessage<ListServicesRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 8);
+  messageDesc(file_marketplace_v1_registry, 9);
 
 /**
  * ListServicesResponse is a page of services.
@@ -937,7 +1061,7 @@ export type ListServicesResponse = Message<"marketplace.v1.ListServicesResponse"
  * Use `create(ListServicesResponseSchema)` to create a new message.
  */
 export const ListServicesResponseSchema: GenMessage<ListServicesResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 9);
+  messageDesc(file_marketplace_v1_registry, 10);
 
 /**
  * CreatePriceRequest carries the price to add; its version is ignored.
@@ -965,7 +1089,7 @@ export type CreatePriceRequest = Message<"marketplace.v1.CreatePriceRequest"> & 
  * Use `create(CreatePriceRequestSchema)` to create a new message.
  */
 export const CreatePriceRequestSchema: GenMessage<CreatePriceRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 10);
+  messageDesc(file_marketplace_v1_registry, 11);
 
 /**
  * ListPricesRequest asks for a page of a service's prices.
@@ -974,7 +1098,7 @@ export const CreatePriceRequestSchema: GenMessage<CreatePriceRequest> = /*@__PUR
  */
 export type ListPricesRequest = Message<"marketplace.v1.ListPricesRequest"> & {
   /**
-   * Id or name of the service.
+   * Id, name or name@version of the service.
    *
    * @generated from field: string service_id = 1;
    */
@@ -1000,7 +1124,7 @@ export type ListPricesRequest = Message<"marketplace.v1.ListPricesRequest"> & {
  * Use `create(ListPricesRequestSchema)` to create a new message.
  */
 export const ListPricesRequestSchema: GenMessage<ListPricesRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 11);
+  messageDesc(file_marketplace_v1_registry, 12);
 
 /**
  * ListPricesResponse is a page of prices.
@@ -1028,7 +1152,7 @@ export type ListPricesResponse = Message<"marketplace.v1.ListPricesResponse"> & 
  * Use `create(ListPricesResponseSchema)` to create a new message.
  */
 export const ListPricesResponseSchema: GenMessage<ListPricesResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 12);
+  messageDesc(file_marketplace_v1_registry, 13);
 
 /**
  * WatchRequest says from when on, and which services.
@@ -1063,7 +1187,7 @@ export type WatchRequest = Message<"marketplace.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 13);
+  messageDesc(file_marketplace_v1_registry, 14);
 
 /**
  * WatchResponse is one event of a watch.
@@ -1120,7 +1244,7 @@ export type WatchResponse = Message<"marketplace.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_registry, 14);
+  messageDesc(file_marketplace_v1_registry, 15);
 
 /**
  * Kind says what a watch tells.
@@ -1168,7 +1292,7 @@ export type WatchResponse_Kind = (typeof WatchResponse_Kind)[keyof typeof WatchR
  * Describes the enum marketplace.v1.WatchResponse.Kind.
  */
 export const WatchResponse_KindSchema: GenEnum<WatchResponse_Kind> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_registry, 14, 0);
+  enumDesc(file_marketplace_v1_registry, 15, 0);
 
 /**
  * Routing is a way to choose among endpoints of one priority.
@@ -1315,14 +1439,15 @@ export const ServiceStatusSchema: GenEnum<ServiceStatus> = /*@__PURE__*/
   enumDesc(file_marketplace_v1_registry, 2);
 
 /**
- * Registry holds the published LLM services: their versions, endpoints and prices.
+ * Registry holds the published LLM services: their versions, endpoints and prices. Members of an organization change what
+ * their organization owns; URLs and credential references of endpoints are shown to those only who may change the service.
  *
  * @generated from service marketplace.v1.Registry
  */
 export const Registry: GenService<{
   /**
-   * RegisterService adds a service version, active unless its status says otherwise. Name and version together are
-   * unique.
+   * RegisterService adds a service version, active unless its status says that it waits for approval. Name and version
+   * together are unique. A publisher's service belongs to its organization.
    *
    * @generated from rpc marketplace.v1.Registry.RegisterService
    */
@@ -1332,7 +1457,7 @@ export const Registry: GenService<{
     output: typeof ServiceSchema;
   },
   /**
-   * GetService returns one service by id, or by name (its newest active version).
+   * GetService returns one service by id, by name (its newest active release), or by name@version.
    *
    * @generated from rpc marketplace.v1.Registry.GetService
    */
@@ -1350,6 +1475,70 @@ export const Registry: GenService<{
     methodKind: "unary";
     input: typeof ListServicesRequestSchema;
     output: typeof ListServicesResponseSchema;
+  },
+  /**
+   * UpdateService changes what the mask names, and answers with the service as it is then; calls under way go on with what
+   * was. Left out, the mask names the fields that the request states; "*" names all. name and version are never changed;
+   * pricing is changed by CreatePrice, status by the RPCs below. Of endpoints, the whole list is replaced: one whose id, or
+   * whose URL, was there before keeps its id, and with it what the gate knows of it; one of another URL is new. An etag that
+   * is not the current one is answered with ABORTED.
+   *
+   * @generated from rpc marketplace.v1.Registry.UpdateService
+   */
+  updateService: {
+    methodKind: "unary";
+    input: typeof UpdateServiceRequestSchema;
+    output: typeof ServiceSchema;
+  },
+  /**
+   * ActivateService lets a service that waits for approval take calls.
+   *
+   * @generated from rpc marketplace.v1.Registry.ActivateService
+   */
+  activateService: {
+    methodKind: "unary";
+    input: typeof ActivateServiceRequestSchema;
+    output: typeof ServiceSchema;
+  },
+  /**
+   * DeprecateService warns everyone who calls a service that it is on its way out. It takes calls all the same.
+   *
+   * @generated from rpc marketplace.v1.Registry.DeprecateService
+   */
+  deprecateService: {
+    methodKind: "unary";
+    input: typeof DeprecateServiceRequestSchema;
+    output: typeof ServiceSchema;
+  },
+  /**
+   * SuspendService lets a service take no calls until it is resumed. Calls under way end as they would.
+   *
+   * @generated from rpc marketplace.v1.Registry.SuspendService
+   */
+  suspendService: {
+    methodKind: "unary";
+    input: typeof SuspendServiceRequestSchema;
+    output: typeof ServiceSchema;
+  },
+  /**
+   * ResumeService takes a suspension back; or, of a service that is not suspended, a deprecation.
+   *
+   * @generated from rpc marketplace.v1.Registry.ResumeService
+   */
+  resumeService: {
+    methodKind: "unary";
+    input: typeof ResumeServiceRequestSchema;
+    output: typeof ServiceSchema;
+  },
+  /**
+   * RetireService lets a service take no calls any more. Nothing brings it back; its record stays, because usage names it.
+   *
+   * @generated from rpc marketplace.v1.Registry.RetireService
+   */
+  retireService: {
+    methodKind: "unary";
+    input: typeof RetireServiceRequestSchema;
+    output: typeof ServiceSchema;
   },
   /**
    * CreatePrice adds a version to a service's prices. No price comes into force before now, and none is ever changed:

@@ -225,7 +225,7 @@ describe('an error', () => {
     ['a wrong credential', '/v1/quota/s', { headers: { 'x-api-key': 'tg_x' } }, 401, 'CREDENTIAL_INVALID'],
     ['no permission', '/v1/quota/s', { headers: { 'x-api-key': keys.noRoles } }, 403, 'PERMISSION_MISSING'],
     ["another's consumer", '/v1/quota/s?consumer_id=c2', { headers: own }, 403, 'CONSUMER_MISMATCH'],
-    ['a broken rule', `/v1/quota/${'x'.repeat(129)}`, { headers: own }, 400, 'INVALID_ARGUMENT'],
+    ['a broken rule', `/v1/quota/${'x'.repeat(180)}`, { headers: own }, 400, 'INVALID_ARGUMENT'],
     [
       'a malformed timeout',
       '/v1/quota/s',
@@ -293,12 +293,12 @@ describe('an error', () => {
   })
 
   test('names the rule that a field broke', async () => {
-    const answer = await ask(`/v1/quota/${'x'.repeat(129)}`, { headers: own })
+    const answer = await ask(`/v1/quota/${'x'.repeat(180)}`, { headers: own })
     const { error } = JSON.parse(await answer.text())
     expect(error.details[1]).toEqual({
       '@type': 'type.googleapis.com/google.rpc.BadRequest',
       fieldViolations: [
-        { field: 'service_id', description: 'must have at most 128 characters', reason: 'string.max_len' },
+        { field: 'service_id', description: 'must have at most 179 characters', reason: 'string.max_len' },
       ],
     })
   })

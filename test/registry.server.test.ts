@@ -1,0 +1,127 @@
+/**
+ * The registry from outside: what becomes of calls while services change.
+ */
+import { create } from '@bufbuild/protobuf'
+import { FieldMaskSchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
+import { Registry, type Service } from '../gen/marketplace/v1/registry_pb.ts'
+import { type PracticeBackend, startPracticeBackend } from '../src/practice/backend.ts'
+import { eventually } from './support/eventually.ts'
+import { at, parseJson } from './support/json.ts'
+import { chat } from './support/payloads.ts'
+import { refusal } from './support/refusal.ts'
+import { type WireName, wiresOf } from './support/stream-wires.ts'
+import { demoFacts, startTollgate, type Tollgate } from './support/tollgate.ts'
+
+let backend: PracticeBackend
+let gate: Tollgate
+let adminKey: string
+let key: string
+
+beforeAll(async () => {
+  backend = await startPracticeBackend()
+  gate = await startTollgate({ command: 'dev' })
+  const facts = await demoFacts(gate)
+  adminKey = facts.adminKey ?? ''
+  key = facts.key ?? ''
+}, 120_000)
+
+afterAll(async () => {
+  await gate?.stop()
+  await backend?.close()
+})
+
+const registry = () => gate.client(Registry, adminKey)
+
+let names = 0
+function register(version = '1.0.0', name = `service-${++names}`, query = ''): Promise<Service> {
+  const endpoints = [{ url: `${backend.url}/v1/chat/completions${query}` }]
+  return registry().registerService({ service: { name, version, endpoints } })
+}
+
+function route(serviceId: string) {
+  return gate.client(ConsumptionService, key).routeRequest({ serviceId, payload: chat('x') })
+}
+
+describe('a deprecated service', () => {
+  const wires: readonly WireName[] = ['gRPC', 'gRPC-Web', 'Connect JSON', 'OpenAI API']
+
+  test.each(wires)('takes calls, and warns in the answer and in the refusal: %s', async (wire) => {
+    const successor = await register()
+    const { id, name } = await register()
+    const sunsetAtMs = Date.parse('2027-01-01T00:00:00Z')
+    const sunsetTime = timestampFromMs(sunsetAtMs)
+    const { deprecation } = await registry().deprecateService({ id, sunsetTime, successor: successor.name })
+    const warned: Record<string, string | null>[] = []
+    const onHeaders = (headers: Headers): void => {
+      const read = ['deprecation', 'sunset', 'x-tollgate-successor'].map((header) => [header, headers.get(header)])
+      warned.push(Object.fromEntries(read))
+    }
+    const call = wiresOf(gate.address)[wire]
+    for (const mode of ['whole', 'stream'] as const) {
+      expect(await call({ key, service: name, prompt: 'x', mode, onHeaders })).toMatchObject({ isSuccess: true })
+    }
+    const expected = {
+      deprecation: `@${deprecation?.time?.seconds}`,
+      sunset: 'Fri, 01 Jan 2027 00:00:00 GMT',
+      'x-tollgate-successor': successor.name,
+    }
+    expect(warned).toEqual([expected, expected])
+  })
+
+  test('goes on after its sunset, and health and metrics say so', async () => {
+    const { id, name } = await register()
+    await registry().deprecateService({ id, sunsetTime: timestampFromMs(Date.now() - 1_000) })
+    expect((await route(name)).servedBy?.serviceId).toBe(id)
+    const page = async (path: string) => (await fetch(`${gate.address}${path}`)).text()
+    expect(at(parseJson(await page('/health/detailed')), 'components', 'registry')).toEqual({
+      status: 'degraded',
+      detail: `1 to retire, whose sunset is past: ${name}@1.0.0`,
+    })
+    expect(await page('/metrics')).toContain('\ntollgate_services_past_sunset 1\n')
+    await registry().retireService({ id })
+    expect(await page('/metrics')).toContain('\ntollgate_services_past_sunset 0\n')
+  })
+})
+
+test('a suspended service refuses calls with the reason; a retired one names what takes its place', async () => {
+  const { id, name } = await register()
+  await registry().suspendService({ id, reason: 'it leaks' })
+  expect(await refusal(route(name))).toMatchObject({
+    reason: 'SERVICE_INACTIVE',
+    metadata: { serviceId: id, status: 'suspended' },
+    message: expect.stringContaining('is suspended (it leaks). Call it when it is resumed'),
+  })
+  await registry().resumeService({ id })
+  await route(name)
+  const next = await register()
+  await registry().retireService({ id, successor: next.name, reason: 'replaced' })
+  expect(await refusal(route(id))).toMatchObject({
+    reason: 'SERVICE_INACTIVE',
+    metadata: { serviceId: id, status: 'retired', successor: next.name },
+    message: expect.stringContaining(`is retired (replaced). Call ${next.name} instead.`),
+  })
+})
+
+test('a version is called by name@version, the newest release by the name', async () => {
+  const old = await register('1.9.0')
+  const { name } = old
+  const newest = await register('1.10.0', name)
+  const next = await register('2.0.0-rc.1', name)
+  expect((await route(name)).servedBy?.serviceId).toBe(newest.id)
+  expect((await route(`${name}@1.9.0`)).servedBy?.serviceId).toBe(old.id)
+  expect((await route(`${name}@2.0.0-rc.1`)).servedBy?.serviceId).toBe(next.id)
+  expect(await refusal(route(`${name}@3.0.0`))).toMatchObject({ reason: 'SERVICE_NOT_FOUND' })
+})
+
+test('an update is in force at once; a call under way goes on as it began', async () => {
+  const { id, endpoints } = await register('1.0.0', `service-${++names}`, '?fault=delay=2000')
+  const running = route(id)
+  await eventually(() => backend.stats().inFlight === 1)
+  const updateMask = create(FieldMaskSchema, { paths: ['endpoints'] })
+  const moved = { id, endpoints: [{ url: `${backend.url}/v1/chat/completions` }] }
+  const updated = await registry().updateService({ service: moved, updateMask })
+  expect((await route(id)).servedBy?.endpointId).toBe(updated.endpoints[0]?.id)
+  expect((await running).servedBy?.endpointId).toBe(endpoints[0]?.id)
+})
