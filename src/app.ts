@@ -38,6 +38,7 @@ import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
 import { createConsumerService } from './identity/consumer-service.ts'
+import { createCredentialGuard } from './identity/credential-guard.ts'
 import { createKeyLoader } from './identity/key-loader.ts'
 import { createKeyService } from './identity/key-service.ts'
 import { selectKeyOwner, selectKeyRecords } from './identity/key-store.ts'
@@ -197,6 +198,11 @@ async function construct(
   const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
   await snapshots.start()
   closers.push(() => snapshots.close())
+  const credentialGuard = createCredentialGuard({
+    perMinute: config.access.credentialFailuresPerMinute,
+    isKnown: (credential) => verifier.isKnown(credential) || adminKey?.match(credential) !== undefined,
+    clock: now,
+  })
   const keyUses = createKeyUses({ write: (uses) => upsertKeyUses(sql, uses), log, clock: now })
   closers.push(() => keyUses.stop())
   const adminKey = config.access.adminKey === undefined ? undefined : createAdminKey(config.access.adminKey)
@@ -303,6 +309,7 @@ async function construct(
       accepting: () => accepting,
     }),
     authenticate: requireStanding(createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }), snapshots),
+    credentialGuard,
     onKeyUse: keyUses.note,
     rbac: config.access.rbac,
     organizationOf: (consumerId) => snapshots.current().consumersById.get(consumerId)?.organizationId,

@@ -99,6 +99,18 @@ export function urls(...schemes: readonly string[]): Parser<readonly string[]> {
   }
 }
 
+/** Addresses and networks of IPv4 and IPv6, separated by commas. */
+export const networks: Parser<readonly string[]> = {
+  expects: 'addresses or networks such as 10.0.0.0/8, separated by commas',
+  parse: (value) =>
+    listOf(value, (item) => {
+      const [address = '', bits, ...rest] = item.split('/')
+      const longest = isIPv6(address) ? 128 : 32
+      const isNetwork = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= longest)
+      return isIP(address) !== 0 && isNetwork && rest.length === 0 ? { value: item } : { reason: 'is no network' }
+    }),
+}
+
 function listOf<T>(value: string, parse: (item: string) => Parsed<T>): Parsed<readonly T[]> {
   const values: T[] = []
   for (const item of value.split(',').map((part) => part.trim())) {

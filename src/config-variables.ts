@@ -55,6 +55,13 @@ export const variables = {
     default: [],
     description: 'Browser origins that may call with gRPC-Web and Connect. Without it, none.',
   }),
+  trustedProxies: setting(is.networks, {
+    name: 'TRUSTED_PROXIES',
+    group: 'Server',
+    default: [],
+    description:
+      'Addresses and networks, such as `10.0.0.0/8`, of proxies in front of the gate, separated by commas: their `X-Forwarded-For` says who calls. Without it nobody is believed, and behind a proxy all callers have its address.',
+  }),
   maxMessageBytes: setting(is.integer(1024, 67_108_864), {
     name: 'MAX_MESSAGE_BYTES',
     group: 'Server',
@@ -229,6 +236,13 @@ export const variables = {
     secret: true,
     description:
       'Credential of the bootstrap administrator. There is no default: without it no credential is an administrator.',
+  }),
+  credentialFailures: setting(is.zeroOr(1, 1_000_000), {
+    name: 'CREDENTIAL_FAILURES_PER_MINUTE',
+    group: 'Access',
+    default: 100,
+    description:
+      'Wrong credentials that an address (of IPv6 a network of 64 bits) may send a minute and at once. Beyond it only credentials that this process found good before are served from there; others are refused with CREDENTIAL_FAILURES before they are looked at. 0: no limit.',
   }),
   rbac: setting(is.boolean, {
     name: 'ENABLE_RBAC',

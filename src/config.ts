@@ -15,6 +15,7 @@ export interface Config {
     readonly port: number
     /** Undefined: cleartext. */
     readonly tls: { readonly certPath: string; readonly keyPath: string } | undefined
+    readonly trustedProxies: readonly string[]
     readonly corsOrigins: readonly string[]
     readonly maxMessageBytes: number
     readonly defaultDeadlineMs: number
@@ -50,6 +51,8 @@ export interface Config {
   readonly credentials: Readonly<Record<string, string | undefined>>
   readonly access: {
     readonly adminKey: string | undefined
+    /** 0: no limit. */
+    readonly credentialFailuresPerMinute: number
     readonly rbac: boolean
     readonly rateLimiting: boolean
     readonly policyValidation: boolean
@@ -174,6 +177,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       host: read(variables.host),
       port: read(variables.port),
       tls: certPath !== undefined && keyPath !== undefined ? { certPath, keyPath } : undefined,
+      trustedProxies: read(variables.trustedProxies),
       corsOrigins: read(variables.corsOrigins),
       maxMessageBytes: read(variables.maxMessageBytes),
       defaultDeadlineMs: read(variables.defaultDeadlineMs),
@@ -208,6 +212,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     credentials: Object.fromEntries(Object.entries(env).filter(([name]) => !isOwn(name))),
     access: {
       adminKey: read(variables.adminKey),
+      credentialFailuresPerMinute: read(variables.credentialFailures),
       rbac: read(variables.rbac),
       rateLimiting: read(variables.rateLimiting),
       policyValidation: read(variables.policyValidation),

@@ -1,28 +1,40 @@
 import type { Authenticator } from '../identity/authenticator.ts'
+import type { CredentialGuard } from '../identity/credential-guard.ts'
 import type { Middleware } from './middleware.ts'
 import type { ServerCall } from './server-call.ts'
 
-/** Told of each call with a key, and from which address it comes; must not throw or wait. */
-export type OnKeyUse = (keyId: string, address: string) => void
+export interface AuthenticateOptions {
+  readonly authenticate: Authenticator
+  /** False gives every authenticated caller every permission; for development. */
+  readonly rbac: boolean
+  /** Default: wrong credentials are looked at without end. */
+  readonly credentialGuard?: Pick<CredentialGuard, 'check' | 'refused'>
+  /** Told of each call with a key, and from which address it comes; must not throw or wait. Default: nobody is told. */
+  readonly onKeyUse?: (keyId: string, address: string) => void
+}
 
 /**
  * Sets `call.principal`. Public RPCs are not asked for a credential, and one that is sent is not looked at. Without `rbac`
  * every caller has the role of an administrator beside its own identity.
  */
-export function authenticateCalls(
-  authenticate: Authenticator,
-  rbac: boolean,
-  onKeyUse: OnKeyUse = () => {},
-): Middleware {
+export function authenticateCalls(options: AuthenticateOptions): Middleware {
+  const { authenticate, rbac, credentialGuard: guard, onKeyUse } = options
   return {
     name: 'authenticate',
     why: 'before the body is read: a caller that is not known gets no memory and no decoding',
     phase: 'headers',
     async enter(call) {
       if (call.rpc.access === 'public') return
-      const principal = await authenticate(credentialOf(call))
-      if (principal.keyId !== undefined) onKeyUse(principal.keyId, call.peerAddress)
-      call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
+      const credential = credentialOf(call)
+      guard?.check(credential, call.peerAddress)
+      try {
+        const principal = await authenticate(credential)
+        if (principal.keyId !== undefined) onKeyUse?.(principal.keyId, call.peerAddress)
+        call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
+      } catch (error) {
+        guard?.refused(error, call.peerAddress)
+        throw error
+      }
     },
   }
 }

@@ -17,6 +17,8 @@ export interface DispatchOptions {
   readonly operations: (request: Request) => Target | undefined
   /** Answers what is neither. */
   readonly pages: (request: Request, response: Response) => Promise<void>
+  /** Address of the peer, without port. */
+  readonly peerAddressOf: (request: Request) => string
   readonly newId: () => string
   /** Asked before the answer of a call that failed leaves, perhaps several times; the answer waits for what it returns. */
   readonly failed: (call: ServerCall) => Promise<void> | undefined
@@ -57,7 +59,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     }
     const target = targetOf(request)
     if (target === undefined) return await answerUnknown(request, response, options)
-    const call = new ServerCall(options.newId(), target.rpc, request.headers, peerAddressOf(request))
+    const call = new ServerCall(options.newId(), target.rpc, request.headers, options.peerAddressOf(request))
     calls.add(call)
     response.once('close', () => {
       if (!response.writableEnded) call.callerLeft()
@@ -146,9 +148,4 @@ function errorOf(
     return new TollgateError('INVALID_ARGUMENT', 'the request cannot be decoded')
   }
   return undefined
-}
-
-function peerAddressOf(request: Request): string {
-  const address = request.socket.remoteAddress ?? ''
-  return address.startsWith('::ffff:') ? address.slice(7) : address
 }

@@ -1,8 +1,7 @@
 import { createConnectRouter } from '@connectrpc/connect'
 import { compressionGzip } from '@connectrpc/connect-node'
 import { TollgateError } from '../errors.ts'
-import type { Authenticator } from '../identity/authenticator.ts'
-import { authenticateCalls, type OnKeyUse } from './authenticate.ts'
+import { type AuthenticateOptions, authenticateCalls } from './authenticate.ts'
 import { authorizeCalls, confineCalls, type OrganizationOf } from './authorize.ts'
 import { createCors } from './cors.ts'
 import { limitDeadlines } from './deadline.ts'
@@ -15,6 +14,7 @@ import { createChain } from './middleware.ts'
 import { type CallObserver, observeCalls } from './observe.ts'
 import { createOpenAiApi, type OpenAiOptions } from './openai/openai-api.ts'
 import { createPages, type Pages } from './pages.ts'
+import { createPeerAddress, type TrustedProxies } from './peer-address.ts'
 import { compressMinBytes } from './plain-formats.ts'
 import { createPlainUnary } from './plain-unary.ts'
 import { createReflection } from './reflection.ts'
@@ -24,21 +24,18 @@ import type { ServerCall } from './server-call.ts'
 import { traceCalls } from './trace.ts'
 import { validateMessages } from './validate.ts'
 
-export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'> {
+export interface ServerOptions extends Omit<ListenerOptions, 'ageGraceMs'>, AuthenticateOptions {
   /** Made by `register` of rpc.ts. Health and reflection come on top. */
   readonly services: readonly ServiceRegistration[]
   /** What the OpenAI API calls. */
   readonly openai: OpenAiOptions
   /** Plain GET pages by path, such as "/metrics". */
   readonly pages: Pages
-  readonly authenticate: Authenticator
-  /** Default: nobody is told. */
-  readonly onKeyUse?: OnKeyUse
-  /** False gives every authenticated caller every permission; for development. */
-  readonly rbac: boolean
   readonly organizationOf: OrganizationOf
   /** Told of every call that is denied, before its answer leaves. */
   readonly denials: Denials
+  /** Proxies whose X-Forwarded-For is believed. Default none. */
+  readonly trustedProxies?: TrustedProxies
   /** Origins whose scripts may call, "https://host[:port]" each. */
   readonly corsOrigins: readonly string[]
   /** Largest request message, before and after decompression. */
@@ -86,7 +83,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     traceCalls(),
     observeCalls(options.observer, log),
     limitDeadlines({ ...options, longLivedMs: 2 * options.maxConnectionAgeMs + options.maxDeadlineMs }),
-    authenticateCalls(options.authenticate, options.rbac, options.onKeyUse),
+    authenticateCalls(options),
     authorizeCalls(),
     confineCalls(options.organizationOf),
     validateMessages(new Set(registrations.flatMap(({ service }) => service.methods.map(({ input }) => input)))),
@@ -109,6 +106,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const plain = createPlainUnary({ ...options, registrations, rpcs, chain, writeMaxBytes, askRouter: routed.ask })
   const dispatcher = createDispatcher({
     ...options,
+    peerAddressOf: createPeerAddress(options.trustedProxies ?? []),
     rpcs: [plain, routed.find],
     chain,
     // Below /v1/, what is neither OpenAI's nor declared by an RPC gets OpenAI's 404.

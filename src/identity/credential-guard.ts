@@ -1,0 +1,94 @@
+import { isIPv6 } from 'node:net'
+import { type Reason, TollgateError } from '../errors.ts'
+import { BoundedMap } from './bounded-map.ts'
+
+export interface CredentialGuardOptions {
+  /** Wrong credentials that an address may send in a minute, and at once. 0: as many as it likes. */
+  readonly perMinute: number
+  /** Whether a credential was found good before, and needs no check that costs anything. */
+  readonly isKnown: (credential: string) => boolean
+  /** Unix milliseconds. */
+  readonly clock: () => number
+  /** Addresses held; beyond it, those that failed longest ago are forgotten. Default 50,000 (some 10 MB). */
+  readonly maxAddresses?: number
+}
+
+/** Keeps whoever tries credentials from costing the others anything. */
+export interface CredentialGuard {
+  /**
+   * To be asked before a credential is looked at. Throws CREDENTIAL_FAILURES for one that is not known to be good, from an
+   * address that sent too many wrong ones.
+   */
+  check(credential: string | undefined, address: string): void
+  /** To be told what became of a credential that was refused. */
+  refused(error: unknown, address: string): void
+  /** Addresses held, for tests of the ceiling and for metrics. */
+  size(): number
+}
+
+/**
+ * A bucket of failures for each address (of IPv6 each network of 64 bits, for that is what one customer gets): a wrong
+ * credential takes one, a minute brings them back. From an address that has none left, only credentials that this process has
+ * found good before are served; others are refused before any work, right or wrong, so that behind a shared address who is
+ * known stays served. An address without failures costs a look into a map.
+ */
+export function createCredentialGuard(options: CredentialGuardOptions): CredentialGuard {
+  const { perMinute, isKnown, clock, maxAddresses = 50_000 } = options
+  const buckets = new BoundedMap<string, Bucket>(maxAddresses)
+
+  function leftAt(bucket: Bucket, nowMs: number): number {
+    return Math.min(perMinute, bucket.left + (Math.max(0, nowMs - bucket.atMs) * perMinute) / minuteMs)
+  }
+
+  return {
+    check(credential, address) {
+      if (buckets.size === 0 || credential === undefined) return
+      const bucket = buckets.get(networkOf(address))
+      if (bucket === undefined) return
+      const left = leftAt(bucket, clock())
+      if (left >= 1 || isKnown(credential)) return
+      throw tooMany(Math.ceil(((1 - left) * minuteMs) / perMinute))
+    },
+    refused(error, address) {
+      if (perMinute === 0 || !(error instanceof TollgateError) || !wrong.has(error.reason)) return
+      const network = networkOf(address)
+      const nowMs = clock()
+      const left = leftAt(buckets.get(network) ?? { left: perMinute, atMs: nowMs }, nowMs)
+      buckets.set(network, { left: Math.max(0, left - 1), atMs: nowMs })
+    },
+    size: () => buckets.size,
+  }
+}
+
+interface Bucket {
+  /** Failures left at that instant. */
+  readonly left: number
+  /** Unix milliseconds. */
+  readonly atMs: number
+}
+
+const minuteMs = 60_000
+
+/** What a guess fails by. Who holds a credential that was good once, or one of another gate's, does not guess. */
+const wrong: ReadonlySet<Reason> = new Set(['CREDENTIAL_INVALID', 'TOKEN_MALFORMED', 'TOKEN_SIGNATURE'])
+
+/** The first 64 bits of an IPv6 address; any other as it is. */
+export function networkOf(address: string): string {
+  if (!isIPv6(address)) return address
+  const [head = '', tail] = address.split('::')
+  const left = head === '' ? [] : head.split(':')
+  if (tail === undefined) return left.slice(0, 4).join(':')
+  // An IPv4 address at the end stands for two groups.
+  const right = tail === '' ? [] : tail.split(':').flatMap((group) => (group.includes('.') ? [group, group] : [group]))
+  const zeros = Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0')
+  return [...left, ...zeros, ...right].slice(0, 4).join(':')
+}
+
+function tooMany(retryAfterMs: number): TollgateError {
+  const message =
+    'Too many wrong credentials came from this address. Credentials that were not used here before are not looked at for now.'
+  return new TollgateError('CREDENTIAL_FAILURES', message, {
+    retryAfterMs,
+    metadata: { retryAfterMs: String(retryAfterMs) },
+  })
+}
