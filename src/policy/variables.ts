@@ -1,0 +1,146 @@
+import { type CelInput, type CelMap, celList, celMap } from '@bufbuild/cel'
+import { timestampFromMs } from '@bufbuild/protobuf/wkt'
+import type { Bindings } from './cel/compile.ts'
+import { bool, int, listOf, mapOf, string, structOf, type Type, timestamp } from './cel/types.ts'
+import type { CallFacts, ConsumerFacts, OrganizationFacts, RequestFacts, ServiceFacts } from './facts.ts'
+
+const serviceType = structOf('service', {
+  id: string,
+  name: string,
+  version: string,
+  status: string,
+  classification: string,
+  regions: listOf(string),
+  certifications: listOf(string),
+  tags: listOf(string),
+})
+
+/** Variables of expressions about calls; docs/policy.md lists them. */
+export const callVariables: ReadonlyMap<string, Type> = new Map([
+  [
+    'consumer',
+    structOf('consumer', {
+      id: string,
+      project_id: string,
+      name: string,
+      tier: string,
+      status: string,
+      clearance: string,
+      home_region: string,
+    }),
+  ],
+  ['organization', structOf('organization', { id: string })],
+  ['service', serviceType],
+  [
+    'request',
+    structOf('request', {
+      model: string,
+      kind: string,
+      stream: bool,
+      size: int,
+      input_tokens: int,
+      max_output_tokens: int,
+      cost_nanos: int,
+      currency: string,
+      metadata: mapOf(string, string),
+      key_id: string,
+      user_agent: string,
+      text: string,
+    }),
+  ],
+  ['address', string],
+  ['time', timestamp],
+])
+
+/** Variables of expressions about services. */
+export const serviceVariables: ReadonlyMap<string, Type> = new Map([
+  ['service', serviceType],
+  ['time', timestamp],
+])
+
+type Values = CelMap
+
+const consumers = new WeakMap<ConsumerFacts, Values>()
+const organizations = new WeakMap<OrganizationFacts, Values>()
+const services = new WeakMap<ServiceFacts, Values>()
+
+/**
+ * Values of the variables for one call. What no expression asks for is not worked out; `text` is what the request says, and
+ * is asked when `request` is.
+ */
+export function bindingsOf(facts: CallFacts, text: () => string): Bindings {
+  let request: Values | undefined
+  return {
+    get consumer() {
+      return kept(consumers, facts.consumer, consumerValues)
+    },
+    get organization() {
+      return kept(organizations, facts.organization, ({ id }) => valuesOf([['id', id]]))
+    },
+    get service() {
+      return kept(services, facts.service, serviceValues)
+    },
+    get request() {
+      request ??= requestValues(facts.request, text())
+      return request
+    },
+    address: facts.address,
+    get time() {
+      return timestampFromMs(facts.timeMs)
+    },
+  }
+}
+
+function consumerValues({ id, projectId, name, tier, status, clearance, homeRegion }: ConsumerFacts): Values {
+  return valuesOf([
+    ['id', id],
+    ['project_id', projectId],
+    ['name', name],
+    ['tier', tier],
+    ['status', status],
+    ['clearance', clearance],
+    ['home_region', homeRegion],
+  ])
+}
+
+function serviceValues(service: ServiceFacts): Values {
+  return valuesOf([
+    ['id', service.id],
+    ['name', service.name],
+    ['version', service.version],
+    ['status', service.status],
+    ['classification', service.classification],
+    ['regions', celList(service.regions)],
+    ['certifications', celList(service.certifications)],
+    ['tags', celList(service.tags)],
+  ])
+}
+
+function requestValues(request: RequestFacts, text: string): Values {
+  return valuesOf([
+    ['model', request.model],
+    ['kind', request.kind],
+    ['stream', request.stream],
+    ['size', BigInt(request.size)],
+    ['input_tokens', BigInt(request.inputTokens)],
+    ['max_output_tokens', BigInt(request.maxOutputTokens)],
+    ['cost_nanos', BigInt(request.costNanos)],
+    ['currency', request.currency],
+    ['metadata', celMap(new Map(Object.entries(request.metadata)))],
+    ['key_id', request.keyId],
+    ['user_agent', request.userAgent],
+    ['text', text],
+  ])
+}
+
+function valuesOf(entries: readonly (readonly [string, CelInput])[]): Values {
+  return celMap(new Map(entries))
+}
+
+function kept<K extends object>(map: WeakMap<K, Values>, key: K, make: (key: K) => Values): Values {
+  const known = map.get(key)
+  if (known !== undefined) return known
+  const made = make(key)
+  map.set(key, made)
+  return made
+}
