@@ -2,18 +2,22 @@
 // @generated from file marketplace/v1/policy.proto (package marketplace.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { DataClassification } from "./classification_pb.ts";
+import { file_marketplace_v1_classification } from "./classification_pb.ts";
 import { file_marketplace_v1_options } from "./options_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file marketplace/v1/policy.proto.
  */
 export const file_marketplace_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("ChttYXJrZXRwbGFjZS92MS9wb2xpY3kucHJvdG8SDm1hcmtldHBsYWNlLnYxIlIKEkNoZWNrQWNjZXNzUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABIqwBChpWYWxpZGF0ZUNvbnN1bXB0aW9uUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABEhUKB3BheWxvYWQYAyABKAxCBNjnGAESGwoKaXBfYWRkcmVzcxgEIAEoCUIHukgEcgIYLRIcCgp1c2VyX2FnZW50GAUgASgJQgi6SAVyAxiABCJmCg5Qb2xpY3lEZWNpc2lvbhIPCgdhbGxvd2VkGAEgASgIEg4KBnJlYXNvbhgCIAEoCRIzCgp2aW9sYXRpb25zGAMgAygLMh8ubWFya2V0cGxhY2UudjEuUG9saWN5VmlvbGF0aW9uIkcKD1BvbGljeVZpb2xhdGlvbhIRCglwb2xpY3lfaWQYASABKAkSEAoIc2V2ZXJpdHkYAiABKAkSDwoHbWVzc2FnZRgDIAEoCTLCAgoMUG9saWN5RW5naW5lEnUKC0NoZWNrQWNjZXNzEiIubWFya2V0cGxhY2UudjEuQ2hlY2tBY2Nlc3NSZXF1ZXN0Gh4ubWFya2V0cGxhY2UudjEuUG9saWN5RGVjaXNpb24iIpACAdLnGBsKDHBvbGljeS5jaGVjaxILY29uc3VtZXJfaWQSugEKE1ZhbGlkYXRlQ29uc3VtcHRpb24SKi5tYXJrZXRwbGFjZS52MS5WYWxpZGF0ZUNvbnN1bXB0aW9uUmVxdWVzdBoeLm1hcmtldHBsYWNlLnYxLlBvbGljeURlY2lzaW9uIlfS5xgbCgxwb2xpY3kuY2hlY2sSC2NvbnN1bWVyX2lkgtPkkwIyOgEqIi0vdjEvc2VydmljZXMve3NlcnZpY2VfaWR9OnZhbGlkYXRlQ29uc3VtcHRpb25iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_marketplace_v1_options]);
+  fileDesc("ChttYXJrZXRwbGFjZS92MS9wb2xpY3kucHJvdG8SDm1hcmtldHBsYWNlLnYxIlIKEkNoZWNrQWNjZXNzUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABIrMCChpWYWxpZGF0ZUNvbnN1bXB0aW9uUmVxdWVzdBIcCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQBIeCgpzZXJ2aWNlX2lkGAIgASgJQgq6SAdyBRABGIABEhUKB3BheWxvYWQYAyABKAxCBNjnGAESGwoKaXBfYWRkcmVzcxgEIAEoCUIHukgEcgIYLRIcCgp1c2VyX2FnZW50GAUgASgJQgi6SAVyAxiABBJUCghtZXRhZGF0YRgGIAMoCzI4Lm1hcmtldHBsYWNlLnYxLlZhbGlkYXRlQ29uc3VtcHRpb25SZXF1ZXN0Lk1ldGFkYXRhRW50cnlCCLpIBZoBAhBAGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI4ChZWYWxpZGF0ZVNlcnZpY2VSZXF1ZXN0Eh4KCnNlcnZpY2VfaWQYASABKAlCCrpIB3IFEAEYgAEiWgoaVmVyaWZ5RGF0YVJlc2lkZW5jeVJlcXVlc3QSHAoLY29uc3VtZXJfaWQYASABKAlCB7pIBHICGEASHgoKc2VydmljZV9pZBgCIAEoCUIKukgHcgUQARiAASLqAQoWUmVwb3J0VmlvbGF0aW9uUmVxdWVzdBIcCglwb2xpY3lfaWQYASABKAlCCbpIBnIEEAEYQBI8CghzZXZlcml0eRgCIAEoDjIeLm1hcmtldHBsYWNlLnYxLlBvbGljeVNldmVyaXR5Qgq6SAeCAQQQASAAEhsKB21lc3NhZ2UYAyABKAlCCrpIB3IFEAEY9AMSHAoLY29uc3VtZXJfaWQYBCABKAlCB7pIBHICGEASHAoKc2VydmljZV9pZBgFIAEoCUIIukgFcgMYgAESGwoKcmVxdWVzdF9pZBgGIAEoCUIHukgEcgIYQCIvChdSZXBvcnRWaW9sYXRpb25SZXNwb25zZRIUCgx2aW9sYXRpb25faWQYASABKAkirwEKDlBvbGljeURlY2lzaW9uEg8KB2FsbG93ZWQYASABKAgSDgoGcmVhc29uGAIgASgJEjMKCnZpb2xhdGlvbnMYAyADKAsyHy5tYXJrZXRwbGFjZS52MS5Qb2xpY3lWaW9sYXRpb24SDQoFbWFya3MYBCADKAkSIwoQcmVkYWN0ZWRfcGF5bG9hZBgFIAEoDEIE2OcYAUgAiAEBQhMKEV9yZWRhY3RlZF9wYXlsb2FkIqQBCg9Qb2xpY3lWaW9sYXRpb24SEQoJcG9saWN5X2lkGAEgASgJEhAKCHNldmVyaXR5GAIgASgJEg8KB21lc3NhZ2UYAyABKAkSEwoLcG9saWN5X25hbWUYBCABKAkSFgoOcG9saWN5X3ZlcnNpb24YBSABKAMSLgoHb3V0Y29tZRgGIAEoDjIdLm1hcmtldHBsYWNlLnYxLlBvbGljeU91dGNvbWUi5QMKClBvbGljeVNwZWMSHQoIcHJpb3JpdHkYASABKAVCC7pICBoGGMCEPSgAEhYKBHdoZW4YAiABKAlCCLpIBXIDGIAgEjoKCHNldmVyaXR5GAMgASgOMh4ubWFya2V0cGxhY2UudjEuUG9saWN5U2V2ZXJpdHlCCLpIBYIBAhABEhkKB21lc3NhZ2UYBCABKAlCCLpIBXIDGPQDEjYKBnRhcmdldBgFIAEoDjIcLm1hcmtldHBsYWNlLnYxLlBvbGljeVRhcmdldEIIukgFggECEAESLAoGYWNjZXNzGAYgASgLMhoubWFya2V0cGxhY2UudjEuQWNjZXNzUnVsZUgAEkEKE2RhdGFfY2xhc3NpZmljYXRpb24YByABKAsyIi5tYXJrZXRwbGFjZS52MS5DbGFzc2lmaWNhdGlvblJ1bGVIABIuCgdjb250ZW50GAggASgLMhsubWFya2V0cGxhY2UudjEuQ29udGVudFJ1bGVIABI3Cg5kYXRhX3Jlc2lkZW5jeRgJIAEoCzIdLm1hcmtldHBsYWNlLnYxLlJlc2lkZW5jeVJ1bGVIABIoCgRjb3N0GAogASgLMhgubWFya2V0cGxhY2UudjEuQ29zdFJ1bGVIAEINCgRydWxlEgW6SAIIASJPCgpBY2Nlc3NSdWxlEhoKCGFsbG93X2lmGAEgASgJQgi6SAVyAxiAIBIlCg1hbGxvd2VkX2NpZHJzGAIgAygJQg66SAuSAQgQZCIEcgIYMSJ4ChJDbGFzc2lmaWNhdGlvblJ1bGUSHQoMbWV0YWRhdGFfa2V5GAEgASgJQge6SARyAhhAEkMKDWRlZmF1bHRfbGV2ZWwYAiABKA4yIi5tYXJrZXRwbGFjZS52MS5EYXRhQ2xhc3NpZmljYXRpb25CCLpIBYIBAhABIsMBCgtDb250ZW50UnVsZRI6CghwYXR0ZXJucxgBIAMoCzIeLm1hcmtldHBsYWNlLnYxLkNvbnRlbnRQYXR0ZXJuQgi6SAWSAQIQFBI9CgVraW5kcxgCIAMoDjIbLm1hcmtldHBsYWNlLnYxLkNvbnRlbnRLaW5kQhG6SA6SAQsYASIHggEEEAEgABI5CgZhY3Rpb24YAyABKA4yHS5tYXJrZXRwbGFjZS52MS5Db250ZW50QWN0aW9uQgq6SAeCAQQQASAAIs4BCg5Db250ZW50UGF0dGVybhKgAQoEbmFtZRgBIAEoCUKRAbpIjQG6AYkBChRjb250ZW50X3BhdHRlcm4ubmFtZRJIbXVzdCBiZSB1cCB0byAzMiBsb3dlci1jYXNlIGxldHRlcnMsIGRpZ2l0cywgJ18nIGFuZCAnLScsIGEgbGV0dGVyIGZpcnN0Gid0aGlzLm1hdGNoZXMoJ15bYS16XVthLXowLTlfLV17MCwzMX0kJykSGQoFcmVnZXgYAiABKAlCCrpIB3IFEAEYgAQiVAoNUmVzaWRlbmN5UnVsZRIpCg9hbGxvd2VkX3JlZ2lvbnMYASADKAlCELpIDZIBChBkIgZyBBABGEASGAoQaG9tZV9yZWdpb25fb25seRgCIAEoCCLwAQoIQ29zdFJ1bGUSHwoObWF4X2Nvc3RfbmFub3MYASABKANCB7pIBCICKAASfAoIY3VycmVuY3kYAiABKAlCarpIZ7oBZAoSY29zdF9ydWxlLmN1cnJlbmN5Ei9tdXN0IGJlIGFuIElTTyA0MjE3IGNvZGUsIHN1Y2ggYXMgVVNELCBvciBlbXB0eRoddGhpcy5tYXRjaGVzKCdeKFtBLVpdezN9KT8kJykSIQoQbWF4X2lucHV0X3Rva2VucxgDIAEoA0IHukgEIgIoABIiChFtYXhfb3V0cHV0X3Rva2VucxgEIAEoA0IHukgEIgIoACKXAgoJQ2FsbEZhY3RzEi8KCGNvbnN1bWVyGAEgASgLMh0ubWFya2V0cGxhY2UudjEuQ29uc3VtZXJGYWN0cxI3Cgxvcmdhbml6YXRpb24YAiABKAsyIS5tYXJrZXRwbGFjZS52MS5Pcmdhbml6YXRpb25GYWN0cxItCgdzZXJ2aWNlGAMgASgLMhwubWFya2V0cGxhY2UudjEuU2VydmljZUZhY3RzEi0KB3JlcXVlc3QYBCABKAsyHC5tYXJrZXRwbGFjZS52MS5SZXF1ZXN0RmFjdHMSGAoHYWRkcmVzcxgFIAEoCUIHukgEcgIYLRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKDAQoNQ29uc3VtZXJGYWN0cxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHRpZXIYAyABKAkSDgoGc3RhdHVzGAQgASgJEhEKCWNsZWFyYW5jZRgFIAEoCRITCgtob21lX3JlZ2lvbhgGIAEoCRISCgpwcm9qZWN0X2lkGAcgASgJIh8KEU9yZ2FuaXphdGlvbkZhY3RzEgoKAmlkGAEgASgJIpgBCgxTZXJ2aWNlRmFjdHMSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgJEg4KBnN0YXR1cxgEIAEoCRIWCg5jbGFzc2lmaWNhdGlvbhgFIAEoCRIPCgdyZWdpb25zGAYgAygJEhYKDmNlcnRpZmljYXRpb25zGAcgAygJEgwKBHRhZ3MYCCADKAkivQIKDFJlcXVlc3RGYWN0cxINCgVtb2RlbBgBIAEoCRIMCgRraW5kGAIgASgJEg4KBnN0cmVhbRgDIAEoCBIMCgRzaXplGAQgASgDEhQKDGlucHV0X3Rva2VucxgFIAEoAxIZChFtYXhfb3V0cHV0X3Rva2VucxgGIAEoAxISCgpjb3N0X25hbm9zGAcgASgDEhAKCGN1cnJlbmN5GAggASgJEkYKCG1ldGFkYXRhGAkgAygLMioubWFya2V0cGxhY2UudjEuUmVxdWVzdEZhY3RzLk1ldGFkYXRhRW50cnlCCLpIBZoBAhBAEg4KBmtleV9pZBgKIAEoCRISCgp1c2VyX2FnZW50GAsgASgJGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASq7AQoNUG9saWN5T3V0Y29tZRIeChpQT0xJQ1lfT1VUQ09NRV9VTlNQRUNJRklFRBAAEhkKFVBPTElDWV9PVVRDT01FX0RFTklFRBABEhsKF1BPTElDWV9PVVRDT01FX1JFREFDVEVEEAISGQoVUE9MSUNZX09VVENPTUVfTUFSS0VEEAMSGgoWUE9MSUNZX09VVENPTUVfQVVESVRFRBAEEhsKF1BPTElDWV9PVVRDT01FX1JFUE9SVEVEEAUqbAoOUG9saWN5U2V2ZXJpdHkSHwobUE9MSUNZX1NFVkVSSVRZX1VOU1BFQ0lGSUVEEAASGwoXUE9MSUNZX1NFVkVSSVRZX1dBUk5JTkcQARIcChhQT0xJQ1lfU0VWRVJJVFlfQ1JJVElDQUwQAipiCgxQb2xpY3lUYXJnZXQSHQoZUE9MSUNZX1RBUkdFVF9VTlNQRUNJRklFRBAAEhcKE1BPTElDWV9UQVJHRVRfQ0FMTFMQARIaChZQT0xJQ1lfVEFSR0VUX1NFUlZJQ0VTEAIqkgEKC0NvbnRlbnRLaW5kEhwKGENPTlRFTlRfS0lORF9VTlNQRUNJRklFRBAAEhYKEkNPTlRFTlRfS0lORF9FTUFJTBABEhUKEUNPTlRFTlRfS0lORF9JQkFOEAISHQoZQ09OVEVOVF9LSU5EX1BBWU1FTlRfQ0FSRBADEhcKE0NPTlRFTlRfS0lORF9TRUNSRVQQBCp8Cg1Db250ZW50QWN0aW9uEh4KGkNPTlRFTlRfQUNUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09OVEVOVF9BQ1RJT05fREVOWRABEhkKFUNPTlRFTlRfQUNUSU9OX1JFREFDVBACEhcKE0NPTlRFTlRfQUNUSU9OX01BUksQAzK7BgoMUG9saWN5RW5naW5lEnUKC0NoZWNrQWNjZXNzEiIubWFya2V0cGxhY2UudjEuQ2hlY2tBY2Nlc3NSZXF1ZXN0Gh4ubWFya2V0cGxhY2UudjEuUG9saWN5RGVjaXNpb24iIpACAdLnGBsKDHBvbGljeS5jaGVjaxILY29uc3VtZXJfaWQSugEKE1ZhbGlkYXRlQ29uc3VtcHRpb24SKi5tYXJrZXRwbGFjZS52MS5WYWxpZGF0ZUNvbnN1bXB0aW9uUmVxdWVzdBoeLm1hcmtldHBsYWNlLnYxLlBvbGljeURlY2lzaW9uIlfS5xgbCgxwb2xpY3kuY2hlY2sSC2NvbnN1bWVyX2lkgtPkkwIyOgEqIi0vdjEvc2VydmljZXMve3NlcnZpY2VfaWR9OnZhbGlkYXRlQ29uc3VtcHRpb24SnQEKD1ZhbGlkYXRlU2VydmljZRImLm1hcmtldHBsYWNlLnYxLlZhbGlkYXRlU2VydmljZVJlcXVlc3QaHi5tYXJrZXRwbGFjZS52MS5Qb2xpY3lEZWNpc2lvbiJCkAIB0ucYDgoMcG9saWN5LmNoZWNrgtPkkwInOgEqIiIvdjEvc2VydmljZXMve3NlcnZpY2VfaWR9OnZhbGlkYXRlEr0BChNWZXJpZnlEYXRhUmVzaWRlbmN5EioubWFya2V0cGxhY2UudjEuVmVyaWZ5RGF0YVJlc2lkZW5jeVJlcXVlc3QaHi5tYXJrZXRwbGFjZS52MS5Qb2xpY3lEZWNpc2lvbiJakAIB0ucYGwoMcG9saWN5LmNoZWNrEgtjb25zdW1lcl9pZILT5JMCMjoBKiItL3YxL3NlcnZpY2VzL3tzZXJ2aWNlX2lkfTp2ZXJpZnlEYXRhUmVzaWRlbmN5EpYBCg9SZXBvcnRWaW9sYXRpb24SJi5tYXJrZXRwbGFjZS52MS5SZXBvcnRWaW9sYXRpb25SZXF1ZXN0GicubWFya2V0cGxhY2UudjEuUmVwb3J0VmlvbGF0aW9uUmVzcG9uc2UiMtLnGA8KDXBvbGljeS5yZXBvcnSC0+STAhk6ASoiFC92MS9wb2xpY3lWaW9sYXRpb25zYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_marketplace_v1_classification, file_marketplace_v1_options]);
 
 /**
  * CheckAccessRequest names a consumer and a service.
@@ -83,6 +87,13 @@ export type ValidateConsumptionRequest = Message<"marketplace.v1.ValidateConsump
    * @generated from field: string user_agent = 5;
    */
   userAgent: string;
+
+  /**
+   * Metadata that would go with it.
+   *
+   * @generated from field: map<string, string> metadata = 6;
+   */
+  metadata: { [key: string]: string };
 };
 
 /**
@@ -91,6 +102,132 @@ export type ValidateConsumptionRequest = Message<"marketplace.v1.ValidateConsump
  */
 export const ValidateConsumptionRequestSchema: GenMessage<ValidateConsumptionRequest> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_policy, 1);
+
+/**
+ * ValidateServiceRequest names a registered service.
+ *
+ * @generated from message marketplace.v1.ValidateServiceRequest
+ */
+export type ValidateServiceRequest = Message<"marketplace.v1.ValidateServiceRequest"> & {
+  /**
+   * Id or name of the service.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ValidateServiceRequest.
+ * Use `create(ValidateServiceRequestSchema)` to create a new message.
+ */
+export const ValidateServiceRequestSchema: GenMessage<ValidateServiceRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 2);
+
+/**
+ * VerifyDataResidencyRequest names a consumer and a service.
+ *
+ * @generated from message marketplace.v1.VerifyDataResidencyRequest
+ */
+export type VerifyDataResidencyRequest = Message<"marketplace.v1.VerifyDataResidencyRequest"> & {
+  /**
+   * The consumer. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1;
+   */
+  consumerId: string;
+
+  /**
+   * Id or name of the registered service.
+   *
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.VerifyDataResidencyRequest.
+ * Use `create(VerifyDataResidencyRequestSchema)` to create a new message.
+ */
+export const VerifyDataResidencyRequestSchema: GenMessage<VerifyDataResidencyRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 3);
+
+/**
+ * ReportViolationRequest says who broke what. It must not carry what was sent.
+ *
+ * @generated from message marketplace.v1.ReportViolationRequest
+ */
+export type ReportViolationRequest = Message<"marketplace.v1.ReportViolationRequest"> & {
+  /**
+   * Id of the policy, or what the reporter calls its rule.
+   *
+   * @generated from field: string policy_id = 1;
+   */
+  policyId: string;
+
+  /**
+   * How bad it is.
+   *
+   * @generated from field: marketplace.v1.PolicySeverity severity = 2;
+   */
+  severity: PolicySeverity;
+
+  /**
+   * What was broken.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * Who broke it; empty when unknown.
+   *
+   * @generated from field: string consumer_id = 4;
+   */
+  consumerId: string;
+
+  /**
+   * Id or name of the service that was asked for; empty when unknown.
+   *
+   * @generated from field: string service_id = 5;
+   */
+  serviceId: string;
+
+  /**
+   * Id of the call; empty when unknown.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ReportViolationRequest.
+ * Use `create(ReportViolationRequestSchema)` to create a new message.
+ */
+export const ReportViolationRequestSchema: GenMessage<ReportViolationRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 4);
+
+/**
+ * ReportViolationResponse names the record.
+ *
+ * @generated from message marketplace.v1.ReportViolationResponse
+ */
+export type ReportViolationResponse = Message<"marketplace.v1.ReportViolationResponse"> & {
+  /**
+   * UUID of the recorded violation.
+   *
+   * @generated from field: string violation_id = 1;
+   */
+  violationId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ReportViolationResponse.
+ * Use `create(ReportViolationResponseSchema)` to create a new message.
+ */
+export const ReportViolationResponseSchema: GenMessage<ReportViolationResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 5);
 
 /**
  * PolicyDecision is the engine's answer.
@@ -118,6 +255,20 @@ export type PolicyDecision = Message<"marketplace.v1.PolicyDecision"> & {
    * @generated from field: repeated marketplace.v1.PolicyViolation violations = 3;
    */
   violations: PolicyViolation[];
+
+  /**
+   * What the call would be marked with.
+   *
+   * @generated from field: repeated string marks = 4;
+   */
+  marks: string[];
+
+  /**
+   * What would be sent in place of the payload; absent when nothing would be redacted.
+   *
+   * @generated from field: optional bytes redacted_payload = 5;
+   */
+  redactedPayload?: Uint8Array | undefined;
 };
 
 /**
@@ -125,7 +276,7 @@ export type PolicyDecision = Message<"marketplace.v1.PolicyDecision"> & {
  * Use `create(PolicyDecisionSchema)` to create a new message.
  */
 export const PolicyDecisionSchema: GenMessage<PolicyDecision> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_policy, 2);
+  messageDesc(file_marketplace_v1_policy, 6);
 
 /**
  * PolicyViolation is one broken rule.
@@ -153,6 +304,27 @@ export type PolicyViolation = Message<"marketplace.v1.PolicyViolation"> & {
    * @generated from field: string message = 3;
    */
   message: string;
+
+  /**
+   * Name of the policy; empty for built-in rules.
+   *
+   * @generated from field: string policy_name = 4;
+   */
+  policyName: string;
+
+  /**
+   * Version of the policy; 0 for built-in rules.
+   *
+   * @generated from field: int64 policy_version = 5;
+   */
+  policyVersion: bigint;
+
+  /**
+   * What is done about it.
+   *
+   * @generated from field: marketplace.v1.PolicyOutcome outcome = 6;
+   */
+  outcome: PolicyOutcome;
 };
 
 /**
@@ -160,7 +332,842 @@ export type PolicyViolation = Message<"marketplace.v1.PolicyViolation"> & {
  * Use `create(PolicyViolationSchema)` to create a new message.
  */
 export const PolicyViolationSchema: GenMessage<PolicyViolation> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_policy, 3);
+  messageDesc(file_marketplace_v1_policy, 7);
+
+/**
+ * PolicySpec is a rule: which calls it is about, and what it demands of them.
+ *
+ * @generated from message marketplace.v1.PolicySpec
+ */
+export type PolicySpec = Message<"marketplace.v1.PolicySpec"> & {
+  /**
+   * Order of evaluation, and of the violations in a decision: lower numbers go first, then names. It changes no decision,
+   * since a denial overrides whatever else there is.
+   *
+   * @generated from field: int32 priority = 1;
+   */
+  priority: number;
+
+  /**
+   * CEL condition that says which calls it is about. Empty: all of them.
+   *
+   * @generated from field: string when = 2;
+   */
+  when: string;
+
+  /**
+   * How bad a violation is.
+   *
+   * @generated from field: marketplace.v1.PolicySeverity severity = 3;
+   */
+  severity: PolicySeverity;
+
+  /**
+   * Told to callers in place of the rule's own text.
+   *
+   * @generated from field: string message = 4;
+   */
+  message: string;
+
+  /**
+   * What is judged: calls, or services.
+   *
+   * @generated from field: marketplace.v1.PolicyTarget target = 5;
+   */
+  target: PolicyTarget;
+
+  /**
+   * What it demands.
+   *
+   * @generated from oneof marketplace.v1.PolicySpec.rule
+   */
+  rule: {
+    /**
+     * Who may call.
+     *
+     * @generated from field: marketplace.v1.AccessRule access = 6;
+     */
+    value: AccessRule;
+    case: "access";
+  } | {
+    /**
+     * Which data may go to which services.
+     *
+     * @generated from field: marketplace.v1.ClassificationRule data_classification = 7;
+     */
+    value: ClassificationRule;
+    case: "dataClassification";
+  } | {
+    /**
+     * What may be sent.
+     *
+     * @generated from field: marketplace.v1.ContentRule content = 8;
+     */
+    value: ContentRule;
+    case: "content";
+  } | {
+    /**
+     * Where data may go.
+     *
+     * @generated from field: marketplace.v1.ResidencyRule data_residency = 9;
+     */
+    value: ResidencyRule;
+    case: "dataResidency";
+  } | {
+    /**
+     * What a call may cost.
+     *
+     * @generated from field: marketplace.v1.CostRule cost = 10;
+     */
+    value: CostRule;
+    case: "cost";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message marketplace.v1.PolicySpec.
+ * Use `create(PolicySpecSchema)` to create a new message.
+ */
+export const PolicySpecSchema: GenMessage<PolicySpec> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 8);
+
+/**
+ * AccessRule denies what it is about, unless everything that it states is fulfilled.
+ *
+ * @generated from message marketplace.v1.AccessRule
+ */
+export type AccessRule = Message<"marketplace.v1.AccessRule"> & {
+  /**
+   * CEL condition under which the call is allowed. Empty: never, unless allowed_cidrs says so.
+   *
+   * @generated from field: string allow_if = 1;
+   */
+  allowIf: string;
+
+  /**
+   * Networks, such as "10.0.0.0/8", that the caller's address must be in one of. Empty: any address.
+   *
+   * @generated from field: repeated string allowed_cidrs = 2;
+   */
+  allowedCidrs: string[];
+};
+
+/**
+ * Describes the message marketplace.v1.AccessRule.
+ * Use `create(AccessRuleSchema)` to create a new message.
+ */
+export const AccessRuleSchema: GenMessage<AccessRule> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 9);
+
+/**
+ * ClassificationRule denies requests with data that the consumer is not cleared for, or that the service may not receive.
+ *
+ * @generated from message marketplace.v1.ClassificationRule
+ */
+export type ClassificationRule = Message<"marketplace.v1.ClassificationRule"> & {
+  /**
+   * Key of the request's metadata that names the level of its data: "public", "internal", "confidential" or "restricted".
+   * Empty: requests state none.
+   *
+   * @generated from field: string metadata_key = 1;
+   */
+  metadataKey: string;
+
+  /**
+   * Level of requests that state none. Unspecified: what the consumer is cleared for, which is the most that it may be.
+   *
+   * @generated from field: marketplace.v1.DataClassification default_level = 2;
+   */
+  defaultLevel: DataClassification;
+};
+
+/**
+ * Describes the message marketplace.v1.ClassificationRule.
+ * Use `create(ClassificationRuleSchema)` to create a new message.
+ */
+export const ClassificationRuleSchema: GenMessage<ClassificationRule> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 10);
+
+/**
+ * ContentRule looks into the texts of a request: the string values of JSON, or the whole of anything else.
+ *
+ * @generated from message marketplace.v1.ContentRule
+ */
+export type ContentRule = Message<"marketplace.v1.ContentRule"> & {
+  /**
+   * Patterns to look for.
+   *
+   * @generated from field: repeated marketplace.v1.ContentPattern patterns = 1;
+   */
+  patterns: ContentPattern[];
+
+  /**
+   * Kinds of data to look for.
+   *
+   * @generated from field: repeated marketplace.v1.ContentKind kinds = 2;
+   */
+  kinds: ContentKind[];
+
+  /**
+   * What is done with what was found.
+   *
+   * @generated from field: marketplace.v1.ContentAction action = 3;
+   */
+  action: ContentAction;
+};
+
+/**
+ * Describes the message marketplace.v1.ContentRule.
+ * Use `create(ContentRuleSchema)` to create a new message.
+ */
+export const ContentRuleSchema: GenMessage<ContentRule> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 11);
+
+/**
+ * ContentPattern is a named regular expression.
+ *
+ * @generated from message marketplace.v1.ContentPattern
+ */
+export type ContentPattern = Message<"marketplace.v1.ContentPattern"> & {
+  /**
+   * Stands in marks, and where something was redacted.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * RE2 syntax.
+   *
+   * @generated from field: string regex = 2;
+   */
+  regex: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ContentPattern.
+ * Use `create(ContentPatternSchema)` to create a new message.
+ */
+export const ContentPatternSchema: GenMessage<ContentPattern> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 12);
+
+/**
+ * ResidencyRule denies calls that would take data to other places.
+ *
+ * @generated from message marketplace.v1.ResidencyRule
+ */
+export type ResidencyRule = Message<"marketplace.v1.ResidencyRule"> & {
+  /**
+   * Every region of the service must be one of these. Empty: not looked at.
+   *
+   * @generated from field: repeated string allowed_regions = 1;
+   */
+  allowedRegions: string[];
+
+  /**
+   * Every region of the service must be the consumer's home region.
+   *
+   * @generated from field: bool home_region_only = 2;
+   */
+  homeRegionOnly: boolean;
+};
+
+/**
+ * Describes the message marketplace.v1.ResidencyRule.
+ * Use `create(ResidencyRuleSchema)` to create a new message.
+ */
+export const ResidencyRuleSchema: GenMessage<ResidencyRule> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 13);
+
+/**
+ * CostRule denies calls that may use more than this, by what they would reserve.
+ *
+ * @generated from message marketplace.v1.CostRule
+ */
+export type CostRule = Message<"marketplace.v1.CostRule"> & {
+  /**
+   * Nano-units (10^-9) of the currency; 0: no ceiling. A call without a price in that currency is denied.
+   *
+   * @generated from field: int64 max_cost_nanos = 1;
+   */
+  maxCostNanos: bigint;
+
+  /**
+   * ISO 4217 code; only, and always, with max_cost_nanos.
+   *
+   * @generated from field: string currency = 2;
+   */
+  currency: string;
+
+  /**
+   * Estimated tokens of the input; 0: no ceiling.
+   *
+   * @generated from field: int64 max_input_tokens = 3;
+   */
+  maxInputTokens: bigint;
+
+  /**
+   * Most tokens that the request allows as output; 0: no ceiling.
+   *
+   * @generated from field: int64 max_output_tokens = 4;
+   */
+  maxOutputTokens: bigint;
+};
+
+/**
+ * Describes the message marketplace.v1.CostRule.
+ * Use `create(CostRuleSchema)` to create a new message.
+ */
+export const CostRuleSchema: GenMessage<CostRule> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 14);
+
+/**
+ * CallFacts is what policies know of a call, beside what it sends: the variables of their expressions.
+ *
+ * @generated from message marketplace.v1.CallFacts
+ */
+export type CallFacts = Message<"marketplace.v1.CallFacts"> & {
+  /**
+   * Who calls.
+   *
+   * @generated from field: marketplace.v1.ConsumerFacts consumer = 1;
+   */
+  consumer?: ConsumerFacts | undefined;
+
+  /**
+   * Who pays.
+   *
+   * @generated from field: marketplace.v1.OrganizationFacts organization = 2;
+   */
+  organization?: OrganizationFacts | undefined;
+
+  /**
+   * What is called.
+   *
+   * @generated from field: marketplace.v1.ServiceFacts service = 3;
+   */
+  service?: ServiceFacts | undefined;
+
+  /**
+   * What is asked.
+   *
+   * @generated from field: marketplace.v1.RequestFacts request = 4;
+   */
+  request?: RequestFacts | undefined;
+
+  /**
+   * Address of the caller.
+   *
+   * @generated from field: string address = 5;
+   */
+  address: string;
+
+  /**
+   * When; unset means now.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 6;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.CallFacts.
+ * Use `create(CallFactsSchema)` to create a new message.
+ */
+export const CallFactsSchema: GenMessage<CallFacts> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 15);
+
+/**
+ * ConsumerFacts is the variable `consumer`.
+ *
+ * @generated from message marketplace.v1.ConsumerFacts
+ */
+export type ConsumerFacts = Message<"marketplace.v1.ConsumerFacts"> & {
+  /**
+   * UUID.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * "basic", "premium" or "enterprise".
+   *
+   * @generated from field: string tier = 3;
+   */
+  tier: string;
+
+  /**
+   * "active", "suspended" or "closed".
+   *
+   * @generated from field: string status = 4;
+   */
+  status: string;
+
+  /**
+   * Data classification that it is cleared for; empty when none is stated.
+   *
+   * @generated from field: string clearance = 5;
+   */
+  clearance: string;
+
+  /**
+   * Region that it belongs to; empty when none is stated.
+   *
+   * @generated from field: string home_region = 6;
+   */
+  homeRegion: string;
+
+  /**
+   * UUID of its project; empty when it belongs to none.
+   *
+   * @generated from field: string project_id = 7;
+   */
+  projectId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ConsumerFacts.
+ * Use `create(ConsumerFactsSchema)` to create a new message.
+ */
+export const ConsumerFactsSchema: GenMessage<ConsumerFacts> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 16);
+
+/**
+ * OrganizationFacts is the variable `organization`.
+ *
+ * @generated from message marketplace.v1.OrganizationFacts
+ */
+export type OrganizationFacts = Message<"marketplace.v1.OrganizationFacts"> & {
+  /**
+   * UUID.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message marketplace.v1.OrganizationFacts.
+ * Use `create(OrganizationFactsSchema)` to create a new message.
+ */
+export const OrganizationFactsSchema: GenMessage<OrganizationFacts> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 17);
+
+/**
+ * ServiceFacts is the variable `service`.
+ *
+ * @generated from message marketplace.v1.ServiceFacts
+ */
+export type ServiceFacts = Message<"marketplace.v1.ServiceFacts"> & {
+  /**
+   * UUID.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Semantic version.
+   *
+   * @generated from field: string version = 3;
+   */
+  version: string;
+
+  /**
+   * "active" or "deprecated", for services that take calls.
+   *
+   * @generated from field: string status = 4;
+   */
+  status: string;
+
+  /**
+   * Highest level of data that it may receive; empty when none is stated.
+   *
+   * @generated from field: string classification = 5;
+   */
+  classification: string;
+
+  /**
+   * Regions that it works in.
+   *
+   * @generated from field: repeated string regions = 6;
+   */
+  regions: string[];
+
+  /**
+   * What it was certified for.
+   *
+   * @generated from field: repeated string certifications = 7;
+   */
+  certifications: string[];
+
+  /**
+   * Tags.
+   *
+   * @generated from field: repeated string tags = 8;
+   */
+  tags: string[];
+};
+
+/**
+ * Describes the message marketplace.v1.ServiceFacts.
+ * Use `create(ServiceFactsSchema)` to create a new message.
+ */
+export const ServiceFactsSchema: GenMessage<ServiceFacts> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 18);
+
+/**
+ * RequestFacts is the variable `request`, without its text.
+ *
+ * @generated from message marketplace.v1.RequestFacts
+ */
+export type RequestFacts = Message<"marketplace.v1.RequestFacts"> & {
+  /**
+   * Model that the request names; empty when it names none.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * "chat", "completion", "embedding", "responses" or "generic".
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * Whether the answer is to come as a stream.
+   *
+   * @generated from field: bool stream = 3;
+   */
+  stream: boolean;
+
+  /**
+   * Bytes of the payload.
+   *
+   * @generated from field: int64 size = 4;
+   */
+  size: bigint;
+
+  /**
+   * Estimated tokens of the input.
+   *
+   * @generated from field: int64 input_tokens = 5;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Most tokens that it allows as output.
+   *
+   * @generated from field: int64 max_output_tokens = 6;
+   */
+  maxOutputTokens: bigint;
+
+  /**
+   * What it would reserve, in nano-units of `currency`; 0 without a price.
+   *
+   * @generated from field: int64 cost_nanos = 7;
+   */
+  costNanos: bigint;
+
+  /**
+   * Empty without a price.
+   *
+   * @generated from field: string currency = 8;
+   */
+  currency: string;
+
+  /**
+   * Metadata of the call.
+   *
+   * @generated from field: map<string, string> metadata = 9;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * Id of the key; empty for a caller without one.
+   *
+   * @generated from field: string key_id = 10;
+   */
+  keyId: string;
+
+  /**
+   * User agent of the caller.
+   *
+   * @generated from field: string user_agent = 11;
+   */
+  userAgent: string;
+};
+
+/**
+ * Describes the message marketplace.v1.RequestFacts.
+ * Use `create(RequestFactsSchema)` to create a new message.
+ */
+export const RequestFactsSchema: GenMessage<RequestFacts> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_policy, 19);
+
+/**
+ * PolicyOutcome says what was done about a violation.
+ *
+ * @generated from enum marketplace.v1.PolicyOutcome
+ */
+export const PolicyOutcome = {
+  /**
+   * Not stated.
+   *
+   * @generated from enum value: POLICY_OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The call was refused.
+   *
+   * @generated from enum value: POLICY_OUTCOME_DENIED = 1;
+   */
+  DENIED: 1,
+
+  /**
+   * What broke the rule was taken out of what was sent.
+   *
+   * @generated from enum value: POLICY_OUTCOME_REDACTED = 2;
+   */
+  REDACTED: 2,
+
+  /**
+   * The call went on with a mark.
+   *
+   * @generated from enum value: POLICY_OUTCOME_MARKED = 3;
+   */
+  MARKED: 3,
+
+  /**
+   * Nothing: the policy only audits.
+   *
+   * @generated from enum value: POLICY_OUTCOME_AUDITED = 4;
+   */
+  AUDITED: 4,
+
+  /**
+   * Nothing: somebody else reported it.
+   *
+   * @generated from enum value: POLICY_OUTCOME_REPORTED = 5;
+   */
+  REPORTED: 5,
+} as const;
+
+/**
+ * PolicyOutcome says what was done about a violation.
+ *
+ * @generated from enum marketplace.v1.PolicyOutcome
+ */
+export type PolicyOutcome = (typeof PolicyOutcome)[keyof typeof PolicyOutcome] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.PolicyOutcome.
+ */
+export const PolicyOutcomeSchema: GenEnum<PolicyOutcome> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_policy, 0);
+
+/**
+ * PolicySeverity says how bad a violation is.
+ *
+ * @generated from enum marketplace.v1.PolicySeverity
+ */
+export const PolicySeverity = {
+  /**
+   * Stored as POLICY_SEVERITY_CRITICAL.
+   *
+   * @generated from enum value: POLICY_SEVERITY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Somebody should know.
+   *
+   * @generated from enum value: POLICY_SEVERITY_WARNING = 1;
+   */
+  WARNING: 1,
+
+  /**
+   * Somebody should act.
+   *
+   * @generated from enum value: POLICY_SEVERITY_CRITICAL = 2;
+   */
+  CRITICAL: 2,
+} as const;
+
+/**
+ * PolicySeverity says how bad a violation is.
+ *
+ * @generated from enum marketplace.v1.PolicySeverity
+ */
+export type PolicySeverity = (typeof PolicySeverity)[keyof typeof PolicySeverity] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.PolicySeverity.
+ */
+export const PolicySeveritySchema: GenEnum<PolicySeverity> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_policy, 1);
+
+/**
+ * PolicyTarget says what a rule judges.
+ *
+ * @generated from enum marketplace.v1.PolicyTarget
+ */
+export const PolicyTarget = {
+  /**
+   * Calls.
+   *
+   * @generated from enum value: POLICY_TARGET_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Calls, when they are made.
+   *
+   * @generated from enum value: POLICY_TARGET_CALLS = 1;
+   */
+  CALLS: 1,
+
+  /**
+   * Services, when ValidateService is asked. Expressions know `service` and `time` only.
+   *
+   * @generated from enum value: POLICY_TARGET_SERVICES = 2;
+   */
+  SERVICES: 2,
+} as const;
+
+/**
+ * PolicyTarget says what a rule judges.
+ *
+ * @generated from enum marketplace.v1.PolicyTarget
+ */
+export type PolicyTarget = (typeof PolicyTarget)[keyof typeof PolicyTarget] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.PolicyTarget.
+ */
+export const PolicyTargetSchema: GenEnum<PolicyTarget> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_policy, 2);
+
+/**
+ * ContentKind is a kind of data that the gate recognizes.
+ *
+ * @generated from enum marketplace.v1.ContentKind
+ */
+export const ContentKind = {
+  /**
+   * Not stated.
+   *
+   * @generated from enum value: CONTENT_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * E-mail addresses.
+   *
+   * @generated from enum value: CONTENT_KIND_EMAIL = 1;
+   */
+  EMAIL: 1,
+
+  /**
+   * International bank account numbers whose checksum is right.
+   *
+   * @generated from enum value: CONTENT_KIND_IBAN = 2;
+   */
+  IBAN: 2,
+
+  /**
+   * Payment card numbers whose check digit is right.
+   *
+   * @generated from enum value: CONTENT_KIND_PAYMENT_CARD = 3;
+   */
+  PAYMENT_CARD: 3,
+
+  /**
+   * API keys of well-known forms, private keys, JSON Web Tokens.
+   *
+   * @generated from enum value: CONTENT_KIND_SECRET = 4;
+   */
+  SECRET: 4,
+} as const;
+
+/**
+ * ContentKind is a kind of data that the gate recognizes.
+ *
+ * @generated from enum marketplace.v1.ContentKind
+ */
+export type ContentKind = (typeof ContentKind)[keyof typeof ContentKind] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.ContentKind.
+ */
+export const ContentKindSchema: GenEnum<ContentKind> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_policy, 3);
+
+/**
+ * ContentAction says what is done with what a content rule found.
+ *
+ * @generated from enum marketplace.v1.ContentAction
+ */
+export const ContentAction = {
+  /**
+   * Not stated.
+   *
+   * @generated from enum value: CONTENT_ACTION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The call is refused.
+   *
+   * @generated from enum value: CONTENT_ACTION_DENY = 1;
+   */
+  DENY: 1,
+
+  /**
+   * It is replaced in what is sent, by "[redacted:<name>]".
+   *
+   * @generated from enum value: CONTENT_ACTION_REDACT = 2;
+   */
+  REDACT: 2,
+
+  /**
+   * The call goes on, marked with the name.
+   *
+   * @generated from enum value: CONTENT_ACTION_MARK = 3;
+   */
+  MARK: 3,
+} as const;
+
+/**
+ * ContentAction says what is done with what a content rule found.
+ *
+ * @generated from enum marketplace.v1.ContentAction
+ */
+export type ContentAction = (typeof ContentAction)[keyof typeof ContentAction] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.ContentAction.
+ */
+export const ContentActionSchema: GenEnum<ContentAction> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_policy, 4);
 
 /**
  * PolicyEngine decides whether a consumer may use a service. The gate asks the same engine on every call.
@@ -187,6 +1194,36 @@ export const PolicyEngine: GenService<{
     methodKind: "unary";
     input: typeof ValidateConsumptionRequestSchema;
     output: typeof PolicyDecisionSchema;
+  },
+  /**
+   * ValidateService says whether a service is as the policies for services want it, and names every violation.
+   *
+   * @generated from rpc marketplace.v1.PolicyEngine.ValidateService
+   */
+  validateService: {
+    methodKind: "unary";
+    input: typeof ValidateServiceRequestSchema;
+    output: typeof PolicyDecisionSchema;
+  },
+  /**
+   * VerifyDataResidency says whether the consumer's data may go to where the service works.
+   *
+   * @generated from rpc marketplace.v1.PolicyEngine.VerifyDataResidency
+   */
+  verifyDataResidency: {
+    methodKind: "unary";
+    input: typeof VerifyDataResidencyRequestSchema;
+    output: typeof PolicyDecisionSchema;
+  },
+  /**
+   * ReportViolation records a violation that somebody else found.
+   *
+   * @generated from rpc marketplace.v1.PolicyEngine.ReportViolation
+   */
+  reportViolation: {
+    methodKind: "unary";
+    input: typeof ReportViolationRequestSchema;
+    output: typeof ReportViolationResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_marketplace_v1_policy, 0);
