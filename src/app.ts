@@ -12,6 +12,7 @@ import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
 import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
 import { MarketplaceApi } from '../gen/marketplace/v1/marketplace_api_pb.ts'
+import { PolicyService } from '../gen/marketplace/v1/policies_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { ProjectService } from '../gen/marketplace/v1/projects_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
@@ -26,6 +27,7 @@ import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
+import { describeRequest } from './consumption/policy-check.ts'
 import { createResponseCache } from './consumption/response-cache.ts'
 import { createChangeFeed } from './control/change-feed.ts'
 import { startChangeRetention } from './control/change-retention.ts'
@@ -34,6 +36,7 @@ import { createKafkaSink } from './events/kafka-sink.ts'
 import { createLogPublisher } from './events/log-publisher.ts'
 import { refusalEvent } from './events/refusal-event.ts'
 import { thresholdEvent } from './events/threshold-event.ts'
+import { violationEvent } from './events/violation-event.ts'
 import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
@@ -67,7 +70,10 @@ import { startPartitions } from './metering/partitions.ts'
 import type { UsageEvent } from './metering/usage-event.ts'
 import { createUsageService } from './metering/usage-service.ts'
 import { usedUnits } from './metering/used-units.ts'
-import { createBuiltinPolicyEngine } from './policy/policy-engine.ts'
+import { createPolicyAdminService } from './policy/policy-admin-service.ts'
+import { createPolicyEngine } from './policy/policy-engine.ts'
+import { createPolicyRecorder } from './policy/policy-recorder.ts'
+import { startPolicyRetention } from './policy/policy-retention.ts'
 import { createPolicyService } from './policy/policy-service.ts'
 import { pastSunset } from './registry/past-sunset.ts'
 import { createRegistryService } from './registry/registry-service.ts'
@@ -238,7 +244,27 @@ async function construct(
   const events = await openEvents(config, log, metrics, instanceId)
   closers.push(() => events.close())
 
-  const policy = createBuiltinPolicyEngine()
+  const retention = startPolicyRetention({ sql, log, ...config.policy })
+  closers.push(() => retention.stop())
+  const recorder = createPolicyRecorder({
+    sql,
+    log,
+    newId,
+    now,
+    decisionsPerSecond: config.policy.decisionsPerSecond,
+    onViolation(violation) {
+      metrics.policyViolations.of(violation.serviceId, violation.policyId, violation.severity).inc()
+      events.publish(violationEvent(violation))
+    },
+    onDropped: (kind) => metrics.policyRecordsDropped.of(kind).inc(),
+  })
+  closers.push(() => recorder.close())
+  const policy = createPolicyEngine({
+    policies: () => snapshots.current().policies,
+    ...config.policy,
+    now,
+    onFailure: ({ policy: { id }, isCost }) => metrics.policyFailures.of(id, isCost ? 'cost' : 'error').inc(),
+  })
   const enforcedPolicy = config.access.policyValidation ? policy : undefined
   const { rateLimiting } = config.access
   const cache = createResponseCache(config.backends.responseCacheMaxBytes, now)
@@ -258,7 +284,10 @@ async function construct(
       },
       thresholdPassed: (event, crossing) => events.publish(thresholdEvent(event, crossing)),
       cacheAsked: (serviceId, isHit) => metrics.responseCacheLookups.of(serviceId, isHit ? 'hit' : 'miss').inc(),
-      policyChecked: (seconds) => metrics.policyValidationDuration.of().observe(seconds),
+      policyDecided(told) {
+        metrics.policyValidationDuration.of().observe(told.seconds)
+        recorder.decided(told)
+      },
     },
     log,
     now,
@@ -266,7 +295,12 @@ async function construct(
   })
   const consumption = createConsumptionService({ gate, snapshots, limits, keyOwner, rateLimiting, now, newId })
   const usage = createUsageService({ sql, now, snapshots, onCorrected: followCorrections(limits) })
-  const policyService = createPolicyService({ engine: policy, snapshots })
+  const policyService = createPolicyService({
+    engine: policy,
+    snapshots,
+    recorder,
+    describe: (request, call, service) => describeRequest(request, call, service, now()),
+  })
   const denials = createDenialLog({ write: (entries, again) => writeDenials(sql, entries, again), log, now })
   closers.push(() => denials.close())
   let accepting = true
@@ -293,6 +327,7 @@ async function construct(
       register(MarketplaceApi, createMarketplaceApi({ consumption, usage, policy: policyService }), {
         httpStatuses: marketplaceStatuses,
       }),
+      register(PolicyService, createPolicyAdminService({ sql, snapshots, newId, now, ...config.policy })),
     ],
     openai: { gate, snapshots, policy: enforcedPolicy },
     pages: createHealthPages({

@@ -261,7 +261,48 @@ export const variables = {
     name: 'ENABLE_POLICY_VALIDATION',
     group: 'Access',
     default: true,
-    description: 'Whether a call needs a grant for its service. `false` lets every consumer call every service.',
+    description:
+      'Whether grants and policies decide about calls. `false` lets every consumer call every service, whatever it sends.',
+  }),
+  policyFailMode: setting(is.oneOf('closed', 'open'), {
+    name: 'POLICY_FAIL_MODE',
+    group: 'Access',
+    default: 'closed',
+    description:
+      'What a policy that cannot be evaluated does to a call: `closed` denies it, `open` lets it pass. A policy that cannot be compiled is never stored, in either mode.',
+  }),
+  policyCostLimit: setting(is.integer(1_000, 10_000_000), {
+    name: 'POLICY_COST_LIMIT',
+    group: 'Access',
+    default: 100_000,
+    description:
+      'Cost units that the expressions of one policy may use for one call, of about 100 ns each; with more the policy counts as one that cannot be evaluated.',
+  }),
+  policyScanLimit: setting(is.integer(1_024, 67_108_864), {
+    name: 'POLICY_SCAN_LIMIT',
+    group: 'Access',
+    default: 262_144,
+    description:
+      'Characters of text that policies look into, for one call; with more, a policy of content counts as one that cannot be evaluated.',
+  }),
+  policyDecisionsPerSecond: setting(is.integer(0, 1_000), {
+    name: 'POLICY_DECISIONS_PER_SECOND',
+    group: 'Access',
+    default: 10,
+    description:
+      'Calls a second, of each replica, of which the facts are kept for dry runs of policies; 0 keeps none. What was sent is never kept.',
+  }),
+  policyDecisionDays: setting(is.integer(1, 365), {
+    name: 'POLICY_DECISION_DAYS',
+    group: 'Access',
+    default: 7,
+    description: 'Days that those facts are kept.',
+  }),
+  policyViolationDays: setting(is.integer(0, 3_650), {
+    name: 'POLICY_VIOLATION_DAYS',
+    group: 'Access',
+    default: 90,
+    description: 'Days that violations of policies are kept; 0 keeps them for ever.',
   }),
   jwtIssuers: setting(is.urls('https', 'http'), {
     name: 'JWT_ISSUER',

@@ -59,6 +59,16 @@ export interface Config {
   }
   /** Undefined: no issuer of tokens is trusted. */
   readonly tokens: TokenSettings | undefined
+  readonly policy: {
+    /** What a policy that cannot be evaluated does to a call. */
+    readonly failMode: 'closed' | 'open'
+    /** Ceilings of one evaluation: cost units, characters of text. */
+    readonly limits: { readonly cost: number; readonly scanned: number }
+    readonly decisionsPerSecond: number
+    readonly decisionDays: number
+    /** 0: for ever. */
+    readonly violationDays: number
+  }
   /** `kafka` undefined: only thresholds of quotas, as lines of the log. */
   readonly events: {
     readonly kafka:
@@ -218,6 +228,13 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       policyValidation: read(variables.policyValidation),
     },
     tokens: tokens.issuers.length === 0 ? undefined : tokens,
+    policy: {
+      failMode: read(variables.policyFailMode),
+      limits: { cost: read(variables.policyCostLimit), scanned: read(variables.policyScanLimit) },
+      decisionsPerSecond: read(variables.policyDecisionsPerSecond),
+      decisionDays: read(variables.policyDecisionDays),
+      violationDays: read(variables.policyViolationDays),
+    },
     events: { kafka: brokers === undefined ? undefined : { brokers, topic, clientId } },
     logLevel: read(variables.logLevel),
     tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },

@@ -57,6 +57,7 @@ export const reasons = {
   USER_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   KEY_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   KEY_INACTIVE: { grpc: 9, http: 409, retryable: false },
+  POLICY_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   LIMIT_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   USAGE_RECORD_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   USAGE_RECORD_REVERSED: { grpc: 9, http: 409, retryable: false },

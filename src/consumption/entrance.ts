@@ -3,7 +3,6 @@ import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { tightestHeaders } from '../limits/limit-headers.ts'
 import type { Admission, AdmissionResult, Limits } from '../limits/limits.ts'
-import type { ConsumptionFacts, PolicyEngine } from '../policy/policy-engine.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
@@ -12,7 +11,8 @@ import type { Leg } from './fallback.ts'
 import type { GateObserver, GateOptions, GateRequest } from './gate.ts'
 import { claimOf, decodeAnswer, type KeptAnswer, keyReused } from './idempotency.ts'
 import { admissionOf, type Cacheable, keyIdOf, type Plan, planCall } from './plan.ts'
-import { policyDenial, refusal } from './refusal.ts'
+import { checkPolicy, type Passed } from './policy-check.ts'
+import { refusal } from './refusal.ts'
 import { requireModelScope, requireServiceScope, resolveConsumer, resolveService } from './resolve.ts'
 import { cacheKeyOf } from './response-cache.ts'
 
@@ -44,18 +44,11 @@ const longestWaitMs = 200
 export interface EntranceOptions
   extends Pick<GateOptions, 'snapshots' | 'policy' | 'cache' | 'rateLimiting' | 'now' | 'newId'> {
   readonly limits: Pick<Limits, 'admit'>
-  readonly observer: Pick<GateObserver, 'refused' | 'policyChecked' | 'cacheAsked'>
+  readonly observer: Pick<GateObserver, 'refused' | 'policyDecided' | 'cacheAsked'>
 }
 
 export function createEntrance(options: EntranceOptions): Entrance {
   const { limits, observer, now } = options
-
-  async function checkPolicy(policy: PolicyEngine, facts: ConsumptionFacts): Promise<void> {
-    const startedMs = performance.now()
-    const decision = await policy.validateConsumption(facts)
-    observer.policyChecked((performance.now() - startedMs) / 1000)
-    if (!decision.allowed) throw policyDenial(decision, facts.service.id)
-  }
 
   /** Also with refusals: whoever cannot call it today should not learn of its end when it is too late. */
   function warn({ status, deprecation }: ServiceRecord, call: Call): void {
@@ -89,7 +82,8 @@ export function createEntrance(options: EntranceOptions): Entrance {
    * time: its month, its price and its lease are those of the moment at which it is admitted.
    */
   async function admit(
-    { request, takenOver }: Leg,
+    { request: sent, takenOver }: Leg,
+    { request, asked }: Passed,
     mode: Mode,
     call: Call,
     consumer: ConsumerRecord,
@@ -97,12 +91,19 @@ export function createEntrance(options: EntranceOptions): Entrance {
   ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
     const { rateLimiting, newId } = options
     const { idempotencyKey } = request
-    const claim = idempotencyKey === '' ? undefined : claimOf(request, mode, consumer.id, (takenOver ?? service).id)
+    const claim = idempotencyKey === '' ? undefined : claimOf(sent, mode, consumer.id, (takenOver ?? service).id)
     const cache = cacheableOf(request, mode, call, consumer, service)
     const reservationId = takenOver === undefined ? call.id : newId()
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
       const { limitRules: rules } = options.snapshots.current()
-      const plan = planCall(request, mode, call, consumer, service, { rules, rateLimiting, cache, newId, nowMs: now() })
+      const plan = planCall(request, mode, call, consumer, service, {
+        rules,
+        rateLimiting,
+        cache,
+        asked,
+        newId,
+        nowMs: now(),
+      })
       requireModelScope(call.principal, modelOf(plan))
       const admission = admissionOf(plan, call, reservationId, claim)
       const result = await withSpan('admit', () => limits.admit(admission))
@@ -121,8 +122,11 @@ export function createEntrance(options: EntranceOptions): Entrance {
       try {
         requireServiceScope(call.principal, service)
         const { policy } = options
-        if (policy !== undefined) await checkPolicy(policy, { consumer, service, payload: request.payload })
-        const { plan, admission, result } = await admit(leg, mode, call, consumer, service)
+        const passed =
+          policy === undefined
+            ? { request, asked: undefined }
+            : await checkPolicy({ policy, observer, now }, request, mode, call, { consumer, service })
+        const { plan, admission, result } = await admit(leg, passed, mode, call, consumer, service)
         if (result.outcome === 'answered') {
           call.setResponseHeader('idempotent-replayed', 'true')
           return { plan, kept: decodeAnswer(result.answer) }

@@ -39,7 +39,7 @@ const silent: GateObserver = {
   refused: () => {},
   recorded: () => {},
   thresholdPassed: () => {},
-  policyChecked: () => {},
+  policyDecided: () => {},
   cacheAsked: () => {},
 }
 const prices = [{ version: 'v1', currency: 'USD', effectiveFromMs: 0, model }]

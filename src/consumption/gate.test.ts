@@ -102,7 +102,7 @@ const silent: GateOptions['observer'] = {
   refused: () => {},
   recorded: () => {},
   thresholdPassed: () => {},
-  policyChecked: () => {},
+  policyDecided: () => {},
   cacheAsked: () => {},
 }
 

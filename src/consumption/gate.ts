@@ -14,6 +14,7 @@ import type { TollgateError } from '../errors.ts'
 import type { Limits, Settled } from '../limits/limits.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import type { PolicyEngine } from '../policy/policy-engine.ts'
+import type { PolicyTold } from '../policy/told.ts'
 import type { Charge } from '../pricing/price.ts'
 import { type Framing, splitEvents } from '../providers/event-stream.ts'
 import type { Dialect, RequestKind } from '../providers/provider.ts'
@@ -56,8 +57,8 @@ export interface GateObserver {
   thresholdPassed(event: UsageEvent, crossing: Settled['crossed'][number]): void
   /** The response cache was looked at, for a service that has one. */
   cacheAsked(serviceId: string, isHit: boolean): void
-  /** The policy engine answered, after this many seconds. */
-  policyChecked(seconds: number): void
+  /** The policy engine answered. */
+  policyDecided(told: PolicyTold): void
 }
 
 /** A call that was refused, and whose it was. */

@@ -44,7 +44,7 @@ async function enter(scopes: Partial<ScopeLists>, { service, model, dialect = 'n
     limits,
     cache: createResponseCache(0, Date.now),
     rateLimiting: true,
-    observer: { refused: ({ error }) => void refusals.push(error), cacheAsked: () => {}, policyChecked: () => {} },
+    observer: { refused: ({ error }) => void refusals.push(error), cacheAsked: () => {}, policyDecided: () => {} },
     now: Date.now,
     newId,
   })

@@ -64,6 +64,8 @@ export interface PlanContext {
   readonly rateLimiting: boolean
   /** Of a call whose answer may come from the response cache, or go into it. */
   readonly cache: Cacheable | undefined
+  /** Of a request that was read before; default it is read now. */
+  readonly asked?: ReadRequest | undefined
   readonly newId: () => string
   readonly nowMs: number
 }
@@ -84,19 +86,10 @@ export function planCall(
   service: ServiceRecord,
   context: PlanContext,
 ): Plan {
-  if (service.endpoints.length === 0) {
-    throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
-  }
   const startMs = context.nowMs
-  const { payload, dialect, kind } = request
-  const provider = providerOf(service)
-  const asked = provider.readRequest({ payload, mode, dialect, startMs, ...(kind === undefined ? {} : { kind }) })
+  const asked = context.asked ?? readAsked(request, mode, service, startMs)
   const isCached = context.cache?.answer !== undefined
-  const reserved: TokenParts = {
-    ...noTokens,
-    input: estimateTokens(payload.length, asked.model),
-    output: asked.maxOutputTokens ?? service.defaultMaxOutputTokens * asked.choices,
-  }
+  const reserved = reservedTokens(request, asked, service)
   const price = priceAt(service, startMs)
   const limits = context.rateLimiting
     ? limitsOfCall(context.rules, { consumer, serviceId: service.id, ...keyOf(call), atMs: startMs })
@@ -105,7 +98,7 @@ export function planCall(
     attemptId: context.newId(),
     request,
     asked,
-    framing: provider.framing ?? 'sse',
+    framing: providerOf(service).framing ?? 'sse',
     consumer,
     service,
     price,
@@ -117,6 +110,24 @@ export function planCall(
     })),
     cache: context.cache,
     traceparent: traceparentOf(call.span),
+  }
+}
+
+/** What a request asks of a backend. Throws as {@link planCall}. */
+export function readAsked(request: GateRequest, mode: Mode, service: ServiceRecord, startMs: number): ReadRequest {
+  if (service.endpoints.length === 0) {
+    throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
+  }
+  const { payload, dialect, kind } = request
+  return providerOf(service).readRequest({ payload, mode, dialect, startMs, ...(kind === undefined ? {} : { kind }) })
+}
+
+/** Estimated input and the most output that a request allows. */
+export function reservedTokens({ payload }: GateRequest, asked: ReadRequest, service: ServiceRecord): TokenParts {
+  return {
+    ...noTokens,
+    input: estimateTokens(payload.length, asked.model),
+    output: asked.maxOutputTokens ?? service.defaultMaxOutputTokens * asked.choices,
   }
 }
 

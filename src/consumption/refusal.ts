@@ -2,7 +2,7 @@ import { TollgateError } from '../errors.ts'
 import type { CallLimit } from '../limits/call-limits.ts'
 import type { AdmissionResult } from '../limits/limits.ts'
 import { unitName } from '../limits/unit-name.ts'
-import type { Decision } from '../policy/policy-engine.ts'
+import type { Decision } from '../policy/decision.ts'
 import { dependsOnOutput, fittingMaxTokens, type Reserving } from './fitting-output.ts'
 
 type Refused = Extract<AdmissionResult, { outcome: 'refused' }>
@@ -89,9 +89,9 @@ function remedy(limit: CallLimit, retryAfterMs: number | undefined, maxTokens: n
   return maxTokens === undefined ? wait : `${wait}, or ask for less: ${smaller} now`
 }
 
-/** POLICY_DENIED with the service, the first violation's id and every violation's text. */
+/** POLICY_DENIED with the service, the id of the first policy that denies, and why. */
 export function policyDenial(decision: Decision, serviceId: string): TollgateError {
-  const [first] = decision.violations
+  const first = decision.violations.find(({ outcome }) => outcome === 'denied')
   return new TollgateError('POLICY_DENIED', decision.reason, {
     metadata: { serviceId, ...(first !== undefined && { policyId: first.policyId, severity: first.severity }) },
   })

@@ -3,6 +3,7 @@ import { TollgateError } from '../errors.ts'
 import { type AnalyticsEvent, eventTypes, type QuotaThreshold, toCloudEvent } from './event.ts'
 import { createLogPublisher } from './log-publisher.ts'
 import { refusalEvent } from './refusal-event.ts'
+import { violationEvent } from './violation-event.ts'
 
 const call = {
   organizationId: 'organization',
@@ -21,10 +22,12 @@ const threshold: QuotaThreshold = {
   periodEndMs: Date.UTC(2026, 11, 1),
 }
 const refused = { ...call, ...limit, tier: 'basic', remaining: 3, resetAtMs: Date.UTC(2026, 11, 1) } as const
+const violated = { policyId: 'p', policyName: 'no-cards', policyVersion: 2, severity: 'critical', outcome: 'denied' }
 const events: readonly AnalyticsEvent[] = [
   threshold,
   { type: 'rate_limited', ...refused, retryAfterMs: 250 },
   { type: 'quota_exceeded', ...refused, retryAfterMs: undefined },
+  violationEvent({ ...call, ...violated }),
 ]
 
 test('an event is a CloudEvent whose data says all of it', () => {
@@ -42,7 +45,7 @@ test('an event is a CloudEvent whose data says all of it', () => {
   })
   const data = events.slice(1).map((event) => toCloudEvent({ id: 'id', timeMs, event }, '').data)
   const both = { ...call, ...limit, tier: 'basic', remaining: 3, resetAt: '2026-12-01T00:00:00.000Z' }
-  expect(data).toEqual([{ ...both, retryAfterMs: 250 }, both])
+  expect(data).toEqual([{ ...both, retryAfterMs: 250 }, both, { ...call, subject: 'policy:p', ...violated }])
 })
 
 test('what an object carries beside the event does not go out', () => {

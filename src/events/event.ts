@@ -8,10 +8,15 @@
 import type { LimitViolation } from '../errors.ts'
 import type { Tier } from '../limits/call-limits.ts'
 
-export type AnalyticsEvent = RateLimited | QuotaExceeded | QuotaThreshold
+export type AnalyticsEvent = RateLimited | QuotaExceeded | QuotaThreshold | PolicyViolated
 
 /** Names of the events, as in metrics; on the wire "marketplace.consumption." stands before them. */
-export const eventTypes = ['rate_limited', 'quota_exceeded', 'quota_threshold'] as const satisfies readonly EventType[]
+export const eventTypes = [
+  'rate_limited',
+  'quota_exceeded',
+  'quota_threshold',
+  'policy_violation',
+] as const satisfies readonly EventType[]
 
 export type EventType = AnalyticsEvent['type']
 
@@ -66,6 +71,19 @@ export interface QuotaThreshold extends OfCall, OfLimit {
   readonly periodEndMs: number
 }
 
+/** A call broke a policy, or somebody reported that one did. Ids are empty where nobody knows them. */
+export interface PolicyViolated extends OfCall {
+  readonly type: 'policy_violation'
+  /** "policy:<id>". */
+  readonly subject: string
+  readonly policyId: string
+  readonly policyName: string
+  readonly policyVersion: number
+  readonly severity: string
+  /** "denied", "redacted", "marked", "audited" or "reported". */
+  readonly outcome: string
+}
+
 /** An event that was taken: its id and time stay the same however often it is sent. */
 export interface TakenEvent {
   /** UUIDv7. */
@@ -110,8 +128,14 @@ export function orderingKey(event: AnalyticsEvent): string {
 
 /** What an event says, by the names of its JSON. */
 export function dataOf(event: AnalyticsEvent): Record<string, string | number> {
-  const { organizationId, consumerId, keyId, serviceId, requestId, subject, limit, unit, capacity } = event
-  const common = { organizationId, consumerId, keyId, serviceId, requestId, subject, limit, unit, capacity }
+  const { organizationId, consumerId, keyId, serviceId, requestId, subject } = event
+  const call = { organizationId, consumerId, keyId, serviceId, requestId, subject }
+  if (event.type === 'policy_violation') {
+    const { policyId, policyName, policyVersion, severity, outcome } = event
+    return { ...call, policyId, policyName, policyVersion, severity, outcome }
+  }
+  const { limit, unit, capacity } = event
+  const common = { ...call, limit, unit, capacity }
   switch (event.type) {
     case 'rate_limited':
     case 'quota_exceeded':

@@ -73,6 +73,7 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
       'policies.read',
       'policies.write',
       'policy.check',
+      'policy.report',
       'quota.read',
       'usage.read',
     ]),
@@ -135,7 +136,7 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
     ]),
     grants: noRoles,
   },
-  gateway: { reach: 'all', permissions: new Set(['policy.check']), grants: noRoles },
+  gateway: { reach: 'all', permissions: new Set(['policy.check', 'policy.report']), grants: noRoles },
   consumer: {
     reach: 'consumer',
     permissions: new Set([

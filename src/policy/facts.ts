@@ -42,6 +42,7 @@ export interface ServiceFacts {
   readonly regions: readonly string[]
   readonly certifications: readonly string[]
   readonly tags: readonly string[]
+  readonly labels: Readonly<Record<string, string>>
 }
 
 export interface RequestFacts {
@@ -99,16 +100,10 @@ export function organizationFacts(record: ConsumerRecord): OrganizationFacts {
 }
 
 export function serviceFacts(record: ServiceRecord): ServiceFacts {
-  return kept(services, record, ({ id, name, version, status }) => ({
-    id,
-    name,
-    version,
-    status,
-    classification: '',
-    regions: [],
-    certifications: [],
-    tags: [],
-  }))
+  return kept(services, record, ({ id, name, version, status, profile: { tags, labels, compliance } }) => {
+    const { classification = '', regions, certifications } = compliance
+    return { id, name, version, status, classification, regions, certifications, tags, labels }
+  })
 }
 
 function kept<K extends object, V>(map: WeakMap<K, V>, key: K, make: (key: K) => V): V {

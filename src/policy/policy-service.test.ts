@@ -4,6 +4,7 @@ import { administrator, invoke, keyOf } from '../../test/support/invoke.ts'
 import { consumerRecord, serviceRecord } from '../../test/support/registry-records.ts'
 import type { ConsumerRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
+import { noRequest } from './facts.ts'
 import { createBuiltinPolicyEngine } from './policy-engine.ts'
 import { createPolicyService } from './policy-service.ts'
 
@@ -22,7 +23,12 @@ const consumers = [
 ]
 const services = [chat, { ...chat, id: 'old-id', name: 'old', status: 'retired' as const }]
 const snapshot = buildSnapshot({ version: 1, services, consumers, nowMs: 0 })
-const service = createPolicyService({ engine: createBuiltinPolicyEngine(), snapshots: { current: () => snapshot } })
+const service = createPolicyService({
+  engine: createBuiltinPolicyEngine(),
+  snapshots: { current: () => snapshot },
+  recorder: { report: async () => 'violation-id' },
+  describe: () => noRequest,
+})
 const { checkAccess, validateConsumption } = PolicyEngine.method
 
 describe('the built-in engine', () => {

@@ -13,6 +13,7 @@ const serviceType = structOf('service', {
   regions: listOf(string),
   certifications: listOf(string),
   tags: listOf(string),
+  labels: mapOf(string, string),
 })
 
 /** Variables of expressions about calls; docs/policy.md lists them. */
@@ -113,6 +114,7 @@ function serviceValues(service: ServiceFacts): Values {
     ['regions', celList(service.regions)],
     ['certifications', celList(service.certifications)],
     ['tags', celList(service.tags)],
+    ['labels', celMap(new Map(Object.entries(service.labels)))],
   ])
 }
 

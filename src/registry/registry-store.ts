@@ -5,6 +5,8 @@ import type { UserRecord } from '../identity/user-record.ts'
 import { selectUserRecords } from '../identity/user-store.ts'
 import type { LimitRule } from '../limits/limit-rule.ts'
 import { selectLimitRules } from '../limits/limit-store.ts'
+import type { PolicyRecord } from '../policy/policy-record.ts'
+import { selectActivePolicies } from '../policy/policy-store.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import type { ConsumerRecord, OrganizationRecord, ProjectRecord, ServiceRecord } from './records.ts'
 import { selectServices } from './service-store.ts'
@@ -33,6 +35,7 @@ export interface Catalog extends ControlVersion {
   readonly consumers: readonly ConsumerRecord[]
   readonly users: readonly UserRecord[]
   readonly limitRules: readonly LimitRule[]
+  readonly policies: readonly PolicyRecord[]
 }
 
 /** Everything at one instant: the versions belong exactly to the records. Prices in force are not chosen yet. */
@@ -47,6 +50,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
       consumers: await selectConsumerRecords(tx),
       users: await selectUserRecords(tx),
       limitRules: await selectLimitRules(tx),
+      policies: await selectActivePolicies(tx),
     }
   }, 'isolation level repeatable read read only')
 }

@@ -1,5 +1,6 @@
 import { type UserRecord, userKey } from '../identity/user-record.ts'
 import { type LimitRule, limitSubject } from '../limits/limit-rule.ts'
+import type { PolicyRecord } from '../policy/policy-record.ts'
 import {
   type ConsumerRecord,
   type OrganizationRecord,
@@ -29,6 +30,8 @@ export interface Snapshot {
   readonly usersBySubject: ReadonlyMap<string, UserRecord>
   /** By {@link limitSubject}: all rules of a subject, in a fixed order; a subject without rules has no entry. */
   readonly limitRules: ReadonlyMap<string, readonly LimitRule[]>
+  /** Those in force. The same array as long as nothing in the catalog changed. */
+  readonly policies: readonly PolicyRecord[]
   /** Unix milliseconds at which some service's price changes next; Infinity when no change is known. */
   readonly nextPriceChangeMs: number
 }
@@ -52,6 +55,8 @@ export interface SnapshotParts {
   readonly projects?: Iterable<ProjectRecord>
   readonly users?: Iterable<UserRecord>
   readonly limitRules?: Iterable<LimitRule>
+  /** Default none. */
+  readonly policies?: readonly PolicyRecord[]
   /** Unix milliseconds that decides which price is in force. */
   readonly nowMs: number
 }
@@ -88,6 +93,7 @@ export function buildSnapshot(parts: SnapshotParts): Snapshot {
     consumersById,
     usersBySubject,
     limitRules,
+    policies: parts.policies ?? [],
     nextPriceChangeMs,
   }
 }

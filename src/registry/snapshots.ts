@@ -75,6 +75,7 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
       consumers: known.consumersById.values(),
       users: known.usersBySubject.values(),
       limitRules: [...known.limitRules.values()].flat(),
+      policies: known.policies,
       nowMs: now(),
     })
   }

@@ -100,6 +100,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   USER_NOT_FOUND: 'credential_refused',
   KEY_NOT_FOUND: 'credential_refused',
   KEY_INACTIVE: 'unusable_status',
+  POLICY_NOT_FOUND: 'unusable_status',
   LIMIT_NOT_FOUND: 'unusable_status',
   USAGE_RECORD_NOT_FOUND: 'unusable_status',
   USAGE_RECORD_REVERSED: 'unusable_status',

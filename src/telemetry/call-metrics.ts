@@ -17,7 +17,7 @@ interface CallOutcome {
 interface Refusal {
   readonly serviceId: string
   readonly tier: string
-  readonly error: { readonly reason: string; readonly metadata: Readonly<Record<string, string>> }
+  readonly error: { readonly reason: string }
 }
 
 /** What was recorded of a call. */
@@ -63,8 +63,6 @@ export function createCallMetrics(metrics: Metrics): CallMetrics {
         metrics.marketplaceRequests.of(serviceId, 'refused').inc()
         if (error.reason === 'RATE_LIMITED') metrics.rateLimitsExceeded.of(serviceId, tier).inc()
         if (error.reason === 'QUOTA_EXCEEDED') metrics.quotaExceeded.of(serviceId, tier).inc()
-        if (error.reason === 'POLICY_DENIED')
-          metrics.policyViolations.of(serviceId, error.metadata.policyId ?? '', error.metadata.severity ?? '').inc()
       },
       recorded({ serviceId, status, tokens, durationMs, firstTokenMs }, tier) {
         let total = 0

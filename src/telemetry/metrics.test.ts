@@ -35,11 +35,10 @@ test('counts what the gate refuses and records', async () => {
   const tokens = { input: 3, output: 4 }
   gate.recorded({ serviceId: 's', status: 'succeeded', tokens, durationMs: 20, firstTokenMs: 7 }, 'basic')
   gate.recorded({ serviceId: 's', status: 'failed', tokens, durationMs: 20, firstTokenMs: 0 }, 'basic')
-  const refuse = (reason: string, metadata = {}) =>
-    gate.refused({ serviceId: 's', tier: 'basic', error: { reason, metadata } })
+  const refuse = (reason: string) => gate.refused({ serviceId: 's', tier: 'basic', error: { reason } })
   refuse('RATE_LIMITED')
   refuse('QUOTA_EXCEEDED')
-  refuse('POLICY_DENIED', { policyId: 'p', severity: 'high' })
+  refuse('POLICY_DENIED')
   expect(await linesOf(metrics)).toEqual(
     expect.arrayContaining([
       'consumption_requests_total{service_id="s",status="succeeded"} 1',
@@ -53,7 +52,7 @@ test('counts what the gate refuses and records', async () => {
       'tokens_consumed_total{service_id="s",tier="basic"} 14',
       'rate_limits_exceeded_total{service_id="s",tier="basic"} 1',
       'quota_exceeded_total{service_id="s",tier="basic"} 1',
-      'policy_violations_total{service_id="s",policy_id="p",severity="high"} 1',
+      'consumption_requests_total{service_id="s",status="policy_denied"} 1',
     ]),
   )
 })

@@ -26,6 +26,10 @@ export interface Metrics {
   readonly quotaExceeded: Family<CounterChild, readonly ['service_id', 'tier']>
   readonly policyViolations: Family<CounterChild, readonly ['service_id', 'policy_id', 'severity']>
   readonly policyValidationDuration: Family<HistogramChild, readonly []>
+  /** Kind: "cost" for what was stopped, "error" for what was wrong. */
+  readonly policyFailures: Family<CounterChild, readonly ['policy_id', 'kind']>
+  /** Kind: "violation" or "decision". */
+  readonly policyRecordsDropped: Family<CounterChild, readonly ['kind']>
   /** Outcome: "succeeded", or what went wrong by its name in docs/routing.md. */
   readonly backendAttempts: Family<CounterChild, readonly ['service_id', 'endpoint_id', 'outcome']>
   readonly backendCredentialsRefused: Family<CounterChild, readonly ['service_id', 'endpoint_id']>
@@ -103,7 +107,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
     tokensConsumed: counter('tokens_consumed_total', 'Tokens of recorded calls', perTier),
     rateLimitsExceeded: counter('rate_limits_exceeded_total', 'Calls that a rate limit refused', perTier),
     quotaExceeded: counter('quota_exceeded_total', 'Calls that a quota refused', perTier),
-    policyViolations: counter('policy_violations_total', 'Calls that violated a policy', [
+    policyViolations: counter('policy_violations_total', 'Violations of policies, whatever was done about them', [
       'service_id',
       'policy_id',
       'severity',
@@ -115,6 +119,15 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       labels: [],
       buckets: policyBuckets,
     }),
+    policyFailures: counter('tollgate_policy_failures_total', 'Policies that could not be evaluated for a call', [
+      'policy_id',
+      'kind',
+    ]),
+    policyRecordsDropped: counter(
+      'tollgate_policy_records_dropped_total',
+      'Violations and decisions that could not be stored and were given up',
+      ['kind'],
+    ),
     backendAttempts: counter('tollgate_backend_attempts_total', 'Attempts at backends by outcome', [
       'service_id',
       'endpoint_id',

@@ -23,6 +23,7 @@ const facts: CallFacts = {
     regions: ['eu', 'us'],
     certifications: ['iso27001'],
     tags: [],
+    labels: {},
   },
   request: { ...noRequest, size: 2_000, maxOutputTokens: 100, metadata: { team: 'a' } },
   address: '10.1.2.3',

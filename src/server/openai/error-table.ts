@@ -55,6 +55,7 @@ export const errorTable = {
   USER_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'user_not_found' },
   KEY_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'key_not_found' },
   KEY_INACTIVE: { status: 409, type: 'invalid_request_error', code: 'key_inactive' },
+  POLICY_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'policy_not_found' },
   LIMIT_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'limit_not_found' },
   USAGE_RECORD_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'usage_record_not_found' },
   USAGE_RECORD_REVERSED: { status: 409, type: 'invalid_request_error', code: 'usage_record_reversed' },

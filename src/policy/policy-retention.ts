@@ -1,0 +1,57 @@
+import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { deleteBefore } from './decision-store.ts'
+
+export interface PolicyRetentionOptions {
+  readonly sql: Sql
+  readonly log: StorageLog
+  /** Days that violations are kept; 0 keeps them for ever. */
+  readonly violationDays: number
+  /** Days that decisions are kept. */
+  readonly decisionDays: number
+  /** Unix milliseconds; default Date.now. */
+  readonly now?: () => number
+  /** Default an hour. */
+  readonly intervalMs?: number
+}
+
+export interface PolicyRetention {
+  stop(): Promise<void>
+}
+
+const dayMs = 86_400_000
+
+/** Deletes what is too old, now and every hour, some rows at a time. Safe on every replica at once. */
+export function startPolicyRetention(options: PolicyRetentionOptions): PolicyRetention {
+  const { sql, log, violationDays, decisionDays, now = Date.now, intervalMs = 3_600_000 } = options
+  let isStopped = false
+  let timer: NodeJS.Timeout | undefined
+
+  async function sweep(table: 'policy_decisions' | 'policy_violations', days: number): Promise<void> {
+    if (days === 0) return
+    const beforeMs = now() - days * dayMs
+    while (!isStopped && (await deleteBefore(sql, table, beforeMs)) > 0);
+  }
+
+  async function run(): Promise<void> {
+    try {
+      await sweep('policy_violations', violationDays)
+      await sweep('policy_decisions', decisionDays)
+    } catch (error) {
+      log.warn({ reason: describeError(error) }, 'old policy records could not be deleted: trying again later')
+    }
+    if (!isStopped) {
+      timer = setTimeout(() => {
+        running = run()
+      }, intervalMs)
+    }
+  }
+
+  let running = run()
+  return {
+    async stop() {
+      isStopped = true
+      clearTimeout(timer)
+      await running
+    },
+  }
+}
