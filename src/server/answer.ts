@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { constants, type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
-import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import { boundedText, messageMaxBytes } from './connect-error.ts'
 import { bodyIsUnread, endAnswer } from './early-answer.ts'
 
@@ -11,10 +10,20 @@ export type Response = ServerResponse | Http2ServerResponse
 export interface WholeAnswer {
   readonly status: number
   readonly headers: ReadonlyMap<string, string>
-  readonly body: Uint8Array
-  /** Undefined for protocols that have none. */
-  readonly trailers: Readonly<Record<string, string>> | undefined
+  readonly whole: Uint8Array
+  /** Absent for protocols that have none. */
+  readonly trailers?: Readonly<Record<string, string>>
 }
+
+/** An answer that comes chunk by chunk, as the router's do. Its headers may change until the first chunk is there. */
+export interface ChunkedAnswer {
+  readonly status: number
+  readonly header?: { forEach(visit: (value: string, name: string) => void): void }
+  readonly body?: AsyncIterable<Uint8Array>
+  readonly trailer?: Headers
+}
+
+export type Answer = WholeAnswer | ChunkedAnswer
 
 /** Of a request, without its query. */
 export function pathOf(request: Request): string {
@@ -22,20 +31,56 @@ export function pathOf(request: Request): string {
 }
 
 /**
- * Writes an answer of the router and returns when it left or its caller is gone. Once `signal` is aborted it has
- * 5 seconds to leave, then its stream is cut: a caller that does not read cannot hold it. `ready` is asked before anything
- * leaves, and again for each further piece; `written` is told when the last byte was handed over.
+ * Writes an answer and returns when it left or its caller is gone. Once `signal` is aborted it has 5 seconds to leave, then
+ * its stream is cut: a caller that does not read cannot hold it. What `ready` returns is waited for before each part of the
+ * answer; `written` is told when the last byte was handed over.
  */
 export async function writeAnswer(
-  answer: UniversalServerResponse,
+  answer: Answer,
   request: Request,
   response: Response,
   signal: AbortSignal,
   ready: () => Promise<void> | undefined,
   written: () => void,
 ): Promise<void> {
-  const chunks = answer.body?.[Symbol.asyncIterator]()
   const stopWatching = cutAfter(signal, response)
+  try {
+    const left =
+      'whole' in answer
+        ? await putWhole(answer, request, response, ready)
+        : await putChunks(answer, request, response, ready)
+    if (!left) return
+    written()
+    await endAnswer(request, response)
+  } finally {
+    stopWatching()
+  }
+}
+
+/** Everything but the end; false when the caller is gone. */
+async function putWhole(
+  { status, headers, whole, trailers }: WholeAnswer,
+  request: Request,
+  response: Response,
+  ready: () => Promise<void> | undefined,
+): Promise<boolean> {
+  const now = ready()
+  if (now !== undefined) await now
+  response.statusCode = status
+  for (const [name, value] of headers) response.setHeader(name, value)
+  announceClose(request, response)
+  if (whole.length > 0 && !(await write(response, whole))) return false
+  if (trailers !== undefined) putTrailers(response, trailers)
+  return true
+}
+
+async function putChunks(
+  answer: ChunkedAnswer,
+  request: Request,
+  response: Response,
+  ready: () => Promise<void> | undefined,
+): Promise<boolean> {
+  const chunks = answer.body?.[Symbol.asyncIterator]()
   try {
     // The first chunk before the headers: until then the implementation may still set some.
     let chunk = await chunks?.next()
@@ -47,48 +92,22 @@ export async function writeAnswer(
     })
     announceClose(request, response)
     while (chunk !== undefined && chunk.done !== true) {
-      if (!(await write(response, chunk.value))) return
+      if (!(await write(response, chunk.value))) return false
       chunk = await chunks?.next()
       const next = ready()
       if (next !== undefined) await next
     }
-    if (answer.trailer !== undefined) {
-      // Without it, an answer that has no body ends with its headers, and its trailers are lost.
-      if (!response.headersSent) sendHeaders(response)
-      response.addTrailers(trailersOf(answer.trailer))
-    }
-    written()
-    await endAnswer(request, response)
+    if (answer.trailer !== undefined) putTrailers(response, trailersOf(answer.trailer))
+    return true
   } finally {
-    stopWatching()
     chunks?.return?.().catch(() => {})
   }
 }
 
-/** As {@link writeAnswer}, for an answer that is there as a whole. */
-export async function writeWhole(
-  { status, headers, body, trailers }: WholeAnswer,
-  request: Request,
-  response: Response,
-  signal: AbortSignal,
-  written: () => void,
-): Promise<void> {
-  const stopWatching = cutAfter(signal, response)
-  try {
-    response.statusCode = status
-    for (const [name, value] of headers) response.setHeader(name, value)
-    announceClose(request, response)
-    if (body.length > 0 && !(await write(response, body))) return
-    if (trailers !== undefined) {
-      // Without it, an answer that has no body ends with its headers, and its trailers are lost.
-      if (!response.headersSent) sendHeaders(response)
-      response.addTrailers(trailers)
-    }
-    written()
-    await endAnswer(request, response)
-  } finally {
-    stopWatching()
-  }
+function putTrailers(response: Response, trailers: Readonly<Record<string, string>>): void {
+  // Without it, an answer that has no body ends with its headers, and its trailers are lost.
+  if (!response.headersSent) sendHeaders(response)
+  response.addTrailers(trailers)
 }
 
 /** Answers with one body of text; a HEAD request gets its headers. */

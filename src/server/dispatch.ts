@@ -1,7 +1,6 @@
-import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { answerWhole, type Request, type Response, type WholeAnswer, writeAnswer, writeWhole } from './answer.ts'
+import { type Answer, answerWhole, type Request, type Response, writeAnswer } from './answer.ts'
 import { reasonOfCode } from './connect-error.ts'
 import type { Cors } from './cors.ts'
 import type { Chain, Outcome } from './middleware.ts'
@@ -29,7 +28,7 @@ export interface DispatchOptions {
 export interface Target {
   readonly rpc: Rpc
   /** Makes the answer of a call; what fails is in the answer, and noted in `call.error`. */
-  answer(request: Request, call: ServerCall): Promise<UniversalServerResponse | WholeAnswer>
+  answer(request: Request, call: ServerCall): Promise<Answer>
 }
 
 export interface Dispatcher {
@@ -65,16 +64,13 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
       if (!response.writableEnded) call.callerLeft()
     })
     const told = (): Promise<void> | undefined => (call.error === undefined ? undefined : options.failed(call))
-    let answer: UniversalServerResponse | WholeAnswer | undefined
+    let answer: Answer | undefined
     try {
       answer = await target.answer(request, call)
       const written = (): void => {
         call.answeredMs = performance.now()
       }
-      const ready = told()
-      if (ready !== undefined) await ready
-      if ('trailers' in answer) await writeWhole(answer, request, response, call.signal, written)
-      else await writeAnswer(answer, request, response, call.signal, told, written)
+      await writeAnswer(answer, request, response, call.signal, told, written)
     } finally {
       // A caller that left before its answer was denied all the same.
       void told()
@@ -90,7 +86,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     return options.operations(request)
   }
 
-  function end(call: ServerCall, answer: UniversalServerResponse | WholeAnswer | undefined): void {
+  function end(call: ServerCall, answer: Answer | undefined): void {
     // Requests that the router refused for their method or content type never became a call.
     if (call.entered > 0) options.chain.exit(call, outcomeOf(call, answer))
     void call.settled().then(() => calls.delete(call))
@@ -127,21 +123,18 @@ async function answerUnknown(request: Request, response: Response, { pages }: Di
 }
 
 /** What the observers are told. */
-function outcomeOf(call: ServerCall, answer: UniversalServerResponse | WholeAnswer | undefined): Outcome {
+function outcomeOf(call: ServerCall, answer: Answer | undefined): Outcome {
   const ms = (call.answeredMs ?? performance.now()) - call.startedMs
   const error = errorOf(call, answer)
   return error === undefined ? { ms, httpStatus: 200 } : { ms, httpStatus: call.rpc.httpStatusOf(error), error }
 }
 
 /** Answers of RPCs that failed before any implementation ran carry their code in the status only. */
-function errorOf(
-  call: ServerCall,
-  answer: UniversalServerResponse | WholeAnswer | undefined,
-): TollgateError | undefined {
+function errorOf(call: ServerCall, answer: Answer | undefined): TollgateError | undefined {
   if (call.error !== undefined) return call.error
   if (call.signal.reason instanceof TollgateError) return call.signal.reason
   if (answer === undefined) return new TollgateError('INTERNAL', 'internal error')
-  if (call.rpc.method === undefined || 'trailers' in answer) return undefined
+  if (call.rpc.method === undefined || 'whole' in answer) return undefined
   const code = Number(answer.trailer?.get('grpc-status') ?? 0)
   if (code > 0) return new TollgateError(reasonOfCode(code), 'the request cannot be decoded')
   if (answer.status >= 400 || call.request === undefined) {

@@ -25,12 +25,12 @@ const grpc: PlainFormat = {
       acceptsGzip(request.headers['grpc-accept-encoding']) && message.length >= compressMinBytes
         ? envelope(1, await compressionGzip.compress(new Uint8Array(message)))
         : envelope(0, message)
-    return { status: 200, headers, body, trailers: okTrailers }
+    return { status: 200, headers, whole: body, trailers: okTrailers }
   },
   failure(error, headers, request) {
     announceEncoding(headers, request)
     const trailers = Object.fromEntries(setTrailerStatus(new Headers(), error))
-    return { status: 200, headers, body: empty, trailers }
+    return { status: 200, headers, whole: empty, trailers }
   },
 }
 
@@ -51,7 +51,7 @@ function connect(isBinary: boolean): PlainFormat {
       const body = errorToJsonBytes(error, undefined)
       headers.set('content-type', 'application/json')
       headers.set('content-length', String(body.length))
-      return { status: codeToHttpStatus(error.code), headers, body, trailers: undefined }
+      return { status: codeToHttpStatus(error.code), headers, whole: body }
     },
   }
 }
@@ -68,7 +68,7 @@ async function whole(
     headers.set('content-encoding', 'gzip')
   }
   headers.set('content-length', String(body.length))
-  return { status, headers, body, trailers: undefined }
+  return { status, headers, whole: body }
 }
 
 const connectBinary = connect(true)

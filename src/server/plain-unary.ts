@@ -13,10 +13,10 @@ import {
 } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
 import { pathOf, type Request, type WholeAnswer } from './answer.ts'
-import { failCall, messageTooLarge } from './connect-error.ts'
+import { failCall } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
 import { formatOf, type PlainFormat, plainFormats } from './plain-formats.ts'
-import { readWhole } from './read-whole.ts'
+import { readUnframed, readWhole } from './read-whole.ts'
 import { invoke, lateTo, messageOf, type ServiceRegistration } from './rpc.ts'
 import type { Rpc, ServerCall } from './server-call.ts'
 
@@ -121,8 +121,8 @@ async function serve(
 ): Promise<Uint8Array | UniversalServerResponse> {
   await chain.headers(call)
   call.signal.throwIfAborted()
-  if (!format.isEnveloped) refuseAnnounced(request, maxMessageBytes)
-  const body = await readWhole(request, call, { maxMessageBytes, bodyTimeoutMs }, format.isEnveloped ? 5 : 0)
+  const limits = { maxMessageBytes, bodyTimeoutMs }
+  const body = await (format.isEnveloped ? readWhole(request, call, limits, 5) : readUnframed(request, call, limits))
   call.signal.throwIfAborted()
   const message = messageIn(body, format, reading)
   if (message === undefined) return askRouter(request, call, body)
@@ -151,9 +151,4 @@ function messageIn(
 function isOneEnvelope(body: Uint8Array): boolean {
   const [flags, a = 0, b = 0, c = 0, d = 0] = body
   return flags === 0 && body.length - 5 === ((a << 24) | (b << 16) | (c << 8) | d) >>> 0
-}
-
-function refuseAnnounced({ headers }: Request, maxMessageBytes: number): void {
-  const announced = Number(headers['content-length'] ?? 0)
-  if (announced > maxMessageBytes) throw messageTooLarge(maxMessageBytes, announced)
 }

@@ -3,8 +3,9 @@ import { messageTooLarge } from './connect-error.ts'
 import { tooSlow } from './request-body.ts'
 import { callerGone, type ServerCall } from './server-call.ts'
 
+/** Bounds of a body that is one message. */
 export interface WholeLimits {
-  /** Largest message. */
+  /** Largest message as sent, in bytes. */
   readonly maxMessageBytes: number
   /** Longest time until the whole body is there, in milliseconds. */
   readonly bodyTimeoutMs: number
@@ -65,7 +66,5 @@ export function readWhole(
 export async function readUnframed(request: Request, call: ServerCall, limits: WholeLimits): Promise<Uint8Array> {
   const announced = Number(call.header('content-length') ?? 0)
   if (announced > limits.maxMessageBytes) throw messageTooLarge(limits.maxMessageBytes, announced)
-  return await call.race(readWhole(request, call, limits, 0), ignore)
+  return await readWhole(request, call, limits, 0)
 }
-
-function ignore(): void {}

@@ -122,7 +122,7 @@ function asHttpBody(message: Message): HttpBody {
 
 function bytesAnswer(status: number, headers: Headers, body: Uint8Array): WholeAnswer {
   headers.set('content-length', String(body.length))
-  return { status, headers: new Map(headers), body, trailers: undefined }
+  return { status, headers: new Map(headers), whole: body }
 }
 
 const encoder = new TextEncoder()

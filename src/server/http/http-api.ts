@@ -46,7 +46,7 @@ export function createHttpApi(options: HttpApiOptions): (request: Request) => Ta
   async function answer(match: Match<Route>, request: Request, call: ServerCall): Promise<Answer> {
     const headers = headersOf(call)
     const answered = await attempt(match, request, call, headers)
-    return request.method === 'HEAD' && 'headers' in answered ? { ...answered, body: nothing } : answered
+    return request.method === 'HEAD' && 'whole' in answered ? { ...answered, whole: nothing } : answered
   }
 
   async function attempt(

@@ -3,10 +3,10 @@
  * the first output is an ordinary error answer; after it, an event that is an error object and no `[DONE]`, because the
  * official SDKs take a stream that simply ends for a success.
  */
-import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import type { GateStreamItem } from '../../consumption/gate.ts'
 import type { TollgateError } from '../../errors.ts'
 import { toJsonBytes } from '../../providers/json.ts'
+import type { ChunkedAnswer } from '../answer.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
 import type { ServerCall } from '../server-call.ts'
 import { toOpenAiError } from './error-table.ts'
@@ -18,9 +18,9 @@ export type Work = <T>(call: ServerCall, step: () => Promise<T>) => Promise<T>
 export async function openEventStream(
   stream: AsyncIterable<GateStreamItem>,
   call: ServerCall,
-  headers: Headers,
+  headers: Map<string, string>,
   work: Work,
-): Promise<UniversalServerResponse> {
+): Promise<ChunkedAnswer> {
   const items = stream[Symbol.asyncIterator]()
   let first: IteratorResult<GateStreamItem>
   try {

@@ -5,7 +5,6 @@
  * An **operation** is one method and path. It runs through the same middleware chain as an RPC, and its calls through the
  * same gate: what is here is translation. Bodies pass as bytes, `model` names the service.
  */
-import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Gate, GateRequest } from '../../consumption/gate.ts'
@@ -15,7 +14,7 @@ import type { PolicyEngine } from '../../policy/policy-engine.ts'
 import { toJsonBytes } from '../../providers/json.ts'
 import type { RequestKind } from '../../providers/provider.ts'
 import type { SnapshotSource } from '../../registry/snapshot.ts'
-import { pathOf, type Request } from '../answer.ts'
+import { type Answer, pathOf, type Request, type WholeAnswer } from '../answer.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
 import type { Target } from '../dispatch.ts'
 import type { Chain } from '../middleware.ts'
@@ -42,7 +41,7 @@ interface ServedOptions extends OpenAiOptions, WholeLimits {
 interface Operation {
   readonly rpc: Rpc
   /** Makes the answer; what it throws is answered as an error. `headers` are the answer's. */
-  run(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse>
+  run(request: Request, call: ServerCall, headers: Map<string, string>): Promise<Answer>
 }
 
 export interface OpenAiApi {
@@ -57,8 +56,11 @@ export interface OpenAiApi {
 export function createOpenAiApi(options: ServedOptions): OpenAiApi {
   const { gate, snapshots, policy, chain, log } = options
 
-  async function answer({ run }: Operation, request: Request, call: ServerCall): Promise<UniversalServerResponse> {
-    const headers = new Headers({ 'content-type': 'application/json', 'x-request-id': call.id })
+  async function answer({ run }: Operation, request: Request, call: ServerCall): Promise<Answer> {
+    const headers = new Map([
+      ['content-type', 'application/json'],
+      ['x-request-id', call.id],
+    ])
     call.answerWith(headers)
     try {
       await call.race(chain.headers(call), ignore)
@@ -89,7 +91,7 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
     }
   }
 
-  async function routed(asked: GateRequest, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
+  async function routed(asked: GateRequest, call: ServerCall, headers: Map<string, string>): Promise<Answer> {
     const { body, event, charge } = await work(call, () => gate.route(asked, call))
     headers.set('x-request-id', event.requestId)
     if (charge.currency !== '') {
@@ -100,12 +102,12 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
     return whole(200, headers, body)
   }
 
-  async function streamed(asked: GateRequest, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
+  async function streamed(asked: GateRequest, call: ServerCall, headers: Map<string, string>): Promise<Answer> {
     if (asked.kind === 'embedding') throw noStream()
     return await openEventStream(gate.stream(asked, call), call, headers, work)
   }
 
-  async function models(request: Request, call: ServerCall, headers: Headers): Promise<UniversalServerResponse> {
+  async function models(request: Request, call: ServerCall, headers: Map<string, string>): Promise<Answer> {
     await chain.message(call)
     const id = pathOf(request).slice('/v1/models/'.length)
     const found = await work<object>(call, () => {
@@ -175,7 +177,7 @@ const unknownRpc: Rpc = {
   httpStatusOf: (error) => rowOf(error).status,
 }
 
-async function refuseUnknown(request: Request): Promise<UniversalServerResponse> {
+async function refuseUnknown(request: Request): Promise<Answer> {
   const path = pathOf(request).slice(0, 200)
   throw new TollgateError('RPC_NOT_FOUND', `There is no ${request.method} ${path} here.`)
 }
@@ -186,7 +188,7 @@ function consumerOf({ principal }: ServerCall): string {
   throw new TollgateError('CONSUMER_MISMATCH', 'The credential has no consumer of its own: use the key of a consumer.')
 }
 
-function errorAnswer(error: TollgateError, headers: Headers): UniversalServerResponse {
+function errorAnswer(error: TollgateError, headers: Map<string, string>): WholeAnswer {
   const { status, body, shouldRetry } = toOpenAiError(error)
   headers.set('x-should-retry', String(shouldRetry))
   if (error.retryAfterMs !== undefined) headers.set('retry-after-ms', String(Math.ceil(error.retryAfterMs)))
@@ -194,13 +196,9 @@ function errorAnswer(error: TollgateError, headers: Headers): UniversalServerRes
   return whole(status, headers, toJsonBytes(body))
 }
 
-function whole(status: number, headers: Headers, body: Uint8Array): UniversalServerResponse {
+function whole(status: number, headers: Map<string, string>, body: Uint8Array): WholeAnswer {
   headers.set('content-length', String(body.length))
-  return { status, header: headers, body: once(body) }
-}
-
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
+  return { status, headers, whole: body }
 }
 
 function decoded(part: string): string {

@@ -11,10 +11,14 @@ test.each([
   expect(durationText(seconds)).toBe(text)
 })
 
-const announced = { 'x-ratelimit-limit': '20', 'x-ratelimit-remaining': '3', 'x-ratelimit-reset': '61' }
+const announced: readonly [string, string][] = [
+  ['x-ratelimit-limit', '20'],
+  ['x-ratelimit-remaining', '3'],
+  ['x-ratelimit-reset', '61'],
+]
 
 test("the gate's figures get OpenAI's names", () => {
-  const headers = new Headers({ ...announced, 'x-ratelimit-limit-tokens': '9', 'x-ratelimit-reset-tokens': '5' })
+  const headers = new Map([...announced, ['x-ratelimit-limit-tokens', '9'], ['x-ratelimit-reset-tokens', '5']])
   renameRateLimits(headers)
   expect(Object.fromEntries(headers)).toEqual({
     'x-ratelimit-limit-requests': '20',
@@ -26,7 +30,7 @@ test("the gate's figures get OpenAI's names", () => {
 })
 
 test('a refusal tells its figures under the unit of the limit', () => {
-  const headers = new Headers(announced)
+  const headers = new Map(announced)
   renameRateLimits(headers, 'tokens')
   expect(Object.fromEntries(headers)).toEqual({
     'x-ratelimit-limit-tokens': '20',
@@ -36,7 +40,7 @@ test('a refusal tells its figures under the unit of the limit', () => {
 })
 
 test('a unit that OpenAI has no name for is not told', () => {
-  const headers = new Headers(announced)
+  const headers = new Map(announced)
   renameRateLimits(headers, 'nano-USD')
   expect(Object.fromEntries(headers)).toEqual({})
 })

@@ -3,17 +3,17 @@
  * `-reset-`, and the same of `-tokens`; resets as durations. `refusedUnit` is the unit of the limit that refused the
  * call, whose figures then stand in the headers without a suffix; of units that OpenAI has no name for, nothing is told.
  */
-export function renameRateLimits(headers: Headers, refusedUnit = 'requests'): void {
+export function renameRateLimits(headers: Map<string, string>, refusedUnit = 'requests'): void {
   for (const figure of ['limit', 'remaining', 'reset']) {
     const name = `x-ratelimit-${figure}`
     const value = headers.get(name)
     headers.delete(name)
-    if (value !== null && named.has(refusedUnit)) headers.set(`${name}-${refusedUnit}`, value)
+    if (value !== undefined && named.has(refusedUnit)) headers.set(`${name}-${refusedUnit}`, value)
   }
   for (const unit of named) {
     const name = `x-ratelimit-reset-${unit}`
     const seconds = headers.get(name)
-    if (seconds !== null) headers.set(name, durationText(Number(seconds)))
+    if (seconds !== undefined) headers.set(name, durationText(Number(seconds)))
   }
 }
 
