@@ -40,6 +40,7 @@ import { violationEvent } from './events/violation-event.ts'
 import { createHealthPages } from './health-pages.ts'
 import { createAdminKey } from './identity/admin-key.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
+import { identityOfCertificate } from './identity/client-certificate.ts'
 import { createConsumerService } from './identity/consumer-service.ts'
 import { createCredentialGuard } from './identity/credential-guard.ts'
 import { createKeyLoader } from './identity/key-loader.ts'
@@ -47,6 +48,7 @@ import { createKeyService } from './identity/key-service.ts'
 import { selectKeyOwner, selectKeyRecords } from './identity/key-store.ts'
 import { createKeyUses, upsertKeyUses } from './identity/key-uses.ts'
 import { createKeyVerifier } from './identity/key-verifier.ts'
+import { createOutsideCallers } from './identity/outside-callers.ts'
 import { createProjectService } from './identity/project-service.ts'
 import { createSecretHasher, type SecretHasher } from './identity/secret-hasher.ts'
 import { requireStanding } from './identity/standing.ts'
@@ -82,6 +84,7 @@ import { createServiceWatch } from './registry/watch-services.ts'
 import { createCredentials } from './routing/credentials.ts'
 import { createDispatcher } from './routing/dispatcher.ts'
 import { failureOf } from './routing/retry-table.ts'
+import { followCertificates } from './server/certificates.ts'
 import { register } from './server/rpc.ts'
 import { startServer } from './server/server.ts'
 import { storing } from './storage/constraint-error.ts'
@@ -212,15 +215,13 @@ async function construct(
   const keyUses = createKeyUses({ write: (uses) => upsertKeyUses(sql, uses), log, clock: now })
   closers.push(() => keyUses.stop())
   const adminKey = config.access.adminKey === undefined ? undefined : createAdminKey(config.access.adminKey)
-  const tokens =
-    config.tokens &&
-    createTokens({
-      ...config.tokens,
-      findUser: (issuer, subject) => snapshots.current().usersBySubject.get(userKey(issuer, subject)),
-      findConsumer: (id) => snapshots.current().consumersById.get(id),
-      clock: now,
-      log,
-    })
+  const callerOf = createOutsideCallers({
+    findUser: (issuer, subject) => snapshots.current().usersBySubject.get(userKey(issuer, subject)),
+    findConsumer: (id) => snapshots.current().consumersById.get(id),
+    trustClaims: config.tokens?.trustClaims ?? false,
+    log,
+  })
+  const tokens = config.tokens && createTokens({ ...config.tokens, callerOf, clock: now, log })
 
   const dispatcher = createDispatcher({
     ...config.backends,
@@ -303,9 +304,23 @@ async function construct(
   })
   const denials = createDenialLog({ write: (entries, again) => writeDenials(sql, entries, again), log, now })
   closers.push(() => denials.close())
+  const { tls } = config.server
+  const certificates = tls && (await followCertificates({ ...tls, log, now }))
+  closers.push(async () => certificates?.close())
+  const authenticate = createAuthenticator({
+    verifier,
+    adminKey,
+    verifyToken: tokens?.verify,
+    verifyCertificate: (certificate) => callerOf(identityOfCertificate(certificate, tls?.trustDomains ?? [], now())),
+  })
   let accepting = true
   const server = await startServer({
     ...config.server,
+    tls: certificates && {
+      certificates,
+      clientAuth: tls.clientAuth,
+      handshakeFailed: (why) => metrics.tlsHandshakeFailures.of(why).inc(),
+    },
     services: [
       register(ConsumptionService, consumption),
       register(UsageService, usage),
@@ -339,11 +354,12 @@ async function construct(
       events,
       tokens,
       denials,
+      certificates,
       metrics,
       warnings: config.warnings,
       accepting: () => accepting,
     }),
-    authenticate: requireStanding(createAuthenticator({ verifier, adminKey, verifyToken: tokens?.verify }), snapshots),
+    authenticate: requireStanding(authenticate, snapshots),
     credentialGuard,
     onKeyUse: keyUses.note,
     rbac: config.access.rbac,
@@ -379,6 +395,7 @@ async function construct(
     ...(tokens === undefined ? {} : { tokenKeys: tokens.states }),
     denials: denials.state,
     auditRecords: () => countAuditRecords(sql),
+    ...(certificates === undefined ? {} : { certificate: certificates.state }),
     books: books.state,
   })
   server.setServing(true)

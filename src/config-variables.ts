@@ -42,12 +42,31 @@ export const variables = {
   tlsCertFile: optional(is.path, {
     name: 'TLS_CERT_FILE',
     group: 'Server',
-    description: 'File with the PEM certificate chain. With it and TLS_KEY_FILE the listener speaks TLS only.',
+    description:
+      'File with the PEM certificate chain. With it and TLS_KEY_FILE the listener speaks TLS only. The files are followed as they change.',
   }),
   tlsKeyFile: optional(is.path, {
     name: 'TLS_KEY_FILE',
     group: 'Server',
     description: 'File with the PEM private key of TLS_CERT_FILE.',
+  }),
+  tlsClientAuth: setting(is.oneOf('off', 'optional', 'required'), {
+    name: 'TLS_CLIENT_AUTH',
+    group: 'Server',
+    default: 'off',
+    description:
+      'Whether clients are asked for a certificate, and must have one. See [authentication](authentication.md#client-certificates).',
+  }),
+  tlsClientCaFile: optional(is.path, {
+    name: 'TLS_CLIENT_CA_FILE',
+    group: 'Server',
+    description: 'File with the PEM certificates of the CAs that vouch for clients. Needed with TLS_CLIENT_AUTH.',
+  }),
+  spiffeTrustDomains: setting(is.texts, {
+    name: 'TLS_SPIFFE_TRUST_DOMAINS',
+    group: 'Server',
+    default: [],
+    description: 'Trust domains whose SPIFFE ids in certificates of clients are accepted, such as `prod.example`.',
   }),
   corsOrigins: setting(is.origins, {
     name: 'CORS_ORIGINS',

@@ -2,11 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { selfSigned } from '../test/support/test-ca.ts'
 import { ConfigError, loadConfig } from './config.ts'
 import { isLoopback, type Mode } from './config-parsers.ts'
 import { variables } from './config-variables.ts'
 import { generateKey } from './identity/key-format.ts'
-import { selfSigned } from './server/self-signed.ts'
 
 function withCertificate(use: (certPath: string, keyPath: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-config-'))
@@ -88,7 +88,7 @@ describe('accepts', () => {
   test('a certificate and its key', () => {
     withCertificate((certPath, keyPath) => {
       const config = loadConfig({ TLS_CERT_FILE: certPath, TLS_KEY_FILE: keyPath }, 'serve')
-      expect(config.server.tls).toEqual({ certPath, keyPath })
+      expect(config.server.tls).toMatchObject({ certPath, keyPath, clientAuth: 'off', trustDomains: [] })
     })
   })
 
@@ -171,6 +171,13 @@ describe('refuses', () => {
     [{ JWT_JWKS_URL: 'https://id.example/keys' }, 'JWT_JWKS_URL', 'stands beside 0 issuers'],
     [{ JWT_ALGORITHMS: 'RS256,HS256' }, 'JWT_ALGORITHMS', 'holds "HS256", which is not one of the choices'],
     [{ JWT_ALGORITHMS: 'none' }, 'JWT_ALGORITHMS', 'holds "none", which is not one of the choices'],
+    [{ TLS_CLIENT_AUTH: 'required' }, 'TLS_CLIENT_AUTH', 'needs TLS_CLIENT_CA_FILE'],
+    [
+      { TLS_CLIENT_AUTH: 'optional', TLS_CLIENT_CA_FILE: import.meta.filename },
+      'TLS_CLIENT_AUTH',
+      'needs TLS_CERT_FILE and TLS_KEY_FILE',
+    ],
+    [{ TLS_CLIENT_CA_FILE: import.meta.filename }, 'TLS_CLIENT_CA_FILE', 'has no effect while TLS_CLIENT_AUTH is off'],
     [{ KAFKA_BROKERS: 'kafka' }, 'KAFKA_BROKERS', 'holds "kafka", which is not host:port'],
     [{ KAFKA_BROKERS: 'a:1,b:70000' }, 'KAFKA_BROKERS', 'holds "b:70000", which is not host:port'],
     [{ KAFKA_BROKERS: 'a:1,' }, 'KAFKA_BROKERS', 'holds "", which is not host:port'],

@@ -14,7 +14,7 @@ export interface Config {
     readonly host: string
     readonly port: number
     /** Undefined: cleartext. */
-    readonly tls: { readonly certPath: string; readonly keyPath: string } | undefined
+    readonly tls: TlsSettings | undefined
     readonly trustedProxies: readonly string[]
     readonly corsOrigins: readonly string[]
     readonly maxMessageBytes: number
@@ -90,6 +90,15 @@ export interface Config {
   readonly warnings: readonly string[]
 }
 
+export interface TlsSettings {
+  readonly certPath: string
+  readonly keyPath: string
+  readonly clientAuth: 'off' | 'optional' | 'required'
+  /** Undefined: no client has a certificate. */
+  readonly clientCaPath: string | undefined
+  readonly trustDomains: readonly string[]
+}
+
 export interface TokenSettings {
   readonly issuers: readonly string[]
   readonly audiences: readonly string[]
@@ -159,6 +168,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
 
   const certPath = read(variables.tlsCertFile)
   const keyPath = read(variables.tlsKeyFile)
+  const clientAuth = read(variables.tlsClientAuth)
+  const clientCaPath = read(variables.tlsClientCaFile)
+  const trustDomains = read(variables.spiffeTrustDomains)
   const tokens: TokenSettings = {
     issuers: read(variables.jwtIssuers),
     audiences: read(variables.jwtAudiences),
@@ -186,7 +198,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     server: {
       host: read(variables.host),
       port: read(variables.port),
-      tls: certPath !== undefined && keyPath !== undefined ? { certPath, keyPath } : undefined,
+      tls:
+        certPath !== undefined && keyPath !== undefined
+          ? { certPath, keyPath, clientAuth, clientCaPath, trustDomains }
+          : undefined,
       trustedProxies: read(variables.trustedProxies),
       corsOrigins: read(variables.corsOrigins),
       maxMessageBytes: read(variables.maxMessageBytes),
@@ -264,6 +279,19 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     refuse(variables.tlsKeyFile, 'is missing while TLS_CERT_FILE is set', 'Set both or none')
   if (keyPath !== undefined && certPath === undefined)
     refuse(variables.tlsCertFile, 'is missing while TLS_KEY_FILE is set', 'Set both or none')
+  if (clientAuth !== 'off' && (clientCaPath === undefined || certPath === undefined))
+    refuse(
+      variables.tlsClientAuth,
+      `needs ${clientCaPath === undefined ? 'TLS_CLIENT_CA_FILE' : 'TLS_CERT_FILE and TLS_KEY_FILE'}`,
+      'Set all of them, or leave it out',
+    )
+  if (clientAuth === 'off' && clientCaPath !== undefined)
+    refuse(
+      variables.tlsClientCaFile,
+      'has no effect while TLS_CLIENT_AUTH is off',
+      'Set TLS_CLIENT_AUTH to optional or required, or leave it out',
+    )
+  readPem(variables.tlsClientCaFile, clientCaPath)
   const cert = readPem(variables.tlsCertFile, certPath)
   const key = readPem(variables.tlsKeyFile, keyPath)
   const unfit = cert === undefined || key === undefined ? undefined : whyUnfit(cert, key)

@@ -32,6 +32,8 @@ export const reasons = {
   TOKEN_SUBJECT: { grpc: 16, http: 401, retryable: false },
   TOKEN_KEYS_UNAVAILABLE: { grpc: 14, http: 503, retryable: true },
   TOKEN_CONSUMER: { grpc: 7, http: 403, retryable: false },
+  CERTIFICATE_IDENTITY: { grpc: 16, http: 401, retryable: false },
+  CERTIFICATE_EXPIRED: { grpc: 16, http: 401, retryable: false },
   USER_UNKNOWN: { grpc: 7, http: 403, retryable: false },
   USER_INACTIVE: { grpc: 7, http: 403, retryable: false },
   CREDENTIAL_FAILURES: { grpc: 8, http: 429, retryable: true },

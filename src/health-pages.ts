@@ -8,6 +8,7 @@ import { pastSunset } from './registry/past-sunset.ts'
 import type { Snapshot } from './registry/snapshot.ts'
 import type { Snapshots } from './registry/snapshots.ts'
 import type { BreakerSample, Dispatcher } from './routing/dispatcher.ts'
+import type { CertificateState, Certificates } from './server/certificates.ts'
 import type { Page, Pages } from './server/pages.ts'
 import { pingPostgres, type Sql } from './storage/postgres.ts'
 import type { Metrics } from './telemetry/metrics.ts'
@@ -22,6 +23,8 @@ export interface HealthParts {
   /** Undefined: no issuer of tokens is trusted. */
   readonly tokens: Pick<Tokens, 'states'> | undefined
   readonly denials: Pick<DenialLog, 'state'>
+  /** Undefined: the port is in clear. */
+  readonly certificates: Pick<Certificates, 'state'> | undefined
   readonly metrics: Metrics
   /** What stands beside normal operation, such as switched-off permissions. */
   readonly warnings: readonly string[]
@@ -71,6 +74,7 @@ export function createHealthPages(parts: HealthParts): Pages {
           events === undefined ? 'KAFKA_BROKERS is not set' : (events.failing ?? `${events.buffered} events wait`),
       },
       ...(parts.tokens === undefined ? {} : { tokens: tokenKeys(parts.tokens.states()) }),
+      ...(parts.certificates === undefined ? {} : { certificate: certificate(parts.certificates.state()) }),
     }
   }
 
@@ -121,6 +125,14 @@ function registryState(snapshot: Snapshot, nowMs: number): Component {
   if (late.length === 0) return { status: 'ok', detail: `${size} services` }
   const names = late.slice(0, 10).map(({ name, version }) => `${name}@${version}`)
   return { status: 'degraded', detail: `${late.length} to retire, whose sunset is past: ${names.join(', ')}` }
+}
+
+/** Warns when a tenth of the certificate's time is left: whatever renews it should have done so. */
+function certificate({ validFromMs, expiresAtMs, failing }: CertificateState): Component {
+  const leftMs = expiresAtMs - Date.now()
+  const detail = `${leftMs <= 0 ? 'expired at' : 'valid until'} ${iso(expiresAtMs)}`
+  if (failing !== undefined) return { status: 'degraded', detail: `${detail}; the new one is not used: ${failing}` }
+  return { status: leftMs < (expiresAtMs - validFromMs) / 10 ? 'degraded' : 'ok', detail }
 }
 
 function json(status: number, value: object): Page {

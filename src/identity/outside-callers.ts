@@ -2,8 +2,16 @@ import { TollgateError } from '../errors.ts'
 import type { ConsumerRecord } from '../registry/records.ts'
 import { type Caller, isRole } from './principal.ts'
 import type { IdentityClaims } from './token-claims.ts'
-import type { TokenIdentity } from './token-verifier.ts'
 import type { UserRecord } from './user-record.ts'
+
+/** Somebody whom others vouch for: whom a token or a client's certificate names. */
+export interface OutsideIdentity {
+  /** Issuer of the token; "spiffe" or "x509" for a certificate. No issuer of tokens is called so: they are URLs. */
+  readonly issuer: string
+  readonly subject: string
+  /** Undefined for certificates, which say nothing but a name. */
+  readonly claims: IdentityClaims | undefined
+}
 
 /** What matters of a user of the control plane. */
 export type OutsideUser = Pick<UserRecord, 'status' | 'roles' | 'consumerId' | 'organizationId'>
@@ -17,8 +25,8 @@ export interface OutsideCallersOptions {
   readonly log: { debug(fields: object, text: string): void }
 }
 
-/** Makes a caller of somebody whom a token names. */
-export type OutsideCallers = (identity: TokenIdentity) => Caller
+/** Makes a caller of somebody whom others vouch for. */
+export type OutsideCallers = (identity: OutsideIdentity) => Caller
 
 /**
  * Who somebody from outside is here. A user of the control plane is what it says, whatever the token says: so a suspended
@@ -42,21 +50,24 @@ export function createOutsideCallers(options: OutsideCallersOptions): OutsideCal
     return { roles: known, consumerId: consumer.id, organizationId: consumer.organizationId }
   }
 
-  return ({ issuer, subject, claims }) => {
+  function believed({ issuer, subject, claims }: OutsideIdentity): Omit<OutsideUser, 'status'> {
+    if (trustClaims && claims !== undefined) return byClaims(claims)
+    throw new TollgateError('USER_UNKNOWN', `${subject} of ${issuer} is no user. An administrator can add one.`, {
+      metadata: { issuer, subject },
+    })
+  }
+
+  return (identity) => {
+    const { issuer, subject } = identity
     const user = findUser(issuer, subject)
-    if (user === undefined && !trustClaims) {
-      throw new TollgateError('USER_UNKNOWN', `${subject} of ${issuer} is no user. An administrator can add one.`, {
-        metadata: { issuer, subject },
-      })
-    }
     if (user !== undefined && user.status !== 'active') {
       throw new TollgateError('USER_INACTIVE', `The user ${subject} of ${issuer} is ${user.status}.`, {
         metadata: { issuer, subject, status: user.status },
       })
     }
-    const { roles, consumerId, organizationId } = user ?? byClaims(claims)
+    const { roles, consumerId, organizationId } = user ?? believed(identity)
     if (consumerId !== undefined) mustBeActive(consumerId)
-    return { kind: 'user', subject: `user:${issuer}|${subject}`, roles, consumerId, organizationId, keyId: undefined }
+    return { ...nameOf(identity), roles, consumerId, organizationId, keyId: undefined }
   }
 
   function mustBeActive(consumerId: string): void {
@@ -65,6 +76,13 @@ export function createOutsideCallers(options: OutsideCallersOptions): OutsideCal
     const message = `Consumer ${consumerId} is ${status}. An administrator can activate it.`
     throw new TollgateError('CONSUMER_INACTIVE', message, { metadata: { consumerId, status } })
   }
+}
+
+/** A certificate's name says by itself whose it is: a SPIFFE id has its trust domain, a subject no issuer but the CA. */
+function nameOf({ issuer, subject, claims }: OutsideIdentity): Pick<Caller, 'kind' | 'subject'> {
+  return claims === undefined
+    ? { kind: 'workload', subject: `workload:${subject}` }
+    : { kind: 'user', subject: `user:${issuer}|${subject}` }
 }
 
 function wrongConsumer(consumerId: string, why: string): TollgateError {

@@ -10,9 +10,12 @@ export interface Anonymous {
 
 /** Somebody whose credential was found good. */
 export interface Caller {
-  /** The bootstrap administrator of TOLLGATE_ADMIN_KEY, an API key, or whom a token names. */
-  readonly kind: 'administrator' | 'key' | 'user'
-  /** Who it is in logs and in the audit log: "administrator", "key:<key id>", "user:<issuer>|<subject>". Never a secret. */
+  /** The bootstrap administrator of TOLLGATE_ADMIN_KEY, an API key, whom a token names, or whom a client's certificate does. */
+  readonly kind: 'administrator' | 'key' | 'user' | 'workload'
+  /**
+   * Who it is in logs and in the audit log: "administrator", "key:<key id>", "user:<issuer>|<subject>",
+   * "workload:<SPIFFE id, or subject of the certificate>". Never a secret.
+   */
   readonly subject: string
   readonly roles: readonly Role[]
   /** Consumer that the credential speaks for; undefined: it has none of its own. */

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino'
 import { fetchTokenKeys } from './fetch-token-keys.ts'
-import { createOutsideCallers, type OutsideCallersOptions } from './outside-callers.ts'
+import type { OutsideCallers } from './outside-callers.ts'
 import type { Caller } from './principal.ts'
 import type { TokenAlgorithm } from './token-algorithms.ts'
 import type { ClaimNames } from './token-claims.ts'
 import { createTokenKeys, type TokenKeysState } from './token-keys.ts'
 import { createTokenVerifier } from './token-verifier.ts'
 
-export interface TokensOptions extends Pick<OutsideCallersOptions, 'findUser' | 'findConsumer'> {
+export interface TokensOptions {
   readonly issuers: readonly string[]
   readonly audiences: readonly string[]
   /** Undefined: discovery. */
@@ -16,8 +16,9 @@ export interface TokensOptions extends Pick<OutsideCallersOptions, 'findUser' | 
   readonly allowHttp: boolean
   readonly algorithms: readonly TokenAlgorithm[]
   readonly clockSkewSeconds: number
-  readonly trustClaims: boolean
   readonly claims: ClaimNames
+  /** Makes callers of those whom tokens name. */
+  readonly callerOf: OutsideCallers
   /** Unix milliseconds. */
   readonly clock: () => number
   readonly log: Logger
@@ -33,7 +34,7 @@ export interface Tokens {
 
 /** Puts together what the trusted issuers need. Nothing is fetched before the first token. */
 export function createTokens(options: TokensOptions): Tokens {
-  const { issuers, keysUrl, allowHttp, clock, log } = options
+  const { issuers, keysUrl, allowHttp, callerOf, clock, log } = options
   const keys = new Map(
     issuers.map((issuer) => [
       issuer,
@@ -47,7 +48,6 @@ export function createTokens(options: TokensOptions): Tokens {
     ]),
   )
   const verify = createTokenVerifier({ ...options, issuers: keys })
-  const callerOf = createOutsideCallers(options)
   return {
     verify: async (token) => callerOf(await verify(token)),
     states: () => [...keys.values()].map((each) => each.state()),

@@ -75,6 +75,8 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   TOKEN_SUBJECT: 'credential_refused',
   TOKEN_KEYS_UNAVAILABLE: 'unavailable',
   TOKEN_CONSUMER: 'credential_refused',
+  CERTIFICATE_IDENTITY: 'credential_refused',
+  CERTIFICATE_EXPIRED: 'credential_refused',
   USER_UNKNOWN: 'credential_refused',
   USER_INACTIVE: 'credential_refused',
   CREDENTIAL_FAILURES: 'busy',

@@ -28,7 +28,7 @@ export function authenticateCalls(options: AuthenticateOptions): Middleware {
       const credential = credentialOf(call)
       guard?.check(credential, call.peerAddress)
       try {
-        const principal = await authenticate(credential)
+        const principal = await authenticate(credential, call.clientCertificate)
         if (principal.keyId !== undefined) onKeyUse?.(principal.keyId, call.peerAddress)
         call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
       } catch (error) {

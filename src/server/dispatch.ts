@@ -5,6 +5,7 @@ import { reasonOfCode } from './connect-error.ts'
 import type { Cors } from './cors.ts'
 import type { Chain, Outcome } from './middleware.ts'
 import { answerJson } from './pages.ts'
+import { peerCertificateOf } from './peer-certificate.ts'
 import { type Rpc, ServerCall } from './server-call.ts'
 
 export interface DispatchOptions {
@@ -58,7 +59,14 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     }
     const target = targetOf(request)
     if (target === undefined) return await answerUnknown(request, response, options)
-    const call = new ServerCall(options.newId(), target.rpc, request.headers, options.peerAddressOf(request))
+    const certificate = () => peerCertificateOf(request)
+    const call = new ServerCall(
+      options.newId(),
+      target.rpc,
+      request.headers,
+      options.peerAddressOf(request),
+      certificate,
+    )
     calls.add(call)
     response.once('close', () => {
       if (!response.writableEnded) call.callerLeft()

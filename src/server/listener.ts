@@ -1,17 +1,20 @@
-import { readFile } from 'node:fs/promises'
+import { constants } from 'node:crypto'
 import { createServer as createHttp1, type Server as Http1Server, type IncomingMessage } from 'node:http'
 import { createServer as createHttp2, type Http2Server, type ServerHttp2Session } from 'node:http2'
 import { type AddressInfo, createServer as createTcp, type Server, type Socket } from 'node:net'
-import { createServer as createTls, TLSSocket } from 'node:tls'
+import { createServer as createTls, type SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Request, Response } from './answer.ts'
+import type { Certificates } from './certificates.ts'
+import { type HandshakeFailure, handshakeFailure } from './handshake-failure.ts'
+import type { CertificateFiles } from './read-certificates.ts'
 
 export interface ListenerOptions {
   readonly host: string
   /** 0 takes any free port. */
   readonly port: number
-  /** PEM files. With them the port speaks TLS 1.3 only. */
-  readonly tls?: { readonly certPath: string; readonly keyPath: string } | undefined
+  /** With it the port speaks TLS 1.3 only. */
+  readonly tls?: TlsOptions | undefined
   readonly maxStreamsPerConnection: number
   /** Age at which a connection is asked to close, give or take a tenth, so that load balancers spread callers anew. */
   readonly maxConnectionAgeMs: number
@@ -25,6 +28,17 @@ export interface ListenerOptions {
   readonly ageGraceMs: number
   readonly log: Logger
 }
+
+export interface TlsOptions {
+  /** Followed while the listener runs: new connections get what is current. */
+  readonly certificates: Pick<Certificates, 'current' | 'onChange'>
+  readonly clientAuth: ClientAuth
+  /** Told of each connection that did not come about; must not throw. */
+  readonly handshakeFailed?: ((why: HandshakeFailure) => void) | undefined
+}
+
+/** Whether clients are asked for a certificate, and must have one. One that is not good is refused either way. */
+export type ClientAuth = 'off' | 'optional' | 'required'
 
 /** One port for HTTP/1.1 and HTTP/2, in clear or over TLS. */
 export interface Listener {
@@ -41,7 +55,7 @@ export interface Listener {
 /**
  * Listens. Node's HTTP/2 server does not speak HTTP/1.1 in clear, so a plain server looks at the first bytes of each
  * connection and hands it to the one or the other; over TLS the client says which in ALPN. Rejects when the port is
- * taken or a certificate cannot be read.
+ * taken.
  */
 export async function listen(
   options: ListenerOptions,
@@ -70,7 +84,7 @@ export async function listen(
     if (socket instanceof TLSSocket && socket.alpnProtocol === 'h2') http2.emit('connection', socket)
     else sniff(socket, options.headersTimeoutMs, (isHttp2) => (isHttp2 ? http2 : http1).emit('connection', socket))
   }
-  const server = await acceptor(options, accept)
+  const server = acceptor(options, accept)
   server.maxConnections = maxConnections
   const closed = new Promise<void>((resolve) => server.once('close', resolve))
   const { address, port } = await listening(server, options)
@@ -205,26 +219,49 @@ function sniff(socket: Socket, timeoutMs: number, handOver: (isHttp2: boolean) =
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
 
-async function acceptor(
-  { tls, headersTimeoutMs, log }: ListenerOptions,
-  accept: (socket: Socket) => void,
-): Promise<Server> {
+function acceptor({ tls, headersTimeoutMs, log }: ListenerOptions, accept: (socket: Socket) => void): Server {
   if (tls === undefined) return createTcp({ noDelay: true, keepAlive: true }, accept)
-  const [cert, key] = await Promise.all([readFile(tls.certPath), readFile(tls.keyPath)])
+  const { certificates, clientAuth, handshakeFailed } = tls
+  const failed = (code: unknown, err?: Error): void => {
+    log.debug({ err, code }, 'TLS handshake failed')
+    handshakeFailed?.(handshakeFailure(code))
+  }
   const server = createTls(
     {
-      cert,
-      key,
-      minVersion: 'TLSv1.3',
+      ...secureContext(certificates.current(), clientAuth),
+      requestCert: clientAuth !== 'off',
+      rejectUnauthorized: clientAuth === 'required',
       ALPNProtocols: ['h2', 'http/1.1'],
       handshakeTimeout: headersTimeoutMs,
       noDelay: true,
       keepAlive: true,
     },
-    accept,
+    (socket) => {
+      // Where certificates are optional Node lets bad ones pass, too. Whoever shows one means to be known by it.
+      if (clientAuth === 'optional' && !socket.authorized && socket.getPeerX509Certificate() !== undefined) {
+        socket.on('error', () => {})
+        failed(socket.authorizationError)
+        return void socket.destroy()
+      }
+      accept(socket)
+    },
   )
-  server.on('tlsClientError', (err) => log.debug({ err }, 'TLS handshake failed'))
+  server.on('tlsClientError', (err: NodeJS.ErrnoException, socket) =>
+    failed(socket.authorizationError ?? err.code, err),
+  )
+  certificates.onChange((files) => server.setSecureContext(secureContext(files, clientAuth)))
   return server
+}
+
+function secureContext({ cert, key, ca }: CertificateFiles, clientAuth: ClientAuth): SecureContextOptions {
+  return {
+    cert,
+    key,
+    minVersion: 'TLSv1.3',
+    ...(clientAuth === 'off' || ca === undefined ? {} : { ca }),
+    // A resumed session would bring its certificate back unseen: expired since, or of a CA that is trusted no more.
+    ...(clientAuth === 'off' ? {} : { secureOptions: constants.SSL_OP_NO_TICKET }),
+  }
 }
 
 async function listening(server: Server, { host, port }: ListenerOptions): Promise<AddressInfo> {

@@ -2,6 +2,7 @@ import type { DescField, DescMethod, Message } from '@bufbuild/protobuf'
 import { type Context, INVALID_SPAN_CONTEXT, ROOT_CONTEXT, type Span, trace } from '@opentelemetry/api'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
+import type { ClientCertificate } from '../identity/client-certificate.ts'
 import { anonymous, type Principal } from '../identity/principal.ts'
 
 /**
@@ -12,6 +13,8 @@ export class ServerCall implements Call {
   readonly id: string
   readonly rpc: Rpc
   readonly peerAddress: string
+  /** The certificate that the client showed on its connection, verified; undefined: none. Read once a connection. */
+  readonly clientCertificate: () => ClientCertificate | undefined
   readonly startedMs = performance.now()
   /** When the answer was handed over; what comes after is the caller's reading, and the rest of a refused body. */
   answeredMs: number | undefined
@@ -39,11 +42,18 @@ export class ServerCall implements Call {
   readonly #abort = new AbortController()
   readonly #headers: IncomingHeaders
 
-  constructor(id: string, rpc: Rpc, headers: IncomingHeaders, peerAddress: string) {
+  constructor(
+    id: string,
+    rpc: Rpc,
+    headers: IncomingHeaders,
+    peerAddress: string,
+    clientCertificate: () => ClientCertificate | undefined = () => undefined,
+  ) {
     this.id = id
     this.rpc = rpc
     this.#headers = headers
     this.peerAddress = peerAddress
+    this.clientCertificate = clientCertificate
   }
 
   get signal(): AbortSignal {

@@ -70,7 +70,7 @@ export interface RunningServer {
 /**
  * Serves gRPC, gRPC-Web and Connect (JSON and binary) over HTTP/2 and HTTP/1.1 on one port, in clear or over TLS, with
  * health and reflection, the OpenAI API, and what RPCs declare as their HTTP bindings. Resolves when it listens; rejects
- * when the port is taken, a certificate cannot be read, or a contract is wrong.
+ * when the port is taken or a contract is wrong.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { log, drainMs } = options

@@ -5,22 +5,28 @@ import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { createClient } from '@connectrpc/connect'
 import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
+import { createTestCa, type Pair, selfSigned } from '../../test/support/test-ca.ts'
+import { type Certificates, followCertificates } from './certificates.ts'
 import { as, type Fixture, keys, startFixture } from './fixture.ts'
-import { selfSigned } from './self-signed.ts'
+import type { HandshakeFailure } from './handshake-failure.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tollgate-tls-'))
 const tls = { certPath: join(folder, 'cert.pem'), keyPath: join(folder, 'key.pem') }
 const { cert: ca, key } = selfSigned()
 let fixture: Fixture
+let certificates: Certificates
 beforeAll(async () => {
   writeFileSync(tls.certPath, ca)
   writeFileSync(tls.keyPath, key)
-  fixture = await startFixture({ tls })
+  certificates = await followCertificates({ ...tls, log: pino({ level: 'silent' }) })
+  fixture = await startFixture({ tls: { certificates, clientAuth: 'off' } })
 })
 afterAll(async () => {
   await fixture.close()
+  certificates.close()
   rmSync(folder, { recursive: true })
 })
 
@@ -53,6 +59,42 @@ test('TLS 1.2 is refused', async () => {
   expect(failure).toMatch(/protocol version/)
 })
 
-test('a certificate that cannot be read fails the start', async () => {
-  await expect(startFixture({ tls: { ...tls, keyPath: join(folder, 'none.pem') } })).rejects.toThrow('none.pem')
+describe('where certificates of clients are required', () => {
+  const clientCa = createTestCa()
+  const failures: HandshakeFailure[] = []
+  let strict: Fixture
+  let followed: Certificates
+  beforeAll(async () => {
+    const clientCaPath = join(folder, 'clients.pem')
+    writeFileSync(clientCaPath, clientCa.cert)
+    followed = await followCertificates({ ...tls, clientCaPath, log: pino({ level: 'silent' }) })
+    const handshakeFailed = (why: HandshakeFailure) => void failures.push(why)
+    strict = await startFixture({ tls: { certificates: followed, clientAuth: 'required', handshakeFailed } })
+  })
+  afterAll(async () => {
+    await strict.close()
+    followed.close()
+  })
+
+  function quota(pair?: Pair): Promise<unknown> {
+    const transport = createGrpcTransport({ baseUrl: strict.server.address, nodeOptions: { ca, ...pair } })
+    return createClient(ConsumptionService, transport).checkQuota({ serviceId: 's' }, as(keys.own))
+  }
+
+  const refused: [string, HandshakeFailure, Pair | undefined][] = [
+    ['no certificate', 'certificate_missing', undefined],
+    ['one of another CA', 'certificate_untrusted', createTestCa('another').issue()],
+    ['one of another CA of the same name', 'certificate_untrusted', createTestCa().issue()],
+    ['an expired one', 'certificate_expired', clientCa.issue({ notAfterMs: Date.now() - 60_000 })],
+    ['one of the future', 'certificate_not_yet_valid', clientCa.issue({ notBeforeMs: Date.now() + 3_600_000 })],
+  ]
+  test.each(refused)('a client with %s gets no connection', async (_, why, pair) => {
+    failures.length = 0
+    await expect(quota(pair)).rejects.toThrow()
+    expect(failures).toContain(why)
+  })
+
+  test('a client with a good one calls', async () => {
+    expect(await quota(clientCa.issue())).toMatchObject({ tier: 'basic' })
+  })
 })

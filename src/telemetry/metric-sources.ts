@@ -21,6 +21,8 @@ export interface MetricSources {
   readonly denials?: () => DenialsSample
   /** Records in the audit log. */
   readonly auditRecords?: () => number | Promise<number>
+  /** Absent where the port is in clear. */
+  readonly certificate?: () => { readonly expiresAtMs: number; readonly reloads: number }
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -178,6 +180,17 @@ export function registerSources(registry: Registry, now: () => number, sources: 
     },
   })
 
+  sampled(
+    'tollgate_tls_certificate_expires_seconds',
+    'Seconds until the certificate in use ends; below 0 after it',
+    () => {
+      const sample = sources().certificate?.()
+      return sample === undefined ? undefined : (sample.expiresAtMs - now()) / 1000
+    },
+  )
+  cumulative('tollgate_tls_certificate_reloads_total', 'Times that other certificate files were taken into use', () => {
+    return sources().certificate?.().reloads
+  })
   const tokenKeys = new Gauge({
     name: 'tollgate_token_keys',
     help: 'Keys of a trusted issuer of tokens that are in use; 0 while its tokens cannot be verified',

@@ -41,6 +41,7 @@ function touchAll(metrics: Metrics): void {
     drain: () => ({ lastWriteAtMs: 1, written: 1, duplicates: 1 }),
     limitsAvailable: () => true,
     limits: () => ({ mode: 'redis', admitted: { redis: 1, open: 0, local: 0 } }),
+    certificate: () => ({ expiresAtMs: 1, reloads: 1 }),
     tokenKeys: () => [{ issuer: 'i', keys: 1 }],
     events: () => ({ buffered: 1, failing: undefined }),
     books: () => ({ checkedAtMs: 1, difference: 0, differences: 0 }),

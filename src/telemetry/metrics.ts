@@ -33,6 +33,8 @@ export interface Metrics {
   /** Outcome: "succeeded", or what went wrong by its name in docs/routing.md. */
   readonly backendAttempts: Family<CounterChild, readonly ['service_id', 'endpoint_id', 'outcome']>
   readonly backendCredentialsRefused: Family<CounterChild, readonly ['service_id', 'endpoint_id']>
+  /** Why: by the list in server/handshake-failure.ts. */
+  readonly tlsHandshakeFailures: Family<CounterChild, readonly ['why']>
   readonly eventsPublished: Family<CounterChild, readonly ['type']>
   readonly eventsDropped: Family<CounterChild, readonly ['type']>
   /** Says where the gauges come from; sources given later replace those given before, one by one. */
@@ -138,6 +140,9 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       'Attempts that failed because the credential of the gate was refused or missing',
       ['service_id', 'endpoint_id'],
     ),
+    tlsHandshakeFailures: counter('tollgate_tls_handshake_failures_total', 'TLS connections that did not come about', [
+      'why',
+    ]),
     eventsPublished: counter('tollgate_events_published_total', 'Analytics events that Kafka took', ['type']),
     eventsDropped: counter('tollgate_events_dropped_total', 'Analytics events that were given up', ['type']),
     setSources(added) {

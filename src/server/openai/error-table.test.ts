@@ -32,7 +32,7 @@ describe.each(allReasons)('%s', (reason) => {
   })
 
   test("is the caller's 401 only when the caller's own credential is at fault", () => {
-    const isOfCredentials = /^(CREDENTIAL|TOKEN)_/.test(reason) && reason !== 'TOKEN_CONSUMER'
+    const isOfCredentials = /^(CREDENTIAL|TOKEN|CERTIFICATE)_/.test(reason) && reason !== 'TOKEN_CONSUMER'
     expect(told.status === 401).toBe(isOfCredentials && !reasons[reason].retryable)
   })
 })

@@ -30,6 +30,8 @@ export const errorTable = {
   TOKEN_SUBJECT: { status: 401, type: 'invalid_request_error', code: 'token_subject' },
   TOKEN_KEYS_UNAVAILABLE: { status: 503, type: 'server_error', code: 'token_keys_unavailable' },
   TOKEN_CONSUMER: { status: 403, type: 'permission_error', code: 'token_consumer' },
+  CERTIFICATE_IDENTITY: { status: 401, type: 'invalid_request_error', code: 'certificate_identity' },
+  CERTIFICATE_EXPIRED: { status: 401, type: 'invalid_request_error', code: 'certificate_expired' },
   USER_UNKNOWN: { status: 403, type: 'permission_error', code: 'user_unknown' },
   USER_INACTIVE: { status: 403, type: 'permission_error', code: 'user_inactive' },
   CREDENTIAL_FAILURES: { status: 429, type: 'rate_limit_error', code: 'credential_failures' },
