@@ -313,6 +313,7 @@ async function construct(
     verifyToken: tokens?.verify,
     verifyCertificate: (certificate) => callerOf(identityOfCertificate(certificate, tls?.trustDomains ?? [], now())),
   })
+  const keys = createKeyService({ sql, hasher, snapshots })
   let accepting = true
   const server = await startServer({
     ...config.server,
@@ -324,7 +325,7 @@ async function construct(
     services: [
       register(ConsumptionService, consumption),
       register(UsageService, usage),
-      register(KeyService, createKeyService({ sql, hasher, snapshots })),
+      register(KeyService, keys),
       register(ConsumerService, createConsumerService({ sql, newId, snapshots })),
       register(ProjectService, createProjectService({ sql, newId, snapshots })),
       register(UserService, createUserService({ sql, newId, snapshots })),
@@ -339,7 +340,7 @@ async function construct(
       register(LimitService, createLimitService({ sql, snapshots })),
       register(AuditService, createAuditService({ sql })),
       register(PolicyEngine, policyService),
-      register(MarketplaceApi, createMarketplaceApi({ consumption, usage, policy: policyService }), {
+      register(MarketplaceApi, createMarketplaceApi({ consumption, usage, keys, policy: policyService }), {
         httpStatuses: marketplaceStatuses,
       }),
       register(PolicyService, createPolicyAdminService({ sql, snapshots, newId, now, ...config.policy })),

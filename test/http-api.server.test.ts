@@ -161,6 +161,38 @@ describe('an administrator and a consumer', () => {
     expect(received).toHaveLength(before)
   })
 
+  test('keys are made, listed and revoked in the shapes of reference 001', async () => {
+    const wanted = { service_id: tenant.serviceId, tier: 'basic', expires_in_days: 365 }
+    const made = await ask('/api/v1/keys', { method: 'POST', body: JSON.stringify(wanted) })
+    expect(made.status).toBe(200)
+    const key = JSON.parse(await made.text())
+    expect(key).toEqual({
+      id: expect.any(String),
+      key: expect.stringMatching(/^tg_live_/),
+      service_id: tenant.serviceId,
+      tier: 'basic',
+      created_at: expect.stringMatching(/^\d{4}-.*Z$/),
+      expires_at: expect.stringMatching(/^\d{4}-.*Z$/),
+    })
+    const path = `/api/v1/consume/${tenant.serviceId}`
+    expect((await ask(path, { method: 'POST', body: '{}' }, key.key)).status).toBe(200)
+
+    const listed = JSON.parse(await (await ask('/api/v1/keys?page_size=1')).text())
+    const { key: _secret, ...shown } = key
+    expect(listed).toEqual({ keys: [shown], next_page_token: expect.any(String) })
+
+    const revoked = await ask(`/api/v1/keys/${key.id}`, { method: 'DELETE' })
+    expect(revoked.status).toBe(200)
+    expect(await revoked.json()).toEqual({ ...shown, revoked_at: expect.any(String) })
+    expect((await ask(path, { method: 'POST', body: '{}' }, key.key)).status).toBe(403)
+
+    const wrong = await ask('/api/v1/keys', { method: 'POST', body: '{"tier":"gold"}' })
+    expect(await wrong.json()).toMatchObject({
+      error: { code: 400, details: [{}, { fieldViolations: [{ field: 'tier' }] }] },
+    })
+    expect((await ask('/api/v1/keys/nobody', { method: 'DELETE' })).status).toBe(404)
+  })
+
   test('an administrator names the consumer that pays', async () => {
     const path = `/api/v1/consume/${tenant.serviceId}`
     const call = { method: 'POST', body: '{}' }

@@ -12,6 +12,15 @@ import {
   RouteRequestRequestSchema,
   RouteRequestResponseSchema,
 } from '../../gen/marketplace/v1/consumption_pb.ts'
+import {
+  ApiKeySchema,
+  CreateKeyRequestSchema,
+  CreateKeyResponseSchema,
+  type KeyService,
+  ListKeysRequestSchema,
+  ListKeysResponseSchema,
+  RevokeKeyRequestSchema,
+} from '../../gen/marketplace/v1/keys_pb.ts'
 import type {
   MarketplaceApi,
   TokenQuotaSchema,
@@ -33,11 +42,13 @@ import type { Reason } from '../errors.ts'
 import { compileFieldRules } from '../field-rules.ts'
 import { toJsonBytes } from '../providers/json.ts'
 import { consumptionAnswer, consumptionOf } from './consume.ts'
+import { keyRequest, newKeyMessage, serviceKeyMessage } from './service-key.ts'
 
 /** The services that do the work. */
 export interface MarketplaceApiOptions {
   readonly consumption: Handlers<typeof ConsumptionService.method>
   readonly usage: Handlers<typeof UsageService.method>
+  readonly keys: Handlers<typeof KeyService.method>
   readonly policy: Handlers<typeof PolicyEngine.method>
 }
 
@@ -53,11 +64,17 @@ export function createMarketplaceApi(options: MarketplaceApiOptions): Handlers<t
     RouteRequestRequestSchema,
     CheckQuotaRequestSchema,
     GetUsageStatsRequestSchema,
+    CreateKeyRequestSchema,
+    ListKeysRequestSchema,
+    RevokeKeyRequestSchema,
     ValidateConsumptionRequestSchema,
   ])
   const routeRequest = implemented(options.consumption.routeRequest)
   const checkQuota = implemented(options.consumption.checkQuota)
   const getUsageStats = implemented(options.usage.getUsageStats)
+  const createKey = implemented(options.keys.createKey)
+  const listKeys = implemented(options.keys.listKeys)
+  const revokeKey = implemented(options.keys.revokeKey)
   const validateConsumption = implemented(options.policy.validateConsumption)
   return {
     async consume({ serviceId, consumerId, payload }, call) {
@@ -77,6 +94,26 @@ export function createMarketplaceApi(options: MarketplaceApiOptions): Handlers<t
       const asked = create(GetUsageStatsRequestSchema, { serviceId, consumerId, days })
       rules.check(GetUsageStatsRequestSchema, asked)
       return summaryMessage(create(UsageStatsSchema, await getUsageStats(asked, call)))
+    },
+
+    async createServiceKey(request, call) {
+      const asked = keyRequest(request)
+      rules.check(CreateKeyRequestSchema, asked)
+      const { apiKey, key } = create(CreateKeyResponseSchema, await createKey(asked, call))
+      return newKeyMessage(apiKey ?? create(ApiKeySchema), key)
+    },
+
+    async listServiceKeys({ consumerId, pageSize, pageToken }, call) {
+      const asked = create(ListKeysRequestSchema, { consumerId, pageSize, pageToken })
+      rules.check(ListKeysRequestSchema, asked)
+      const { apiKeys, nextPageToken } = create(ListKeysResponseSchema, await listKeys(asked, call))
+      return { keys: apiKeys.map(serviceKeyMessage), nextPageToken }
+    },
+
+    async revokeServiceKey({ consumerId, keyId }, call) {
+      const asked = create(RevokeKeyRequestSchema, { consumerId, keyId })
+      rules.check(RevokeKeyRequestSchema, asked)
+      return serviceKeyMessage(create(ApiKeySchema, await revokeKey(asked, call)))
     },
 
     async validateRequest({ serviceId, consumerId, request, ipAddress, userAgent }, call) {

@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/marketplace_api.proto.
  */
 export const file_marketplace_v1_marketplace_api: GenFile = /*@__PURE__*/
-  fileDesc("CiRtYXJrZXRwbGFjZS92MS9tYXJrZXRwbGFjZV9hcGkucHJvdG8SDm1hcmtldHBsYWNlLnYxIpQBCg5Db25zdW1lUmVxdWVzdBIqCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABUgpzZXJ2aWNlX2lkEikKC2NvbnN1bWVyX2lkGAIgASgJQge6SARyAhhAUgtjb25zdW1lcl9pZBIrCgdwYXlsb2FkGAMgASgLMhQuZ29vZ2xlLmFwaS5IdHRwQm9keUIE2OcYASJuChVSZWFkVG9rZW5RdW90YVJlcXVlc3QSKgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARiAAVIKc2VydmljZV9pZBIpCgtjb25zdW1lcl9pZBgCIAEoCUIHukgEcgIYQFILY29uc3VtZXJfaWQimAIKClRva2VuUXVvdGESHgoKc2VydmljZV9pZBgBIAEoCVIKc2VydmljZV9pZBIgCgtjb25zdW1lcl9pZBgCIAEoCVILY29uc3VtZXJfaWQSDAoEdGllchgDIAEoCRIgCgt1c2VkX3Rva2VucxgEIAEoAVILdXNlZF90b2tlbnMSIgoMdG90YWxfdG9rZW5zGAUgASgBUgx0b3RhbF90b2tlbnMSKgoQcmVtYWluaW5nX3Rva2VucxgGIAEoAVIQcmVtYWluaW5nX3Rva2VucxI2CghyZXNldF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCHJlc2V0X2F0EhAKCGV4Y2VlZGVkGAggASgIIoMBChBSZWFkVXNhZ2VSZXF1ZXN0EioKCnNlcnZpY2VfaWQYASABKAlCCrpIB3IFEAEYgAFSCnNlcnZpY2VfaWQSKQoLY29uc3VtZXJfaWQYAiABKAlCB7pIBHICGEBSC2NvbnN1bWVyX2lkEhgKBGRheXMYAyABKAVCCrpIBxoFGO4CKAAilAMKDFVzYWdlU3VtbWFyeRIeCgpzZXJ2aWNlX2lkGAEgASgJUgpzZXJ2aWNlX2lkEiAKC2NvbnN1bWVyX2lkGAIgASgJUgtjb25zdW1lcl9pZBI+CgxwZXJpb2Rfc3RhcnQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgxwZXJpb2Rfc3RhcnQSOgoKcGVyaW9kX2VuZBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCnBlcmlvZF9lbmQSJgoOdG90YWxfcmVxdWVzdHMYBSABKAFSDnRvdGFsX3JlcXVlc3RzEiIKDHRvdGFsX3Rva2VucxgGIAEoAVIMdG90YWxfdG9rZW5zEiMKCnRvdGFsX2Nvc3QYByABKAFIAFIKdG90YWxfY29zdIgBARImCg5hdmdfbGF0ZW5jeV9tcxgIIAEoAVIOYXZnX2xhdGVuY3lfbXMSHgoKZXJyb3JfcmF0ZRgJIAEoAVIKZXJyb3JfcmF0ZUINCgtfdG90YWxfY29zdCLyAQoWVmFsaWRhdGVSZXF1ZXN0UmVxdWVzdBIqCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABUgpzZXJ2aWNlX2lkEikKC2NvbnN1bWVyX2lkGAIgASgJQge6SARyAhhAUgtjb25zdW1lcl9pZBIuCgdyZXF1ZXN0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIE2OcYARInCgppcF9hZGRyZXNzGAQgASgJQge6SARyAhgtUgppcF9hZGRyZXNzEigKCnVzZXJfYWdlbnQYBSABKAlCCLpIBXIDGIAEUgp1c2VyX2FnZW50Im0KF1ZhbGlkYXRlUmVxdWVzdFJlc3BvbnNlEg8KB2FsbG93ZWQYASABKAgSDgoGcmVhc29uGAIgASgJEjEKCnZpb2xhdGlvbnMYAyADKAsyHS5tYXJrZXRwbGFjZS52MS5SdWxlVmlvbGF0aW9uIlAKDVJ1bGVWaW9sYXRpb24SHAoJcG9saWN5X2lkGAEgASgJUglwb2xpY3lfaWQSEAoIc2V2ZXJpdHkYAiABKAkSDwoHbWVzc2FnZRgDIAEoCTL+BAoOTWFya2V0cGxhY2VBcGkSkgEKB0NvbnN1bWUSHi5tYXJrZXRwbGFjZS52MS5Db25zdW1lUmVxdWVzdBoULmdvb2dsZS5hcGkuSHR0cEJvZHkiUdLnGCAKEWNvbnN1bXB0aW9uLnJvdXRlEgtjb25zdW1lcl9pZILT5JMCJzoHcGF5bG9hZCIcL2FwaS92MS9jb25zdW1lL3tzZXJ2aWNlX2lkfRKXAQoOUmVhZFRva2VuUXVvdGESJS5tYXJrZXRwbGFjZS52MS5SZWFkVG9rZW5RdW90YVJlcXVlc3QaGi5tYXJrZXRwbGFjZS52MS5Ub2tlblF1b3RhIkKQAgHS5xgZCgpxdW90YS5yZWFkEgtjb25zdW1lcl9pZILT5JMCHBIaL2FwaS92MS9xdW90YS97c2VydmljZV9pZH0SjwEKCVJlYWRVc2FnZRIgLm1hcmtldHBsYWNlLnYxLlJlYWRVc2FnZVJlcXVlc3QaHC5tYXJrZXRwbGFjZS52MS5Vc2FnZVN1bW1hcnkiQpACAdLnGBkKCnVzYWdlLnJlYWQSC2NvbnN1bWVyX2lkgtPkkwIcEhovYXBpL3YxL3VzYWdlL3tzZXJ2aWNlX2lkfRKqAQoPVmFsaWRhdGVSZXF1ZXN0EiYubWFya2V0cGxhY2UudjEuVmFsaWRhdGVSZXF1ZXN0UmVxdWVzdBonLm1hcmtldHBsYWNlLnYxLlZhbGlkYXRlUmVxdWVzdFJlc3BvbnNlIkbS5xgbCgxwb2xpY3kuY2hlY2sSC2NvbnN1bWVyX2lkgtPkkwIhOgEqIhwvYXBpL3YxL3ZhbGlkYXRlL2NvbnN1bXB0aW9uYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_api_httpbody, file_google_protobuf_struct, file_google_protobuf_timestamp, file_marketplace_v1_options]);
+  fileDesc("CiRtYXJrZXRwbGFjZS92MS9tYXJrZXRwbGFjZV9hcGkucHJvdG8SDm1hcmtldHBsYWNlLnYxIpQBCg5Db25zdW1lUmVxdWVzdBIqCgpzZXJ2aWNlX2lkGAEgASgJQgq6SAdyBRABGIABUgpzZXJ2aWNlX2lkEikKC2NvbnN1bWVyX2lkGAIgASgJQge6SARyAhhAUgtjb25zdW1lcl9pZBIrCgdwYXlsb2FkGAMgASgLMhQuZ29vZ2xlLmFwaS5IdHRwQm9keUIE2OcYASJuChVSZWFkVG9rZW5RdW90YVJlcXVlc3QSKgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARiAAVIKc2VydmljZV9pZBIpCgtjb25zdW1lcl9pZBgCIAEoCUIHukgEcgIYQFILY29uc3VtZXJfaWQimAIKClRva2VuUXVvdGESHgoKc2VydmljZV9pZBgBIAEoCVIKc2VydmljZV9pZBIgCgtjb25zdW1lcl9pZBgCIAEoCVILY29uc3VtZXJfaWQSDAoEdGllchgDIAEoCRIgCgt1c2VkX3Rva2VucxgEIAEoAVILdXNlZF90b2tlbnMSIgoMdG90YWxfdG9rZW5zGAUgASgBUgx0b3RhbF90b2tlbnMSKgoQcmVtYWluaW5nX3Rva2VucxgGIAEoAVIQcmVtYWluaW5nX3Rva2VucxI2CghyZXNldF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCHJlc2V0X2F0EhAKCGV4Y2VlZGVkGAggASgIIoMBChBSZWFkVXNhZ2VSZXF1ZXN0EioKCnNlcnZpY2VfaWQYASABKAlCCrpIB3IFEAEYgAFSCnNlcnZpY2VfaWQSKQoLY29uc3VtZXJfaWQYAiABKAlCB7pIBHICGEBSC2NvbnN1bWVyX2lkEhgKBGRheXMYAyABKAVCCrpIBxoFGO4CKAAilAMKDFVzYWdlU3VtbWFyeRIeCgpzZXJ2aWNlX2lkGAEgASgJUgpzZXJ2aWNlX2lkEiAKC2NvbnN1bWVyX2lkGAIgASgJUgtjb25zdW1lcl9pZBI+CgxwZXJpb2Rfc3RhcnQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgxwZXJpb2Rfc3RhcnQSOgoKcGVyaW9kX2VuZBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCnBlcmlvZF9lbmQSJgoOdG90YWxfcmVxdWVzdHMYBSABKAFSDnRvdGFsX3JlcXVlc3RzEiIKDHRvdGFsX3Rva2VucxgGIAEoAVIMdG90YWxfdG9rZW5zEiMKCnRvdGFsX2Nvc3QYByABKAFIAFIKdG90YWxfY29zdIgBARImCg5hdmdfbGF0ZW5jeV9tcxgIIAEoAVIOYXZnX2xhdGVuY3lfbXMSHgoKZXJyb3JfcmF0ZRgJIAEoAVIKZXJyb3JfcmF0ZUINCgtfdG90YWxfY29zdCKqAgoXQ3JlYXRlU2VydmljZUtleVJlcXVlc3QSKAoKc2VydmljZV9pZBgBIAEoCUIIukgFcgMY/wFSCnNlcnZpY2VfaWQSgwEKBHRpZXIYAiABKAlCdbpIcroBbwoXY3JlYXRlX3NlcnZpY2Vfa2V5LnRpZXISJG11c3QgYmUgYmFzaWMsIHByZW1pdW0gb3IgZW50ZXJwcmlzZRoudGhpcyBpbiBbJycsICdiYXNpYycsICdwcmVtaXVtJywgJ2VudGVycHJpc2UnXRI0Cg9leHBpcmVzX2luX2RheXMYAyABKAVCCrpIBxoFGMIcKABSD2V4cGlyZXNfaW5fZGF5cxIpCgtjb25zdW1lcl9pZBgEIAEoCUIHukgEcgIYQFILY29uc3VtZXJfaWQi3wEKGENyZWF0ZVNlcnZpY2VLZXlSZXNwb25zZRIKCgJpZBgBIAEoCRIRCgNrZXkYAiABKAlCBNjnGAESHgoKc2VydmljZV9pZBgDIAEoCVIKc2VydmljZV9pZBIMCgR0aWVyGAQgASgJEjoKCmNyZWF0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgpjcmVhdGVkX2F0EjoKCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgpleHBpcmVzX2F0IvoBCgpTZXJ2aWNlS2V5EgoKAmlkGAEgASgJEh4KCnNlcnZpY2VfaWQYAiABKAlSCnNlcnZpY2VfaWQSDAoEdGllchgDIAEoCRI6CgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIKY3JlYXRlZF9hdBI6CgpleHBpcmVzX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIKZXhwaXJlc19hdBI6CgpyZXZva2VkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIKcmV2b2tlZF9hdCKXAQoWTGlzdFNlcnZpY2VLZXlzUmVxdWVzdBIpCgtjb25zdW1lcl9pZBgBIAEoCUIHukgEcgIYQFILY29uc3VtZXJfaWQSKAoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAUglwYWdlX3NpemUSKAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAJSCnBhZ2VfdG9rZW4ibQoXTGlzdFNlcnZpY2VLZXlzUmVzcG9uc2USKAoEa2V5cxgBIAMoCzIaLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VLZXkSKAoPbmV4dF9wYWdlX3Rva2VuGAIgASgJUg9uZXh0X3BhZ2VfdG9rZW4iZwoXUmV2b2tlU2VydmljZUtleVJlcXVlc3QSIQoGa2V5X2lkGAEgASgJQgm6SAZyBBABGEBSBmtleV9pZBIpCgtjb25zdW1lcl9pZBgCIAEoCUIHukgEcgIYQFILY29uc3VtZXJfaWQi8gEKFlZhbGlkYXRlUmVxdWVzdFJlcXVlc3QSKgoKc2VydmljZV9pZBgBIAEoCUIKukgHcgUQARiAAVIKc2VydmljZV9pZBIpCgtjb25zdW1lcl9pZBgCIAEoCUIHukgEcgIYQFILY29uc3VtZXJfaWQSLgoHcmVxdWVzdBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBNjnGAESJwoKaXBfYWRkcmVzcxgEIAEoCUIHukgEcgIYLVIKaXBfYWRkcmVzcxIoCgp1c2VyX2FnZW50GAUgASgJQgi6SAVyAxiABFIKdXNlcl9hZ2VudCJtChdWYWxpZGF0ZVJlcXVlc3RSZXNwb25zZRIPCgdhbGxvd2VkGAEgASgIEg4KBnJlYXNvbhgCIAEoCRIxCgp2aW9sYXRpb25zGAMgAygLMh0ubWFya2V0cGxhY2UudjEuUnVsZVZpb2xhdGlvbiJQCg1SdWxlVmlvbGF0aW9uEhwKCXBvbGljeV9pZBgBIAEoCVIJcG9saWN5X2lkEhAKCHNldmVyaXR5GAIgASgJEg8KB21lc3NhZ2UYAyABKAkyzAgKDk1hcmtldHBsYWNlQXBpEpIBCgdDb25zdW1lEh4ubWFya2V0cGxhY2UudjEuQ29uc3VtZVJlcXVlc3QaFC5nb29nbGUuYXBpLkh0dHBCb2R5IlHS5xggChFjb25zdW1wdGlvbi5yb3V0ZRILY29uc3VtZXJfaWSC0+STAic6B3BheWxvYWQiHC9hcGkvdjEvY29uc3VtZS97c2VydmljZV9pZH0SlwEKDlJlYWRUb2tlblF1b3RhEiUubWFya2V0cGxhY2UudjEuUmVhZFRva2VuUXVvdGFSZXF1ZXN0GhoubWFya2V0cGxhY2UudjEuVG9rZW5RdW90YSJCkAIB0ucYGQoKcXVvdGEucmVhZBILY29uc3VtZXJfaWSC0+STAhwSGi9hcGkvdjEvcXVvdGEve3NlcnZpY2VfaWR9Eo8BCglSZWFkVXNhZ2USIC5tYXJrZXRwbGFjZS52MS5SZWFkVXNhZ2VSZXF1ZXN0GhwubWFya2V0cGxhY2UudjEuVXNhZ2VTdW1tYXJ5IkKQAgHS5xgZCgp1c2FnZS5yZWFkEgtjb25zdW1lcl9pZILT5JMCHBIaL2FwaS92MS91c2FnZS97c2VydmljZV9pZH0SmwEKEENyZWF0ZVNlcnZpY2VLZXkSJy5tYXJrZXRwbGFjZS52MS5DcmVhdGVTZXJ2aWNlS2V5UmVxdWVzdBooLm1hcmtldHBsYWNlLnYxLkNyZWF0ZVNlcnZpY2VLZXlSZXNwb25zZSI00ucYGQoKa2V5cy53cml0ZRILY29uc3VtZXJfaWSC0+STAhE6ASoiDC9hcGkvdjEva2V5cxKXAQoPTGlzdFNlcnZpY2VLZXlzEiYubWFya2V0cGxhY2UudjEuTGlzdFNlcnZpY2VLZXlzUmVxdWVzdBonLm1hcmtldHBsYWNlLnYxLkxpc3RTZXJ2aWNlS2V5c1Jlc3BvbnNlIjOQAgHS5xgYCglrZXlzLnJlYWQSC2NvbnN1bWVyX2lkgtPkkwIOEgwvYXBpL3YxL2tleXMSkwEKEFJldm9rZVNlcnZpY2VLZXkSJy5tYXJrZXRwbGFjZS52MS5SZXZva2VTZXJ2aWNlS2V5UmVxdWVzdBoaLm1hcmtldHBsYWNlLnYxLlNlcnZpY2VLZXkiOtLnGBkKCmtleXMud3JpdGUSC2NvbnN1bWVyX2lkgtPkkwIXKhUvYXBpL3YxL2tleXMve2tleV9pZH0SqgEKD1ZhbGlkYXRlUmVxdWVzdBImLm1hcmtldHBsYWNlLnYxLlZhbGlkYXRlUmVxdWVzdFJlcXVlc3QaJy5tYXJrZXRwbGFjZS52MS5WYWxpZGF0ZVJlcXVlc3RSZXNwb25zZSJG0ucYGwoMcG9saWN5LmNoZWNrEgtjb25zdW1lcl9pZILT5JMCIToBKiIcL2FwaS92MS92YWxpZGF0ZS9jb25zdW1wdGlvbmIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_api_httpbody, file_google_protobuf_struct, file_google_protobuf_timestamp, file_marketplace_v1_options]);
 
 /**
  * ConsumeRequest is one call to a service.
@@ -266,6 +266,251 @@ export const UsageSummarySchema: GenMessage<UsageSummary> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_marketplace_api, 4);
 
 /**
+ * CreateServiceKeyRequest describes the key to make.
+ *
+ * @generated from message marketplace.v1.CreateServiceKeyRequest
+ */
+export type CreateServiceKeyRequest = Message<"marketplace.v1.CreateServiceKeyRequest"> & {
+  /**
+   * Id or name of the one service that the key may call. Empty: all that its consumer may call.
+   *
+   * @generated from field: string service_id = 1 [json_name = "service_id"];
+   */
+  serviceId: string;
+
+  /**
+   * Tier of its own for each service: "basic", "premium" or "enterprise". Empty: none.
+   *
+   * @generated from field: string tier = 2;
+   */
+  tier: string;
+
+  /**
+   * Days until it expires; 0 means never, or when the key that makes it expires.
+   *
+   * @generated from field: int32 expires_in_days = 3 [json_name = "expires_in_days"];
+   */
+  expiresInDays: number;
+
+  /**
+   * Consumer that the key will speak for. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 4 [json_name = "consumer_id"];
+   */
+  consumerId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.CreateServiceKeyRequest.
+ * Use `create(CreateServiceKeyRequestSchema)` to create a new message.
+ */
+export const CreateServiceKeyRequestSchema: GenMessage<CreateServiceKeyRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_marketplace_api, 5);
+
+/**
+ * CreateServiceKeyResponse is a key with its secret.
+ *
+ * @generated from message marketplace.v1.CreateServiceKeyResponse
+ */
+export type CreateServiceKeyResponse = Message<"marketplace.v1.CreateServiceKeyResponse"> & {
+  /**
+   * Key id: the part of the key that may be seen, logged and shown.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The whole key, to be sent as "authorization: Bearer …" or "x-api-key".
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * The one service that it may call, as it was named; empty when there is no such narrowing.
+   *
+   * @generated from field: string service_id = 3 [json_name = "service_id"];
+   */
+  serviceId: string;
+
+  /**
+   * Its tier; empty for none of its own.
+   *
+   * @generated from field: string tier = 4;
+   */
+  tier: string;
+
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 5 [json_name = "created_at"];
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * From when on it is refused; unset means never.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 6 [json_name = "expires_at"];
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.CreateServiceKeyResponse.
+ * Use `create(CreateServiceKeyResponseSchema)` to create a new message.
+ */
+export const CreateServiceKeyResponseSchema: GenMessage<CreateServiceKeyResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_marketplace_api, 6);
+
+/**
+ * ServiceKey is what can be known about a key after it was made.
+ *
+ * @generated from message marketplace.v1.ServiceKey
+ */
+export type ServiceKey = Message<"marketplace.v1.ServiceKey"> & {
+  /**
+   * Key id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The one service that it may call, as it was named; empty when it may call none, several, or all of its consumer's.
+   *
+   * @generated from field: string service_id = 2 [json_name = "service_id"];
+   */
+  serviceId: string;
+
+  /**
+   * Its tier; empty for none of its own.
+   *
+   * @generated from field: string tier = 3;
+   */
+  tier: string;
+
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 4 [json_name = "created_at"];
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * From when on it is refused; unset means never.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5 [json_name = "expires_at"];
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * When it was revoked; unset while it is good.
+   *
+   * @generated from field: google.protobuf.Timestamp revoked_at = 6 [json_name = "revoked_at"];
+   */
+  revokedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message marketplace.v1.ServiceKey.
+ * Use `create(ServiceKeySchema)` to create a new message.
+ */
+export const ServiceKeySchema: GenMessage<ServiceKey> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_marketplace_api, 7);
+
+/**
+ * ListServiceKeysRequest asks for a page of keys.
+ *
+ * @generated from message marketplace.v1.ListServiceKeysRequest
+ */
+export type ListServiceKeysRequest = Message<"marketplace.v1.ListServiceKeysRequest"> & {
+  /**
+   * The consumer. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 1 [json_name = "consumer_id"];
+   */
+  consumerId: string;
+
+  /**
+   * At most this many; 0 means 50, the ceiling is 1000.
+   *
+   * @generated from field: int32 page_size = 2 [json_name = "page_size"];
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 3 [json_name = "page_token"];
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ListServiceKeysRequest.
+ * Use `create(ListServiceKeysRequestSchema)` to create a new message.
+ */
+export const ListServiceKeysRequestSchema: GenMessage<ListServiceKeysRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_marketplace_api, 8);
+
+/**
+ * ListServiceKeysResponse is a page of keys.
+ *
+ * @generated from message marketplace.v1.ListServiceKeysResponse
+ */
+export type ListServiceKeysResponse = Message<"marketplace.v1.ListServiceKeysResponse"> & {
+  /**
+   * The keys, newest first.
+   *
+   * @generated from field: repeated marketplace.v1.ServiceKey keys = 1;
+   */
+  keys: ServiceKey[];
+
+  /**
+   * Token of the next page; empty on the last one.
+   *
+   * @generated from field: string next_page_token = 2 [json_name = "next_page_token"];
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message marketplace.v1.ListServiceKeysResponse.
+ * Use `create(ListServiceKeysResponseSchema)` to create a new message.
+ */
+export const ListServiceKeysResponseSchema: GenMessage<ListServiceKeysResponse> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_marketplace_api, 9);
+
+/**
+ * RevokeServiceKeyRequest names a key.
+ *
+ * @generated from message marketplace.v1.RevokeServiceKeyRequest
+ */
+export type RevokeServiceKeyRequest = Message<"marketplace.v1.RevokeServiceKeyRequest"> & {
+  /**
+   * Key id.
+   *
+   * @generated from field: string key_id = 1 [json_name = "key_id"];
+   */
+  keyId: string;
+
+  /**
+   * The consumer that owns the key. Empty: the consumer that the credential belongs to.
+   *
+   * @generated from field: string consumer_id = 2 [json_name = "consumer_id"];
+   */
+  consumerId: string;
+};
+
+/**
+ * Describes the message marketplace.v1.RevokeServiceKeyRequest.
+ * Use `create(RevokeServiceKeyRequestSchema)` to create a new message.
+ */
+export const RevokeServiceKeyRequestSchema: GenMessage<RevokeServiceKeyRequest> = /*@__PURE__*/
+  messageDesc(file_marketplace_v1_marketplace_api, 10);
+
+/**
  * ValidateRequestRequest describes a call that is not made.
  *
  * @generated from message marketplace.v1.ValidateRequestRequest
@@ -312,7 +557,7 @@ export type ValidateRequestRequest = Message<"marketplace.v1.ValidateRequestRequ
  * Use `create(ValidateRequestRequestSchema)` to create a new message.
  */
 export const ValidateRequestRequestSchema: GenMessage<ValidateRequestRequest> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_marketplace_api, 5);
+  messageDesc(file_marketplace_v1_marketplace_api, 11);
 
 /**
  * ValidateRequestResponse is the policy engine's answer.
@@ -347,7 +592,7 @@ export type ValidateRequestResponse = Message<"marketplace.v1.ValidateRequestRes
  * Use `create(ValidateRequestResponseSchema)` to create a new message.
  */
 export const ValidateRequestResponseSchema: GenMessage<ValidateRequestResponse> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_marketplace_api, 6);
+  messageDesc(file_marketplace_v1_marketplace_api, 12);
 
 /**
  * RuleViolation is one broken rule.
@@ -382,7 +627,7 @@ export type RuleViolation = Message<"marketplace.v1.RuleViolation"> & {
  * Use `create(RuleViolationSchema)` to create a new message.
  */
 export const RuleViolationSchema: GenMessage<RuleViolation> = /*@__PURE__*/
-  messageDesc(file_marketplace_v1_marketplace_api, 7);
+  messageDesc(file_marketplace_v1_marketplace_api, 13);
 
 /**
  * MarketplaceApi is what callers over plain HTTP find below /api/v1. Each of its RPCs does what one of another service does,
@@ -425,6 +670,36 @@ export const MarketplaceApi: GenService<{
     methodKind: "unary";
     input: typeof ReadUsageRequestSchema;
     output: typeof UsageSummarySchema;
+  },
+  /**
+   * CreateServiceKey is KeyService.CreateKey for a key of one service. The secret is in this answer and nowhere else, ever.
+   *
+   * @generated from rpc marketplace.v1.MarketplaceApi.CreateServiceKey
+   */
+  createServiceKey: {
+    methodKind: "unary";
+    input: typeof CreateServiceKeyRequestSchema;
+    output: typeof CreateServiceKeyResponseSchema;
+  },
+  /**
+   * ListServiceKeys is KeyService.ListKeys.
+   *
+   * @generated from rpc marketplace.v1.MarketplaceApi.ListServiceKeys
+   */
+  listServiceKeys: {
+    methodKind: "unary";
+    input: typeof ListServiceKeysRequestSchema;
+    output: typeof ListServiceKeysResponseSchema;
+  },
+  /**
+   * RevokeServiceKey is KeyService.RevokeKey.
+   *
+   * @generated from rpc marketplace.v1.MarketplaceApi.RevokeServiceKey
+   */
+  revokeServiceKey: {
+    methodKind: "unary";
+    input: typeof RevokeServiceKeyRequestSchema;
+    output: typeof ServiceKeySchema;
   },
   /**
    * ValidateRequest is PolicyEngine.ValidateConsumption.
