@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import { AuditService } from '../gen/marketplace/v1/audit_pb.ts'
 import { ConsumerService } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
+import { EventService } from '../gen/marketplace/v1/events_pb.ts'
 import { KeyService } from '../gen/marketplace/v1/keys_pb.ts'
 import { LimitService } from '../gen/marketplace/v1/limits_pb.ts'
 import { MarketplaceApi } from '../gen/marketplace/v1/marketplace_api_pb.ts'
@@ -72,6 +73,8 @@ import { startPartitions } from './metering/partitions.ts'
 import type { UsageEvent } from './metering/usage-event.ts'
 import { createUsageService } from './metering/usage-service.ts'
 import { usedUnits } from './metering/used-units.ts'
+import { createEventService } from './outbox/event-service.ts'
+import { openOutbox } from './outbox/open-outbox.ts'
 import { createPolicyAdminService } from './policy/policy-admin-service.ts'
 import { createPolicyEngine } from './policy/policy-engine.ts'
 import { createPolicyRecorder } from './policy/policy-recorder.ts'
@@ -192,6 +195,8 @@ async function construct(
 
   const hasher = createSecretHasher()
   await hooks.beforeServing?.(sql, hasher)
+  const outbox = await openOutbox(config, { sql, log, metrics, holder: `${instanceId}-${newId()}` })
+  closers.push(() => outbox.stop())
   const feed = createChangeFeed({ sql, log, kind: 'service' })
   closers.push(() => feed.close())
   const snapshots = createSnapshots({
@@ -200,6 +205,7 @@ async function construct(
     onChange({ version }) {
       verifier.invalidate()
       feed.advance(version)
+      outbox.wake()
     },
   })
   const keyOwner = (keyId: string) => storing(() => selectKeyOwner(sql, keyId))
@@ -337,6 +343,7 @@ async function construct(
         },
         { longLived: ['watch'] },
       ),
+      register(EventService, createEventService({ sql, outbox })),
       register(LimitService, createLimitService({ sql, snapshots })),
       register(AuditService, createAuditService({ sql })),
       register(PolicyEngine, policyService),
@@ -353,6 +360,7 @@ async function construct(
       snapshots,
       dispatcher,
       events,
+      outbox,
       tokens,
       denials,
       certificates,
@@ -393,6 +401,7 @@ async function construct(
     responseCache: cache.size,
     limitsAvailable: async () => (await limits.health()).ok,
     events: events.state,
+    domainEvents: outbox.status,
     ...(tokens === undefined ? {} : { tokenKeys: tokens.states }),
     denials: denials.state,
     auditRecords: () => countAuditRecords(sql),

@@ -1,4 +1,5 @@
 import { BlockList, isIP, isIPv6 } from 'node:net'
+import { webhookKey } from './outbox/webhook-signature.ts'
 
 /** Where Tollgate runs: `dev` adds demo data and practice backends and stays on loopback, `serve` is production. */
 export type Mode = 'dev' | 'serve'
@@ -143,6 +144,12 @@ export function secret(minLength: number): Parser<string> {
       return /^[\x21-\x7e]+$/.test(value) ? { value } : { reason: 'holds characters that no header can carry' }
     },
   }
+}
+
+/** A secret that signs webhooks, in the form of Standard Webhooks. */
+export const webhookSecret: Parser<string> = {
+  expects: '"whsec_" and at least 24 random bytes as Base64, for example from "echo whsec_$(openssl rand -base64 32)"',
+  parse: (value) => (webhookKey(value) === undefined ? { reason: 'is no secret of Standard Webhooks' } : { value }),
 }
 
 /** Origins of browsers, separated by commas. A wildcard is refused: credentials travel on these calls. */

@@ -397,7 +397,7 @@ export const variables = {
   kafkaBrokers: optional(is.brokers, {
     name: 'KAFKA_BROKERS',
     group: 'Events',
-    description: 'Kafka that analytics events go to. Without it a quota that passes 80 or 100 % is a line in the log.',
+    description: 'Kafka that events go to. Without it a quota that passes 80 or 100 % is a line in the log.',
   }),
   kafkaTopic: setting(is.kafkaName, {
     name: 'KAFKA_TOPIC',
@@ -410,6 +410,39 @@ export const variables = {
     group: 'Events',
     default: 'tollgate',
     description: 'Name of this process in logs and quotas of the brokers.',
+  }),
+  eventsWebhookUrl: optional(is.url('http', 'https'), {
+    name: 'EVENTS_WEBHOOK_URL',
+    group: 'Events',
+    description: 'Where every change of the control plane is posted to, as a signed CloudEvent.',
+  }),
+  eventsWebhookSecret: optional(is.webhookSecret, {
+    name: 'EVENTS_WEBHOOK_SECRET',
+    group: 'Events',
+    secret: true,
+    description: 'Signs what is posted to EVENTS_WEBHOOK_URL, as Standard Webhooks do.',
+  }),
+  eventsFile: optional(is.path, {
+    name: 'EVENTS_FILE',
+    group: 'Events',
+    description: 'File that every change of the control plane is appended to, a line each.',
+  }),
+  eventsKafkaTopic: optional(is.kafkaName, {
+    name: 'EVENTS_KAFKA_TOPIC',
+    group: 'Events',
+    description: 'Topic of KAFKA_BROKERS that every change of the control plane is sent to.',
+  }),
+  eventsGiveUpHours: setting(is.integer(1, 720), {
+    name: 'EVENTS_GIVE_UP_HOURS',
+    group: 'Events',
+    default: 72,
+    description: 'A change that webhook or Kafka do not take is a dead letter after this long.',
+  }),
+  eventsSource: setting(is.text, {
+    name: 'EVENTS_SOURCE',
+    group: 'Events',
+    default: '/tollgate',
+    description: '`source` of the events of the control plane, a URI reference: names this installation among others.',
   }),
   logLevel: setting(is.oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), {
     name: 'LOG_LEVEL',

@@ -74,6 +74,14 @@ export interface Config {
     readonly kafka:
       | { readonly brokers: readonly string[]; readonly topic: string; readonly clientId: string }
       | undefined
+    /** What changes of the control plane are told to. */
+    readonly outbox: {
+      readonly webhook: { readonly url: string; readonly secret: string } | undefined
+      readonly file: string | undefined
+      readonly kafkaTopic: string | undefined
+      readonly giveUpMs: number
+      readonly source: string
+    }
   }
   readonly logLevel: LogLevel
   /** Undefined: tracing is off. */
@@ -189,6 +197,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
   const brokers = read(variables.kafkaBrokers)
   const topic = read(variables.kafkaTopic)
   const clientId = read(variables.kafkaClientId)
+  const webhookUrl = read(variables.eventsWebhookUrl)
+  const webhookSecret = read(variables.eventsWebhookSecret)
+  const eventsTopic = read(variables.eventsKafkaTopic)
   const endpoint = read(variables.otlpEndpoint)
   const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
@@ -250,7 +261,19 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       decisionDays: read(variables.policyDecisionDays),
       violationDays: read(variables.policyViolationDays),
     },
-    events: { kafka: brokers === undefined ? undefined : { brokers, topic, clientId } },
+    events: {
+      kafka: brokers === undefined ? undefined : { brokers, topic, clientId },
+      outbox: {
+        webhook:
+          webhookUrl === undefined || webhookSecret === undefined
+            ? undefined
+            : { url: webhookUrl, secret: webhookSecret },
+        file: read(variables.eventsFile),
+        kafkaTopic: eventsTopic,
+        giveUpMs: read(variables.eventsGiveUpHours) * 3_600_000,
+        source: read(variables.eventsSource),
+      },
+    },
     logLevel: read(variables.logLevel),
     tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },
     warnings: [],
@@ -292,6 +315,12 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       'Set TLS_CLIENT_AUTH to optional or required, or leave it out',
     )
   readPem(variables.tlsClientCaFile, clientCaPath)
+  if (webhookUrl !== undefined && webhookSecret === undefined)
+    refuse(variables.eventsWebhookSecret, 'is missing while EVENTS_WEBHOOK_URL is set', 'Set both or none')
+  if (webhookSecret !== undefined && webhookUrl === undefined)
+    refuse(variables.eventsWebhookUrl, 'is missing while EVENTS_WEBHOOK_SECRET is set', 'Set both or none')
+  if (eventsTopic !== undefined && brokers === undefined)
+    refuse(variables.kafkaBrokers, 'is missing while EVENTS_KAFKA_TOPIC is set', 'Set both or none')
   const cert = readPem(variables.tlsCertFile, certPath)
   const key = readPem(variables.tlsKeyFile, keyPath)
   const unfit = cert === undefined || key === undefined ? undefined : whyUnfit(cert, key)

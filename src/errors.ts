@@ -63,6 +63,7 @@ export const reasons = {
   LIMIT_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   USAGE_RECORD_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   USAGE_RECORD_REVERSED: { grpc: 9, http: 409, retryable: false },
+  EVENT_SINK_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   RESOURCE_VERSION_TOO_OLD: { grpc: 11, http: 410, retryable: false },
   RESOURCE_VERSION_UNKNOWN: { grpc: 11, http: 400, retryable: false },
   WATCH_TOO_SLOW: { grpc: 8, http: 429, retryable: true },

@@ -4,6 +4,8 @@ import type { TokenKeysState } from './identity/token-keys.ts'
 import type { Tokens } from './identity/tokens.ts'
 import type { Limits } from './limits/limits.ts'
 import type { Drain } from './metering/drain.ts'
+import type { Outbox } from './outbox/outbox.ts'
+import { outboxHealth } from './outbox/outbox-health.ts'
 import { pastSunset } from './registry/past-sunset.ts'
 import type { Snapshot } from './registry/snapshot.ts'
 import type { Snapshots } from './registry/snapshots.ts'
@@ -25,6 +27,7 @@ export interface HealthParts {
   readonly denials: Pick<DenialLog, 'state'>
   /** Undefined: the port is in clear. */
   readonly certificates: Pick<Certificates, 'state'> | undefined
+  readonly outbox: Pick<Outbox, 'names' | 'status'>
   readonly metrics: Metrics
   /** What stands beside normal operation, such as switched-off permissions. */
   readonly warnings: readonly string[]
@@ -44,7 +47,11 @@ interface Component {
  */
 export function createHealthPages(parts: HealthParts): Pages {
   async function components(): Promise<Record<string, Component>> {
-    const [postgres, limits] = await Promise.all([pingPostgres(parts.sql), parts.limits.health()])
+    const [postgres, limits, domainEvents] = await Promise.all([
+      pingPostgres(parts.sql),
+      parts.limits.health(),
+      outboxHealth(parts.outbox),
+    ])
     const drain = parts.drain.state()
     const stale = parts.snapshots.staleSinceMs()
     const events = parts.events.state()
@@ -73,6 +80,8 @@ export function createHealthPages(parts: HealthParts): Pages {
         detail:
           events === undefined ? 'KAFKA_BROKERS is not set' : (events.failing ?? `${events.buffered} events wait`),
       },
+      // Calls and changes go on: changes wait in their log until they are told.
+      domain_events: domainEvents,
       ...(parts.tokens === undefined ? {} : { tokens: tokenKeys(parts.tokens.states()) }),
       ...(parts.certificates === undefined ? {} : { certificate: certificate(parts.certificates.state()) }),
     }

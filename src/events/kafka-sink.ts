@@ -1,96 +1,31 @@
-import type { Producer, ProducerOptions } from '@platformatic/kafka'
-import { within } from '../within.ts'
 import { orderingKey, type TakenEvent, toCloudEvent } from './event.ts'
 import type { EventSink } from './event-sink.ts'
+import { createKafkaTopic, type KafkaTopicOptions } from './kafka-topic.ts'
 
-export interface KafkaSinkOptions {
-  /** Each host:port. */
-  readonly brokers: readonly string[]
-  readonly topic: string
-  readonly clientId: string
+export interface KafkaSinkOptions extends KafkaTopicOptions {
   /** `source` of the CloudEvents, a URI reference. */
   readonly source: string
-  /** Ceiling for one batch, retries of the client included; default 15 000. */
-  readonly sendTimeoutMs?: number
 }
-
-type EventProducer = Producer<string, string, string, string>
-
-/** With {@link retryDelayMs} a broker has about 5 s to come back before a batch counts as failed. */
-const retries = 6
-const connectTimeoutMs = 2_000
-const closeTimeoutMs = 1_000
 
 /**
  * Sends events to a topic as CloudEvents in structured mode: one JSON document is the whole event, so it stays one when
  * it is copied to a topic, file or table without headers, and any JSON reader reads it.
  *
- * The key is the organization, so its events share a partition and stay in order. The producer is idempotent and waits
- * for all in-sync replicas: what the client itself repeats is stored once. A batch that failed for good comes again from a new
- * producer, and then an event may be stored twice, under one id.
- *
- * Loads the client now, which takes a third of a second, and connects when it is first asked to.
+ * The key is the organization, so its events share a partition and stay in order. An event that is stored twice has one id.
  */
 export async function createKafkaSink(options: KafkaSinkOptions): Promise<EventSink<TakenEvent>> {
-  const kafka = await import('@platformatic/kafka')
-  const { topic, source } = options
-  const sendTimeoutMs = options.sendTimeoutMs ?? 15_000
-  const producerOptions: ProducerOptions<string, string, string, string> = {
-    clientId: options.clientId,
-    bootstrapBrokers: [...options.brokers],
-    idempotent: true,
-    acks: kafka.ProduceAcks.ALL,
-    autocreateTopics: true,
-    connectTimeout: connectTimeoutMs,
-    retries,
-    retryDelay: (_client, _operation, attempt) => retryDelayMs(attempt),
-    // The rule of Kafka's own clients, so that what others write under the same key goes to the same partition.
-    partitioner: (_message, key) => kafka.compatibilityPartitioner(_message, key),
-    serializers: kafka.stringSerializers,
-  }
-  let producer: EventProducer | undefined
-
-  async function attempt(work: (producer: EventProducer) => Promise<unknown>): Promise<void> {
-    producer ??= new kafka.Producer(producerOptions)
-    try {
-      await within(sendTimeoutMs, work(producer), () => new Error(`no answer within ${sendTimeoutMs} ms`))
-    } catch (error) {
-      // Nobody knows what the client still has under way: the next attempt starts anew.
-      void disconnect()
-      throw new Error(rootOf(error), { cause: error })
-    }
-  }
-
-  async function disconnect(): Promise<void> {
-    const leaving = producer
-    producer = undefined
-    if (leaving !== undefined) await within(closeTimeoutMs, leaving.close(true)).catch(() => {})
-  }
-
+  const { source } = options
+  const topic = await createKafkaTopic(options)
   return {
     send: (events) =>
-      attempt((to) =>
-        to.send({
-          messages: events.map((taken) => ({
-            topic,
-            key: orderingKey(taken.event),
-            value: JSON.stringify(toCloudEvent(taken, source)),
-            headers: { 'content-type': 'application/cloudevents+json; charset=UTF-8' },
-          })),
-        }),
+      topic.send(
+        events.map((taken) => ({
+          key: orderingKey(taken.event),
+          value: JSON.stringify(toCloudEvent(taken, source)),
+          headers: { 'content-type': 'application/cloudevents+json; charset=UTF-8' },
+        })),
       ),
-    check: () => attempt((to) => to.metadata({ topics: [topic], autocreateTopics: true })),
-    close: disconnect,
+    check: topic.check,
+    close: topic.close,
   }
-}
-
-function retryDelayMs(attempt: number): number {
-  return Math.min(2_000, 100 * 2 ** (attempt - 1))
-}
-
-/** What the client's nested errors come down to, for example "connect ECONNREFUSED 127.0.0.1:9092". */
-function rootOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  if (error instanceof AggregateError && error.errors.length > 0) return rootOf(error.errors.at(-1))
-  return error.cause === undefined ? error.message : rootOf(error.cause)
 }

@@ -75,6 +75,8 @@ export const roles: Readonly<Record<Role, RoleRights>> = {
       'limits.write',
       'policies.read',
       'policies.write',
+      'events.read',
+      'events.write',
       'policy.check',
       'policy.report',
       'quota.read',

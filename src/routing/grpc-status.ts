@@ -106,6 +106,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   LIMIT_NOT_FOUND: 'unusable_status',
   USAGE_RECORD_NOT_FOUND: 'unusable_status',
   USAGE_RECORD_REVERSED: 'unusable_status',
+  EVENT_SINK_NOT_FOUND: 'unusable_status',
   RESOURCE_VERSION_TOO_OLD: 'unusable_status',
   RESOURCE_VERSION_UNKNOWN: 'unusable_status',
   WATCH_TOO_SLOW: 'busy',

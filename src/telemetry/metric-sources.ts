@@ -1,4 +1,6 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
+import { answerOf } from './answer-of.ts'
+import { type DomainEventsSample, registerDomainEvents } from './domain-event-metrics.ts'
 
 /** Asked at each scrape, 1 s at most; a source that is absent, fails or is late leaves its metrics out of that scrape. */
 export interface MetricSources {
@@ -23,6 +25,8 @@ export interface MetricSources {
   readonly auditRecords?: () => number | Promise<number>
   /** Absent where the port is in clear. */
   readonly certificate?: () => { readonly expiresAtMs: number; readonly reloads: number }
+  /** Of each place that domain events go to. */
+  readonly domainEvents?: () => Promise<readonly DomainEventsSample[]>
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -84,7 +88,6 @@ export interface EventsSample {
 
 const breakerLevels = { closed: 0, half_open: 1, open: 2 } as const
 const admissionModes = ['redis', 'open', 'local'] as const
-const sourceTimeoutMs = 1000
 
 /** Registers the gauges and counters that are read from `sources()` at each scrape. */
 export function registerSources(registry: Registry, now: () => number, sources: () => MetricSources): void {
@@ -156,6 +159,7 @@ export function registerSources(registry: Registry, now: () => number, sources: 
     },
   })
 
+  registerDomainEvents(registry, () => sources().domainEvents?.())
   const mode = new Gauge({
     name: 'tollgate_limits_mode',
     help: '1 for what admits calls: redis, or while it is away open (no limits) or local (a share of each limit)',
@@ -233,17 +237,3 @@ export function registerSources(registry: Registry, now: () => number, sources: 
 }
 
 type Sample = () => number | undefined | Promise<number | undefined>
-
-async function answerOf<T>(source: () => T | Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, sourceTimeoutMs, undefined)
-  })
-  try {
-    return await Promise.race([source(), late])
-  } catch {
-    return undefined
-  } finally {
-    clearTimeout(timer)
-  }
-}

@@ -44,6 +44,7 @@ function touchAll(metrics: Metrics): void {
     certificate: () => ({ expiresAtMs: 1, reloads: 1 }),
     tokenKeys: () => [{ issuer: 'i', keys: 1 }],
     events: () => ({ buffered: 1, failing: undefined }),
+    domainEvents: async () => [{ name: 's', behind: 1, waiting: 1, deadLetters: 1, lagSeconds: 1 }],
     books: () => ({ checkedAtMs: 1, difference: 0, differences: 0 }),
   })
 }

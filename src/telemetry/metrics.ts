@@ -37,6 +37,9 @@ export interface Metrics {
   readonly tlsHandshakeFailures: Family<CounterChild, readonly ['why']>
   readonly eventsPublished: Family<CounterChild, readonly ['type']>
   readonly eventsDropped: Family<CounterChild, readonly ['type']>
+  readonly domainEventsDelivered: Family<CounterChild, readonly ['sink']>
+  readonly domainEventsFailed: Family<CounterChild, readonly ['sink']>
+  readonly domainEventsDied: Family<CounterChild, readonly ['sink']>
   /** Says where the gauges come from; sources given later replace those given before, one by one. */
   setSources(sources: MetricSources): void
   /** The text format of Prometheus; `contentType` goes with it. */
@@ -145,6 +148,11 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
     ]),
     eventsPublished: counter('tollgate_events_published_total', 'Analytics events that Kafka took', ['type']),
     eventsDropped: counter('tollgate_events_dropped_total', 'Analytics events that were given up', ['type']),
+    domainEventsDelivered: counter('tollgate_domain_events_delivered_total', 'Domain events that a sink took', [
+      'sink',
+    ]),
+    domainEventsFailed: counter('tollgate_domain_events_failures_total', 'Attempts to deliver that failed', ['sink']),
+    domainEventsDied: counter('tollgate_domain_events_died_total', 'Domain events that became dead letters', ['sink']),
     setSources(added) {
       sources = { ...sources, ...added }
     },

@@ -12,7 +12,7 @@ const groups: Readonly<Record<Group, string>> = {
   Backends: 'Calls to the backends of published services.',
   Access: 'Who may do what.',
   Tokens: 'JSON Web Tokens as credentials: see [authentication.md](authentication.md).',
-  Events: 'What analytics is told: see [events.md](events.md).',
+  Events: 'What others are told: see [events.md](events.md).',
   Observability: 'Logs and traces. Metrics are always at `/metrics`.',
 }
 

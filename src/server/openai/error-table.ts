@@ -61,6 +61,7 @@ export const errorTable = {
   LIMIT_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'limit_not_found' },
   USAGE_RECORD_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'usage_record_not_found' },
   USAGE_RECORD_REVERSED: { status: 409, type: 'invalid_request_error', code: 'usage_record_reversed' },
+  EVENT_SINK_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'event_sink_not_found' },
   RESOURCE_VERSION_TOO_OLD: { status: 410, type: 'invalid_request_error', code: 'resource_version_too_old' },
   RESOURCE_VERSION_UNKNOWN: { status: 400, type: 'invalid_request_error', code: 'resource_version_unknown' },
   WATCH_TOO_SLOW: { status: 429, type: 'rate_limit_error', code: 'watch_too_slow' },

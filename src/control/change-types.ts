@@ -1,0 +1,31 @@
+/** Everything that can become of a resource of the control plane; docs/events.md says what each means. */
+export const changeTypes = [
+  'organization.created',
+  'organization.updated',
+  'project.created',
+  'project.updated',
+  'consumer.created',
+  'consumer.updated',
+  'user.created',
+  'user.updated',
+  'key.created',
+  'key.updated',
+  'key.rotated',
+  'key.revoked',
+  'key.reissued',
+  'service.registered',
+  'service.updated',
+  'service.activated',
+  'service.deprecated',
+  'service.suspended',
+  'service.resumed',
+  'service.retired',
+  'price.created',
+  'policy.created',
+  'policy.version_created',
+  'policy.activated',
+  'policy.rolled_back',
+  'policy.disabled',
+] as const
+
+export type ChangeType = (typeof changeTypes)[number]
