@@ -22,6 +22,7 @@ import { UserService } from '../gen/marketplace/v1/users_pb.ts'
 import { createAuditService } from './audit/audit-service.ts'
 import { countAuditRecords } from './audit/audit-store.ts'
 import { createDenialLog } from './audit/denial-log.ts'
+import { startTellingHeads } from './audit/tell-heads.ts'
 import { writeDenials } from './audit/write-denials.ts'
 import { watchBooks } from './books/books-watch.ts'
 import { readBooks } from './books/read-books.ts'
@@ -320,6 +321,8 @@ async function construct(
     verifyCertificate: (certificate) => callerOf(identityOfCertificate(certificate, tls?.trustDomains ?? [], now())),
   })
   const keys = createKeyService({ sql, hasher, snapshots })
+  const heads = startTellingHeads({ sql, log })
+  closers.push(() => heads.stop())
   let accepting = true
   const server = await startServer({
     ...config.server,

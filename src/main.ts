@@ -1,6 +1,7 @@
 /** The `tollgate` command. */
 import { Command, InvalidArgumentError } from 'commander'
 import { startApp } from './app.ts'
+import { runVerify, type VerifyOptions } from './audit/run-verify.ts'
 import { type BooksOptions, runBooks } from './books/run-books.ts'
 import { addAdministration, type Terminal } from './cli/administration.ts'
 import { addCompletion } from './cli/completion.ts'
@@ -69,6 +70,28 @@ program
   .action(async (options: BooksOptions) => {
     try {
       process.exitCode = await runBooks(loadConfig(process.env, 'serve'), options, (text) => process.stdout.write(text))
+    } catch (error) {
+      process.stderr.write(`tollgate: ${error instanceof Error ? error.message : String(error)}\n`)
+      process.exitCode = 2
+    }
+  })
+
+program
+  .command('audit')
+  .description('the audit log: what was changed, and who was denied what')
+  .command('verify')
+  .description(
+    'check that no record of the audit log was touched; 0: it is whole, 1: it was tampered with, 2: unreadable',
+  )
+  .option('--heads <file>', 'compare with the heads that an earlier run wrote there, and write those of now')
+  .option('--json', 'print every finding as JSON')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .action(async (options: VerifyOptions) => {
+    try {
+      process.exitCode = await runVerify(loadConfig(process.env, 'serve'), options, {
+        report: (text) => process.stdout.write(text),
+        progress: (text) => process.stderr.write(text),
+      })
     } catch (error) {
       process.stderr.write(`tollgate: ${error instanceof Error ? error.message : String(error)}\n`)
       process.exitCode = 2

@@ -8,9 +8,8 @@ import { readLocalLimits } from '../limits/local-audit.ts'
 import { readRedisLimits } from '../limits/redis-audit.ts'
 import { type LedgerQuestion, type LedgerReading, readLedger } from '../metering/ledger-audit.ts'
 import { readPracticeLog } from '../practice/log.ts'
-import { startEmbeddedPostgres } from '../storage/embedded-postgres.ts'
-import { lockFolder } from '../storage/folder-lock.ts'
-import { connectPostgres, describeError, errorCode, type Sql } from '../storage/postgres.ts'
+import { lockDataDir, openPostgresForReading } from '../storage/open-for-reading.ts'
+import { describeError, errorCode, type Sql } from '../storage/postgres.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { auditBooks } from './audit.ts'
@@ -69,37 +68,16 @@ async function openStores(config: Config, closers: (() => Promise<unknown>)[]): 
   const { dataDir } = config
   const notes: string[] = []
   if (config.database.url === undefined || config.redis.url === undefined) {
-    if (!existsSync(dataDir)) {
-      throw new Error(
-        `${dataDir} does not exist: set TOLLGATE_DATA_DIR, or DATABASE_URL and REDIS_URL, as for the gate`,
-      )
-    }
-    const unlock = await lockFolder(dataDir).catch((error: unknown) => {
-      throw new Error(`${describeError(error)}. Embedded stores can be read while the gate is stopped: stop it first`)
-    })
-    closers.push(unlock)
+    await lockDataDir(dataDir, 'DATABASE_URL and REDIS_URL', closers)
   }
-  const sql = await openPostgres(config, closers)
-  const limits = await openLimits(config, closers, notes)
-  return { limits, ledger: (question) => askLedger(sql, question), notes }
-}
-
-async function openPostgres(config: Config, closers: (() => Promise<unknown>)[]): Promise<Sql> {
   const log = createLogger({ level: 'silent' })
   const { url } = config.database
-  const embedded =
-    url === undefined ? await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log }) : undefined
-  if (embedded !== undefined) closers.push(() => embedded.stop())
-  const target = embedded ?? { url: url ?? '' }
-  const sql = connectPostgres({
-    ...target,
-    log,
-    maxConnections: 1,
-    statementTimeoutMs,
-    applicationName: 'tollgate books',
-  })
-  closers.push(() => sql.end(2_000))
-  return sql
+  const sql = await openPostgresForReading(
+    { url, dataDir, applicationName: 'tollgate books', statementTimeoutMs, log },
+    closers,
+  )
+  const limits = await openLimits(config, closers, notes)
+  return { limits, ledger: (question) => askLedger(sql, question), notes }
 }
 
 async function openLimits(

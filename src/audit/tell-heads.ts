@@ -1,0 +1,51 @@
+import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { within } from '../within.ts'
+import type { ChainHead } from './check-chain.ts'
+import { readHeads } from './read-chains.ts'
+
+export interface HeadsOptions {
+  readonly sql: Sql
+  readonly log: StorageLog
+  /** How often to look; default once an hour. */
+  readonly everyMs?: number
+  /** Longest that `stop` waits for a look that runs; default 2 000. */
+  readonly stopTimeoutMs?: number
+}
+
+/**
+ * Writes the heads of the audit log to the process's own log, at once and then every hour, if there are others than the last
+ * time: where logs are collected, they are anchors that nobody can change who can only change Postgres. A line of them is a
+ * file for `tollgate audit verify --heads`.
+ */
+export function startTellingHeads(options: HeadsOptions): { stop(): Promise<void> } {
+  const { sql, log, everyMs = 3_600_000, stopTimeoutMs = 2_000 } = options
+  let told = ''
+  let telling = tell()
+  const timer = setInterval(() => {
+    telling = telling.then(tell)
+  }, everyMs)
+  timer.unref()
+
+  async function tell(): Promise<void> {
+    try {
+      const heads = await sql.begin(readHeads)
+      const text = JSON.stringify(heads)
+      if (text === told || heads.every(isEmpty)) return
+      told = text
+      log.info({ at: new Date().toISOString(), heads }, 'heads of the audit log')
+    } catch (error) {
+      log.warn({ reason: describeError(error) }, 'the heads of the audit log could not be read')
+    }
+  }
+
+  return {
+    async stop() {
+      clearInterval(timer)
+      await within(stopTimeoutMs, telling).catch(() => {})
+    },
+  }
+}
+
+function isEmpty({ length }: ChainHead): boolean {
+  return length === 0
+}
