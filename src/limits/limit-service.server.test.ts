@@ -293,3 +293,45 @@ it('none of it is for a consumer’s key', async () => {
 function isSame(a: Limit, b: Limit): boolean {
   return (['scope', 'subjectId', 'serviceId', 'name'] as const).every((field) => a[field] === b[field])
 }
+
+describe('what changes limits', () => {
+  it('leaves its trail: what was before and after, and why, once for each change', async () => {
+    const { organizationId, consumerId, keyId, serviceId } = await subjects()
+    const name = LimitName.REQUESTS_PER_MINUTE
+    const limit = { scope: LimitScope.CONSUMER, subjectId: consumerId, serviceId, name }
+    await limits.setLimit({ limit: { ...limit, amount: 10n }, reason: 'asked for' }, admin)
+    await limits.setLimit({ limit: { ...limit, amount: 10n }, reason: 'again' }, admin)
+    await limits.setLimit({ limit: { ...limit, amount: 20n } }, admin)
+    await limits.deleteLimit({ ...limit, reason: 'not needed' }, admin)
+    await refusal(limits.deleteLimit(limit, admin))
+    const resource = `limit/consumer/${consumerId}/${serviceId}/requests_per_minute`
+    const trail = await server.sql`
+      select action, actor, organization_id, reason, before::jsonb ->> 'amount' as before,
+        after::jsonb ->> 'amount' as after
+      from audit_records where resource = ${resource} order by id`
+    const change = { action: 'limit.set', actor: 'administrator', organization_id: organizationId, reason: '' }
+    expect(trail).toEqual([
+      { ...change, reason: 'asked for', before: null, after: '10' },
+      { ...change, before: '10', after: '20' },
+      { ...change, action: 'limit.deleted', reason: 'not needed', before: '20', after: null },
+    ])
+    const ofKey = { scope: LimitScope.KEY, subjectId: keyId, name, amount: 1n }
+    await limits.setLimit({ limit: ofKey }, admin)
+    const [owner] =
+      await server.sql`select organization_id from audit_records where resource = ${`limit/key/${keyId}/requests_per_minute`}`
+    expect(owner).toEqual({ organization_id: organizationId })
+  })
+
+  it('says what was before, also when several add the same limit at once', async () => {
+    const { consumerId } = await subjects()
+    const limit = { scope: LimitScope.CONSUMER, subjectId: consumerId, name: LimitName.TOKENS_PER_MINUTE }
+    const amounts = Array.from({ length: 8 }, (_, i) => BigInt(i + 1))
+    await Promise.all(amounts.map((amount) => limits.setLimit({ limit: { ...limit, amount } }, admin)))
+    const trail = await server.sql<{ before: string | null; after: string }[]>`
+      select a.before::jsonb ->> 'amount' as before, a.after::jsonb ->> 'amount' as after
+      from audit_records a join changes c on c.request_id = a.request_id
+      where a.resource = ${`limit/consumer/${consumerId}/tokens_per_minute`} order by c.position`
+    expect(trail.length).toBe(8)
+    expect(trail.map(({ before }) => before)).toEqual([null, ...trail.slice(0, -1).map(({ after }) => after)])
+  })
+})

@@ -1,5 +1,6 @@
 import type { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
 import type { Handlers } from '../call.ts'
+import { actorOf } from '../control/actor.ts'
 import { TollgateError } from '../errors.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import {
@@ -11,10 +12,20 @@ import {
 } from '../registry/not-found.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import { storing } from '../storage/constraint-error.ts'
-import type { Sql } from '../storage/postgres.ts'
+import type { Sql, Transaction } from '../storage/postgres.ts'
 import { isName, isScope, limitMessage, limitRow, ruleKeyOf, scopeText } from './limit-message.ts'
 import type { LimitScope } from './limit-rule.ts'
-import { deleteLimit, type LimitFilter, type RuleKey, selectLimits, subjectExists, upsertLimit } from './limit-store.ts'
+import {
+  deleteLimit,
+  type LimitFilter,
+  type LimitRow,
+  lockLimit,
+  type RuleKey,
+  selectLimits,
+  subjectExists,
+  upsertLimit,
+} from './limit-store.ts'
+import { recordLimit } from './record-limit.ts'
 
 export interface LimitServiceOptions {
   readonly sql: Sql
@@ -25,19 +36,34 @@ export interface LimitServiceOptions {
 /** marketplace.v1.LimitService on Postgres. */
 export function createLimitService({ sql, snapshots }: LimitServiceOptions): Handlers<typeof LimitService.method> {
   return {
-    async setLimit({ limit }) {
+    async setLimit({ limit, reason }, call) {
       const row = limitRow(limit)
-      const stored = await storing(async () => {
-        await checkSubjects(sql, row)
-        return upsertLimit(sql, row)
-      })
+      const stored = await storing(() =>
+        sql.begin(async (tx) => {
+          await checkSubjects(tx, row)
+          const before = await lockLimit(tx, row)
+          // An update to the same would still tell every gateway of a change.
+          if (before !== undefined && isSame(before, row)) return before
+          const after = await upsertLimit(tx, row)
+          await recordLimit(tx, actorOf(call), { type: 'limit.set', key: row, before, after, reason })
+          return after
+        }),
+      )
       await snapshots.refresh()
       return limitMessage(stored)
     },
 
-    async deleteLimit(request) {
+    async deleteLimit(request, call) {
       const key = ruleKeyOf(request)
-      if (!(await storing(() => deleteLimit(sql, key)))) throw limitNotFound(key)
+      await storing(() =>
+        sql.begin(async (tx) => {
+          const before = await lockLimit(tx, key)
+          if (before === undefined) throw limitNotFound(key)
+          await deleteLimit(tx, key)
+          const { reason } = request
+          await recordLimit(tx, actorOf(call), { type: 'limit.deleted', key, before, after: undefined, reason })
+        }),
+      )
       await snapshots.refresh()
       return {}
     },
@@ -57,7 +83,7 @@ export function createLimitService({ sql, snapshots }: LimitServiceOptions): Han
 }
 
 /** Throws the NOT_FOUND of what does not exist. Nothing of it is ever deleted, so it holds until the rule is written. */
-async function checkSubjects(sql: Sql, { scope, subject_id, service_id }: RuleKey): Promise<void> {
+async function checkSubjects(sql: Transaction, { scope, subject_id, service_id }: RuleKey): Promise<void> {
   if (!(await subjectExists(sql, scope, subject_id))) throw subjectNotFound[scope](subject_id, 'limit.subject_id')
   if (service_id !== '' && !(await subjectExists(sql, 'service', service_id))) {
     throw serviceNotFound(service_id, 'limit.service_id')
@@ -85,6 +111,10 @@ const subjectNotFound: Readonly<Record<LimitScope | 'any', (id: string, field: s
   service: serviceNotFound,
   service_consumer: serviceNotFound,
   any: limitedNotFound,
+}
+
+function isSame(before: LimitRow, { amount, burst, currency }: Omit<LimitRow, 'updated_at'>): boolean {
+  return before.amount === amount && before.burst === burst && before.currency === currency
 }
 
 function limitNotFound({ scope, subject_id, service_id, name }: RuleKey): TollgateError {

@@ -69,15 +69,20 @@ export async function selectLimits(
     order by scope, subject_id, service_id, name limit ${limit}`
 }
 
-/** The rule as it is afterwards. One that is so already stays as it is, with its time. */
-export async function upsertLimit(sql: Sql, row: Omit<LimitRow, 'updated_at'>): Promise<LimitRow> {
+/**
+ * The rule as it is, for a transaction that changes it. Whoever else changes a rule waits for its end, also where there is no
+ * rule yet: else two who add the same one would both say that there was none before.
+ */
+export async function lockLimit(tx: Transaction, key: RuleKey): Promise<LimitRow | undefined> {
+  await tx`select from control_version for update`
+  const [row] = await tx<LimitRow[]>`select * from limit_rules where ${theOne(tx, key)}`
+  return row
+}
+
+/** The rule as it is afterwards. */
+export async function upsertLimit(tx: Transaction, row: Omit<LimitRow, 'updated_at'>): Promise<LimitRow> {
   const { scope, subject_id, service_id, name, amount, burst, currency } = row
-  const [same] = await sql<LimitRow[]>`
-    select * from limit_rules where ${theOne(sql, row)}
-      and amount = ${amount} and burst is not distinct from ${burst} and currency is not distinct from ${currency}`
-  // An update to the same would still tell every gateway of a change.
-  if (same !== undefined) return same
-  const [stored] = await sql<[LimitRow]>`
+  const [stored] = await tx<[LimitRow]>`
     insert into limit_rules (scope, subject_id, service_id, name, amount, burst, currency)
     values (${scope}, ${subject_id}, ${service_id}, ${name}, ${amount}, ${burst}, ${currency})
     on conflict (scope, subject_id, service_id, name) do update
@@ -86,17 +91,24 @@ export async function upsertLimit(sql: Sql, row: Omit<LimitRow, 'updated_at'>): 
   return stored
 }
 
-/** False when there is none. */
-export async function deleteLimit(sql: Sql, key: RuleKey): Promise<boolean> {
-  const [found] = await sql`select from limit_rules where ${theOne(sql, key)}`
-  // Deleting nothing would still tell every gateway of a change.
-  if (found === undefined) return false
-  const gone = await sql`delete from limit_rules where ${theOne(sql, key)} returning 1`
-  return gone.length > 0
+export async function deleteLimit(tx: Transaction, key: RuleKey): Promise<void> {
+  await tx`delete from limit_rules where ${theOne(tx, key)}`
+}
+
+/** Organization that the subject of a rule belongs to; empty for a service, and for what is not there any more. */
+export async function selectLimitOwner(tx: Transaction, { scope, subject_id }: RuleKey): Promise<string> {
+  if (scope === 'organization') return subject_id
+  if (scope === 'service' || scope === 'service_consumer') return ''
+  const [owner] =
+    scope === 'consumer'
+      ? await tx<{ id: string }[]>`select organization_id as id from consumers where id = ${subject_id}`
+      : await tx<{ id: string }[]>`
+          select c.organization_id as id from api_keys k join consumers c on c.id = k.consumer_id where k.id = ${subject_id}`
+  return owner?.id ?? ''
 }
 
 /** Whether the organization, consumer, key or service that a rule names is there. */
-export async function subjectExists(sql: Sql, scope: LimitScope, id: string): Promise<boolean> {
+export async function subjectExists(sql: Sql | Transaction, scope: LimitScope, id: string): Promise<boolean> {
   if (scope !== 'key' && !isUuid(id)) return false
   const rows = await sql`select from ${sql(subjectTables[scope])} where id = ${id}`
   return rows.length > 0
@@ -110,7 +122,7 @@ const subjectTables: Readonly<Record<LimitScope, string>> = {
   service_consumer: 'services',
 }
 
-function theOne(sql: Sql, key: RuleKey) {
+function theOne(sql: Transaction, key: RuleKey) {
   return sql`scope = ${key.scope} and subject_id = ${key.subject_id} and service_id = ${key.service_id}
     and name = ${key.name}`
 }

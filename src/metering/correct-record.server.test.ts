@@ -255,3 +255,24 @@ describe('is refused', () => {
     expect(await refusal(correct(await recorded({ serviceId: 'gone' })))).toMatchObject({ reason: 'SERVICE_NOT_FOUND' })
   })
 })
+
+it('leaves its trail once: what was before and after, and why, without the labels of the call', async () => {
+  const record = await recorded({ metadata: { team: 'a label of its caller' } })
+  const requestId = randomUUID()
+  await correct(record, { requestId, reason: 'billed twice' })
+  await correct(record, { requestId, reason: 'billed twice' })
+  const trail = await server.sql<Record<string, string>[]>`
+    select action, actor, organization_id, reason, before, after from audit_records
+    where resource = ${`usage_record/${record.id}`}`
+  expect(trail).toMatchObject([
+    {
+      action: 'usage_record.corrected',
+      actor: 'administrator',
+      organization_id: record.organizationId,
+      reason: 'billed twice',
+    },
+  ])
+  expect(JSON.parse(trail[0]?.before ?? '')).toMatchObject({ id: record.id, requests: 1 })
+  expect(JSON.parse(trail[0]?.after ?? '')).toMatchObject({ corrects: record.id, requests: 1 })
+  expect(JSON.stringify(trail)).not.toContain('a label')
+})

@@ -1,13 +1,20 @@
+import { UsageRecordSchema } from '../../gen/marketplace/v1/usage_pb.ts'
+import type { Actor } from '../control/actor.ts'
+import { recordChange } from '../control/record-change.ts'
+import { resourceJson } from '../control/resource-json.ts'
 import { TollgateError } from '../errors.ts'
 import { storing } from '../storage/constraint-error.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import { correctionIds, correctionOf } from './correction.ts'
 import { writeBatch } from './ledger.ts'
+import { usageRecordMessage } from './messages.ts'
 import type { TokenParts, UsageEvent, UsageSource } from './usage-event.ts'
 import { recordColumns, toEvent, type UsageRow } from './usage-store.ts'
 
 /** What an administrator says a record should have been. */
 export interface RecordCorrection {
+  /** Who says it. */
+  readonly actor: Actor
   readonly recordId: string
   /** UUID of the request: a repeat of it changes nothing. */
   readonly requestId: string
@@ -69,11 +76,32 @@ export function correctRecord(sql: Sql, correction: RecordCorrection): Promise<C
       }
       const [reversal, rebooking] = correctionOf(record, right, correctionIds(record.id))
       const { written } = await writeBatch(tx, [reversal, rebooking])
-      if (written === 2) return { reversal, rebooking }
+      if (written === 2) {
+        await recordCorrection(tx, correction, record, rebooking)
+        return { reversal, rebooking }
+      }
       // Others came in between, and if only one did, what was written here is taken back.
       return otherTry(tx, record, await selectEntries(tx, record.id), correction)
     }),
   )
+}
+
+/** Without the labels of its caller: what they say is in the ledger, and nobody changes it. */
+async function recordCorrection(
+  tx: Transaction,
+  { actor, reason }: RecordCorrection,
+  record: UsageEvent,
+  rebooking: UsageEvent,
+): Promise<void> {
+  const json = (event: UsageEvent) => resourceJson(UsageRecordSchema, { ...usageRecordMessage(event), metadata: {} })
+  await recordChange(tx, actor, {
+    type: 'usage_record.corrected',
+    id: record.id,
+    organizationId: record.organizationId,
+    before: json(record),
+    after: json(rebooking),
+    reason,
+  })
 }
 
 async function selectRecord(tx: Transaction, id: string): Promise<UsageEvent> {

@@ -1,6 +1,7 @@
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt'
 import type { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
 import type { Call, Handlers } from '../call.ts'
+import { actorOf } from '../control/actor.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
 import { pageSizeOf } from '../page-token.ts'
 import { chargeFor } from '../pricing/price.ts'
@@ -66,9 +67,10 @@ export function createUsageService(options: UsageServiceOptions): Handlers<typeo
       const statistics = await usageStatistics(sql, { ...subject, period: periodOf(asked, now()) })
       return usageStatsMessage(subject, statistics)
     },
-    correctUsageRecord: async ({ recordId, requestId, reason, usage, cost }) => {
+    correctUsageRecord: async ({ recordId, requestId, reason, usage, cost }, call) => {
       const tokens = correctedTokens(usage)
       const { reversal, rebooking } = await correctRecord(sql, {
+        actor: actorOf(call),
         recordId,
         requestId,
         reason,
