@@ -6,6 +6,7 @@ import { FieldMaskSchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { Registry, type Service } from '../gen/marketplace/v1/registry_pb.ts'
+import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { type PracticeBackend, startPracticeBackend } from '../src/practice/backend.ts'
 import { eventually } from './support/eventually.ts'
 import { at, parseJson } from './support/json.ts'
@@ -113,6 +114,52 @@ test('a version is called by name@version, the newest release by the name', asyn
   expect((await route(`${name}@1.9.0`)).servedBy?.serviceId).toBe(old.id)
   expect((await route(`${name}@2.0.0-rc.1`)).servedBy?.serviceId).toBe(next.id)
   expect(await refusal(route(`${name}@3.0.0`))).toMatchObject({ reason: 'SERVICE_NOT_FOUND' })
+})
+
+describe('a traffic split', () => {
+  async function split(weights: readonly [number, number], sticky: boolean) {
+    const one = await register('1.0.0')
+    const two = await register('2.0.0', one.name)
+    const shares = weights.map((weight, index) => ({ version: `${index + 1}.0.0`, weight }))
+    await registry().setTrafficSplit({ split: { name: one.name, shares, sticky } })
+    return { name: one.name, one: one.id, two: two.id }
+  }
+
+  async function servedBy(name: string, calls: number): Promise<Set<string | undefined>> {
+    const answers = await Promise.all(Array.from({ length: calls }, () => route(name)))
+    return new Set(answers.map((answer) => answer.servedBy?.serviceId))
+  }
+
+  test('gives calls to its versions, and the records name them; a retired one leaves its calls to the other', async () => {
+    const { name, one, two } = await split([1, 1], false)
+    // All 40 at one version: once in 2^39 runs.
+    expect(await servedBy(name, 40)).toEqual(new Set([one, two]))
+    const { requestId, servedBy: answeredBy } = await route(name)
+    const record = await eventually(async () => {
+      return (await gate.client(UsageService, key).listUsageRecords({ requestId })).usageRecords[0]
+    })
+    expect(record.serviceId).toBe(answeredBy?.serviceId)
+    await registry().retireService({ id: one })
+    expect(await servedBy(name, 10)).toEqual(new Set([two]))
+    await registry().retireService({ id: two })
+    expect(await refusal(route(name))).toMatchObject({ reason: 'SERVICE_INACTIVE', metadata: { serviceId: two } })
+  })
+
+  test('keeps a consumer at one version when it is sticky', async () => {
+    const { name } = await split([1, 1], true)
+    expect((await servedBy(name, 40)).size).toBe(1)
+  })
+
+  test('takes a repetition with an idempotency key for the same call, whichever version it would be given', async () => {
+    const { name } = await split([1, 1], false)
+    const client = gate.client(ConsumptionService, key)
+    const calls = Array.from({ length: 12 }, () => {
+      return client.routeRequest({ serviceId: name, payload: chat('x'), idempotencyKey: name })
+    })
+    const answers = await Promise.all(calls)
+    expect(new Set(answers.map(({ requestId }) => requestId)).size).toBe(1)
+    expect(answers.filter(({ replayed }) => replayed).length).toBe(11)
+  })
 })
 
 test('an update is in force at once; a call under way goes on as it began', async () => {

@@ -91,7 +91,9 @@ export function createEntrance(options: EntranceOptions): Entrance {
   ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
     const { rateLimiting, newId } = options
     const { idempotencyKey } = request
-    const claim = idempotencyKey === '' ? undefined : claimOf(sent, mode, consumer.id, (takenOver ?? service).id)
+    // A repetition asks for the same, whichever version it would be given.
+    const named = request.splitName ?? (takenOver ?? service).id
+    const claim = idempotencyKey === '' ? undefined : claimOf(sent, mode, consumer.id, named)
     const cache = cacheableOf(request, mode, call, consumer, service)
     const reservationId = takenOver === undefined ? call.id : newId()
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {

@@ -22,6 +22,7 @@ import type { Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
 import { streamTask, unaryTask } from './backend-task.ts'
+import { chooseVersion } from './choose-version.ts'
 import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
 import { answerMaxBytes } from './idempotency.ts'
@@ -45,6 +46,8 @@ export interface GateOptions {
   readonly now: () => number
   /** UUIDv7. */
   readonly newId: () => string
+  /** Evenly from 0 (inclusive) to 1; chooses among the versions of a traffic split. Default Math.random. */
+  readonly random?: () => number
 }
 
 /** Told of every call's end; must not throw or wait. */
@@ -85,6 +88,8 @@ export interface GateRequest {
   readonly dialect: Dialect
   /** What the caller's path says that it asks for; without it the body decides. */
   readonly kind?: RequestKind
+  /** Set by the gate: the name that the caller used, when a traffic split chose the version of it. */
+  readonly splitName?: string
 }
 
 /** What is known of a call that succeeded. */
@@ -143,7 +148,7 @@ export interface Gate {
 }
 
 export function createGate(options: GateOptions): Gate {
-  const { dispatcher, snapshots, cache } = options
+  const { dispatcher, snapshots, cache, random = Math.random } = options
   const entrance = createEntrance(options)
   const recorder = createRecorder(options)
 
@@ -164,6 +169,11 @@ export function createGate(options: GateOptions): Gate {
     return { ...served, body: answer.body }
   }
 
+  /** Runs a call at the version of the service that it is for, and at the fallbacks of that. */
+  function run<T>(request: GateRequest, call: Call, at: (leg: Leg) => Promise<T>): Promise<T> {
+    return withFallbacks(snapshots, chooseVersion(snapshots.current(), request, random), call, at)
+  }
+
   /** Resolves when the first output is there. */
   async function openAt(leg: Leg, call: Call): Promise<OpenedStream | ReplayedStream> {
     const entered = await entrance.enter(leg, 'stream', call)
@@ -179,10 +189,10 @@ export function createGate(options: GateOptions): Gate {
   }
 
   return {
-    route: (request, call) => withFallbacks(snapshots, request, call, (leg) => routeTo(leg, call)),
+    route: (request, call) => run(request, call, (leg) => routeTo(leg, call)),
 
     async *stream(request, call) {
-      const begun = await withFallbacks(snapshots, request, call, (leg) => openAt(leg, call))
+      const begun = await run(request, call, (leg) => openAt(leg, call))
       if ('replayed' in begun) return yield* replay(begun)
       const { entered, opened } = begun
       const { plan, admission } = entered

@@ -18,6 +18,7 @@ export type ResourceKind =
   | 'user'
   | 'key'
   | 'service'
+  | 'traffic_split'
   | 'price'
   | 'limit'
   | 'policy'

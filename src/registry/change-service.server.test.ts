@@ -8,6 +8,7 @@ import {
   type ServiceSchema,
   ServiceStatus,
 } from '../../gen/marketplace/v1/registry_pb.ts'
+import type { TrafficSplit, TrafficSplitSchema } from '../../gen/marketplace/v1/traffic_split_pb.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
 import type { Caller, Principal } from '../identity/principal.ts'
@@ -33,6 +34,7 @@ afterAll(async () => {
   await server?.stop()
 })
 
+type SplitInit = Exclude<MessageInitShape<typeof TrafficSplitSchema>, TrafficSplit>
 type Init = Exclude<MessageInitShape<typeof ServiceSchema>, Service>
 
 function register(changes: Init = {}, principal: Principal = administrator): Promise<Service> {
@@ -262,6 +264,68 @@ describe('a publisher', () => {
       reason: 'ORGANIZATION_MISMATCH',
     })
     await expect(update({ id: mine.id }, ['owner'], own)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
+  })
+})
+
+describe('a name', () => {
+  test('is its owner’s: nobody else registers a version of it, not even at the same moment', async () => {
+    const [one, other] = [publisher(await organization()), publisher(await organization())]
+    const name = `name-${newId()}`
+    const racing = [one, other, one, other].map((who, index) => register({ name, version: `${index}.0.0` }, who))
+    const results = await Promise.allSettled(racing)
+    const owners = new Set(
+      results.flatMap((result) => (result.status === 'fulfilled' ? [result.value.owner?.organizationId] : [])),
+    )
+    expect(owners.size).toBe(1)
+    for (const result of results) {
+      if (result.status === 'rejected') expect(result.reason).toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
+    }
+    expect(results.filter(({ status }) => status === 'fulfilled').length).toBe(2)
+  })
+
+  function split(asked: SplitInit, principal: Principal = administrator): Promise<TrafficSplit> {
+    return invoke(method.setTrafficSplit, registry.setTrafficSplit, { split: asked }, principal)
+  }
+
+  test('is shared among its versions by a split, which has an etag and leaves a trail', async () => {
+    const { name } = await register()
+    await register({ name, version: '2.0.0' })
+    const shares = [
+      { version: '1.0.0', weight: 9 },
+      { version: '2.0.0', weight: 1 },
+    ]
+    const first = await split({ name, shares, sticky: true })
+    expect(first).toMatchObject({ name, shares, sticky: true, etag: 'r1' })
+    expect(snapshots.current().splits.get(name)).toEqual({ name, shares, sticky: true, revision: 1 })
+    expect(await invoke(method.getTrafficSplit, registry.getTrafficSplit, { name }, administrator)).toEqual(first)
+    await split({ name, shares, etag: 'r1' })
+    await expect(split({ name, shares, etag: 'r1' })).rejects.toMatchObject({
+      reason: 'ETAG_MISMATCH',
+      metadata: { etag: 'r2', field: 'split.etag' },
+    })
+    expect(await split({ name })).toMatchObject({ name, shares: [], etag: '' })
+    expect(snapshots.current().splits.has(name)).toBe(false)
+    expect(await server.sql`select type from changes where resource_id = ${name} order by position`).toEqual([
+      { type: 'traffic_split.set' },
+      { type: 'traffic_split.set' },
+      { type: 'traffic_split.removed' },
+    ])
+    // No etag comes again.
+    expect(await split({ name, shares })).toMatchObject({ etag: 'r4' })
+  })
+
+  test('is split by its owner among versions that are there, each once', async () => {
+    const own = publisher(await organization())
+    const { name } = await register()
+    const shares = [{ version: '1.0.0', weight: 1 }]
+    await expect(split({ name, shares }, own)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
+    const field = 'split.shares[1].version'
+    await expect(split({ name, shares: [...shares, ...shares] })).rejects.toMatchObject({ fields: [{ field }] })
+    await expect(split({ name, shares: [...shares, { version: '9.0.0', weight: 1 }] })).rejects.toMatchObject({
+      reason: 'SERVICE_NOT_FOUND',
+      metadata: { field },
+    })
+    await expect(split({ name: 'nobody' })).rejects.toMatchObject({ metadata: { field: 'split.name' } })
   })
 })
 

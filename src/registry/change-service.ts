@@ -9,6 +9,7 @@ import { checkEtag } from '../etag.ts'
 import { isUuid } from '../ids.ts'
 import { alreadyExists, storing } from '../storage/constraint-error.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
+import { lockName } from './name-owners.ts'
 import { organizationNotFound, serviceNotFound } from './not-found.ts'
 import type { ServiceRecord } from './records.ts'
 import { checkReach } from './service-access.ts'
@@ -66,11 +67,15 @@ export async function changeService(
 
 /**
  * Adds a service. Throws ALREADY_EXISTS for a name and version that are taken, ORGANIZATION_NOT_FOUND and ORGANIZATION_MISMATCH
- * for its owner.
+ * for its owner, or when others have versions of its name.
  */
 export async function addService(sql: Sql, call: Call, service: ServiceRecord, nowMs: number): Promise<void> {
   checkOwner(call, Registry.method.registerService, service)
   const add = async (tx: Transaction): Promise<void> => {
+    const { method } = Registry
+    for (const owner of await lockName(tx, service.name)) {
+      if (owner !== service.organizationId) checkReach(call.principal, method.registerService, owner, 'service.name')
+    }
     await insertService(tx, service)
     await recordService(tx, call, { type: 'service.registered' }, undefined, service, nowMs)
   }

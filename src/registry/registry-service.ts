@@ -3,11 +3,10 @@ import { Registry, ServiceSchema } from '../../gen/marketplace/v1/registry_pb.ts
 import type { Handlers } from '../call.ts'
 import { applyMask, type MaskRules } from '../field-mask.ts'
 import { compileFieldRules } from '../field-rules.ts'
-import { isUuid } from '../ids.ts'
-import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { addService, changeService } from './change-service.ts'
 import { createLifecycleHandlers } from './lifecycle-handlers.ts'
+import { listServices } from './list-services.ts'
 import { createPriceHandlers } from './price-handlers.ts'
 import { missing } from './price-message.ts'
 import type { ServiceRecord } from './records.ts'
@@ -15,6 +14,7 @@ import { ownOrganization, shownService } from './service-access.ts'
 import { createServiceLookup } from './service-lookup.ts'
 import { changedServiceRecord, newServiceRecord, serviceMessage } from './service-message.ts'
 import type { SnapshotSource } from './snapshot.ts'
+import { createSplitHandlers } from './split-handlers.ts'
 
 export interface RegistryServiceOptions {
   readonly sql: Sql
@@ -33,6 +33,7 @@ export function createRegistryService(options: RegistryServiceOptions): Handlers
   return {
     ...createPriceHandlers({ sql, snapshots, serviceOf }),
     ...createLifecycleHandlers({ sql, snapshots, serviceOf, now }),
+    ...createSplitHandlers({ sql, snapshots, serviceOf }),
 
     async registerService({ service }, call) {
       if (service === undefined) throw missing('service')
@@ -66,15 +67,7 @@ export function createRegistryService(options: RegistryServiceOptions): Handlers
     },
 
     async listServices(request, call) {
-      const size = pageSizeOf(request.pageSize)
-      const [afterId = ''] = parsePageToken(request.pageToken, 1, isUuid) ?? []
-      // The snapshot is in the order of ids.
-      const found: ServiceRecord[] = []
-      for (const service of snapshots.current().servicesById.values()) {
-        if (service.id > afterId) found.push(service)
-        if (found.length > size) break
-      }
-      const page = pageOf(found, size, (service) => [service.id])
+      const page = listServices(snapshots.current().servicesById.values(), request)
       const services = page.rows.map((row) => shownService(row, call.principal, now()))
       return { services, nextPageToken: page.nextPageToken }
     },

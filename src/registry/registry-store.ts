@@ -10,6 +10,8 @@ import { selectActivePolicies } from '../policy/policy-store.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import type { ConsumerRecord, OrganizationRecord, ProjectRecord, ServiceRecord } from './records.ts'
 import { selectServices } from './service-store.ts'
+import { selectSplits } from './split-store.ts'
+import type { TrafficSplitRecord } from './traffic-split.ts'
 
 /** All that snapshots hold, at one instant; control_version. */
 
@@ -30,6 +32,7 @@ export async function selectControlVersion(sql: Sql | Transaction): Promise<Cont
 export interface Catalog extends ControlVersion {
   /** By id. */
   readonly services: readonly ServiceRecord[]
+  readonly splits: readonly TrafficSplitRecord[]
   readonly organizations: readonly OrganizationRecord[]
   readonly projects: readonly ProjectRecord[]
   readonly consumers: readonly ConsumerRecord[]
@@ -45,6 +48,7 @@ export async function selectCatalog(sql: Sql): Promise<Catalog> {
     return {
       ...versions,
       services: await selectServices(tx),
+      splits: await selectSplits(tx),
       organizations: await selectOrganizationRecords(tx),
       projects: await selectProjectRecords(tx),
       consumers: await selectConsumerRecords(tx),

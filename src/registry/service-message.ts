@@ -176,6 +176,11 @@ const statusNames: Readonly<Record<ServiceStatus, ServiceStatusName>> = {
   [ServiceStatus.RETIRED]: 'retired',
 }
 
+/** A status in the contract. */
+export function statusMessage(status: ServiceStatusName): ServiceStatus {
+  return statusValues[status]
+}
+
 const statusValues: Readonly<Record<ServiceStatusName, ServiceStatus>> = {
   pending_approval: ServiceStatus.PENDING_APPROVAL,
   active: ServiceStatus.ACTIVE,

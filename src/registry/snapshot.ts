@@ -10,6 +10,7 @@ import {
   takesCalls,
 } from './records.ts'
 import { compareVersions, isRelease } from './semver.ts'
+import type { TrafficSplitRecord } from './traffic-split.ts'
 
 /** Everything that a call needs to know of the control plane at one version of it. Never changes; lookups are Map gets. */
 export interface Snapshot {
@@ -23,6 +24,8 @@ export interface Snapshot {
   readonly servicesByName: ReadonlyMap<string, ServiceRecord>
   /** By "name@version". */
   readonly servicesByVersion: ReadonlyMap<string, ServiceRecord>
+  /** By name. */
+  readonly splits: ReadonlyMap<string, TrafficSplitRecord>
   readonly organizationsById: ReadonlyMap<string, OrganizationRecord>
   readonly projectsById: ReadonlyMap<string, ProjectRecord>
   readonly consumersById: ReadonlyMap<string, ConsumerRecord>
@@ -54,6 +57,7 @@ export interface SnapshotParts {
   readonly organizations?: Iterable<OrganizationRecord>
   readonly projects?: Iterable<ProjectRecord>
   readonly users?: Iterable<UserRecord>
+  readonly splits?: Iterable<TrafficSplitRecord>
   readonly limitRules?: Iterable<LimitRule>
   /** Default none. */
   readonly policies?: readonly PolicyRecord[]
@@ -88,6 +92,7 @@ export function buildSnapshot(parts: SnapshotParts): Snapshot {
     servicesById,
     servicesByName,
     servicesByVersion,
+    splits: new Map([...(parts.splits ?? [])].map((split) => [split.name, split])),
     organizationsById,
     projectsById,
     consumersById,

@@ -70,6 +70,7 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
     return buildSnapshot({
       version: known.version,
       services: known.servicesById.values(),
+      splits: known.splits.values(),
       organizations: known.organizationsById.values(),
       projects: known.projectsById.values(),
       consumers: known.consumersById.values(),

@@ -12,6 +12,7 @@
  *   two (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing") is nearly as good as comparing all, and
  *   does not send every call of every replica to the one that was fastest a moment ago.
  */
+import { draw } from '../draw.ts'
 import type { EndpointRecord, Routing } from '../registry/records.ts'
 
 /** What is known of an endpoint at this moment. */
@@ -80,16 +81,6 @@ function bestOf({ endpoints, view, tried }: Choice): readonly EndpointRecord[] {
 
 /** More than the contract's highest priority. */
 const priorities = 1_000
-
-/** One at random, in proportion to the weights. */
-function draw(endpoints: readonly EndpointRecord[], random: () => number): EndpointRecord | undefined {
-  let left = random() * endpoints.reduce((sum, { weight }) => sum + weight, 0)
-  for (const endpoint of endpoints) {
-    left -= endpoint.weight
-    if (left < 0) return endpoint
-  }
-  return endpoints.at(-1)
-}
 
 /**
  * What one more call would wait for, as Finagle's peak EWMA has it: the latency once for each call in flight and the new

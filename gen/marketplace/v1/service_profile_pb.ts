@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file marketplace/v1/service_profile.proto.
  */
 export const file_marketplace_v1_service_profile: GenFile = /*@__PURE__*/
-  fileDesc("CiRtYXJrZXRwbGFjZS92MS9zZXJ2aWNlX3Byb2ZpbGUucHJvdG8SDm1hcmtldHBsYWNlLnYxIkQKBU93bmVyEiAKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIHukgEcgIYQBIZCgdjb250YWN0GAIgASgJQgi6SAVyAxj/ASKWAgoMU2VydmljZUxldmVsEj0KC2xhdGVuY3lfcDk1GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEj0KC2xhdGVuY3lfcDk5GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEjQKDm1heF9lcnJvcl9yYXRlGAMgASgBQhe6SBQSEhkAAAAAAADwPykAAAAAAAAAAEgAiAEBEjAKCm1pbl91cHRpbWUYBCABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASAGIAQFCEQoPX21heF9lcnJvcl9yYXRlQg0KC19taW5fdXB0aW1lIr0CCgxDYXBhYmlsaXRpZXMSEQoJc3RyZWFtaW5nGAEgASgIEg0KBXRvb2xzGAIgASgIEg4KBnZpc2lvbhgDIAEoCBISCgplbWJlZGRpbmdzGAQgASgIEisKFWNvbnRleHRfd2luZG93X3Rva2VucxgFIAEoA0IMukgJIgcYgMLXLygAEicKEW1heF9vdXRwdXRfdG9rZW5zGAYgASgDQgy6SAkiBxiAreIEKAASRwoQaW5wdXRfbW9kYWxpdGllcxgHIAMoDjIYLm1hcmtldHBsYWNlLnYxLk1vZGFsaXR5QhO6SBCSAQ0QCBgBIgeCAQQQASAAEkgKEW91dHB1dF9tb2RhbGl0aWVzGAggAygOMhgubWFya2V0cGxhY2UudjEuTW9kYWxpdHlCE7pIEJIBDRAIGAEiB4IBBBABIAAiqQQKCkNvbXBsaWFuY2USSQoTZGF0YV9jbGFzc2lmaWNhdGlvbhgBIAEoDjIiLm1hcmtldHBsYWNlLnYxLkRhdGFDbGFzc2lmaWNhdGlvbkIIukgFggECEAES1AEKDmNlcnRpZmljYXRpb25zGAIgAygJQrsBuki3AboBrAEKGWNvbXBsaWFuY2UuY2VydGlmaWNhdGlvbnMSVG11c3QgYmUgdXAgdG8gNjQgbG93ZXItY2FzZSBsZXR0ZXJzLCBkaWdpdHMsICcuJywgJ18nIGFuZCAnLScgZWFjaCwgc3VjaCBhcyBpc28yNzAwMRo5dGhpcy5hbGwob25lLCBvbmUubWF0Y2hlcygnXlthLXowLTldW2EtejAtOS5fLV17MCw2M30kJykpkgEEECAYARK7AQoHcmVnaW9ucxgDIAMoCUKpAbpIpQG6AZoBChJjb21wbGlhbmNlLnJlZ2lvbnMSS211c3QgYmUgdXAgdG8gMzIgbG93ZXItY2FzZSBsZXR0ZXJzLCBkaWdpdHMgYW5kICctJyBlYWNoLCBzdWNoIGFzIGV1LXdlc3QtMRo3dGhpcy5hbGwob25lLCBvbmUubWF0Y2hlcygnXlthLXowLTldW2EtejAtOS1dezAsMzF9JCcpKZIBBBBAGAESKAoOcmV0ZW50aW9uX2RheXMYBCABKAVCC7pICBoGGJSdAigASACIAQFCEQoPX3JldGVudGlvbl9kYXlzKnMKCE1vZGFsaXR5EhgKFE1PREFMSVRZX1VOU1BFQ0lGSUVEEAASEQoNTU9EQUxJVFlfVEVYVBABEhIKDk1PREFMSVRZX0lNQUdFEAISEgoOTU9EQUxJVFlfQVVESU8QAxISCg5NT0RBTElUWV9WSURFTxAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_marketplace_v1_classification]);
+  fileDesc("CiRtYXJrZXRwbGFjZS92MS9zZXJ2aWNlX3Byb2ZpbGUucHJvdG8SDm1hcmtldHBsYWNlLnYxIkQKBU93bmVyEiAKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIHukgEcgIYQBIZCgdjb250YWN0GAIgASgJQgi6SAVyAxj/ASKWAgoMU2VydmljZUxldmVsEj0KC2xhdGVuY3lfcDk1GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEj0KC2xhdGVuY3lfcDk5GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHCoAEjQKDm1heF9lcnJvcl9yYXRlGAMgASgBQhe6SBQSEhkAAAAAAADwPykAAAAAAAAAAEgAiAEBEjAKCm1pbl91cHRpbWUYBCABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASAGIAQFCEQoPX21heF9lcnJvcl9yYXRlQg0KC19taW5fdXB0aW1lIr0CCgxDYXBhYmlsaXRpZXMSEQoJc3RyZWFtaW5nGAEgASgIEg0KBXRvb2xzGAIgASgIEg4KBnZpc2lvbhgDIAEoCBISCgplbWJlZGRpbmdzGAQgASgIEisKFWNvbnRleHRfd2luZG93X3Rva2VucxgFIAEoA0IMukgJIgcYgMLXLygAEicKEW1heF9vdXRwdXRfdG9rZW5zGAYgASgDQgy6SAkiBxiAreIEKAASRwoQaW5wdXRfbW9kYWxpdGllcxgHIAMoDjIYLm1hcmtldHBsYWNlLnYxLk1vZGFsaXR5QhO6SBCSAQ0QCBgBIgeCAQQQASAAEkgKEW91dHB1dF9tb2RhbGl0aWVzGAggAygOMhgubWFya2V0cGxhY2UudjEuTW9kYWxpdHlCE7pIEJIBDRAIGAEiB4IBBBABIAAiqQQKCkNvbXBsaWFuY2USSQoTZGF0YV9jbGFzc2lmaWNhdGlvbhgBIAEoDjIiLm1hcmtldHBsYWNlLnYxLkRhdGFDbGFzc2lmaWNhdGlvbkIIukgFggECEAES1AEKDmNlcnRpZmljYXRpb25zGAIgAygJQrsBuki3AboBrAEKGWNvbXBsaWFuY2UuY2VydGlmaWNhdGlvbnMSVG11c3QgYmUgdXAgdG8gNjQgbG93ZXItY2FzZSBsZXR0ZXJzLCBkaWdpdHMsICcuJywgJ18nIGFuZCAnLScgZWFjaCwgc3VjaCBhcyBpc28yNzAwMRo5dGhpcy5hbGwob25lLCBvbmUubWF0Y2hlcygnXlthLXowLTldW2EtejAtOS5fLV17MCw2M30kJykpkgEEECAYARK7AQoHcmVnaW9ucxgDIAMoCUKpAbpIpQG6AZoBChJjb21wbGlhbmNlLnJlZ2lvbnMSS211c3QgYmUgdXAgdG8gMzIgbG93ZXItY2FzZSBsZXR0ZXJzLCBkaWdpdHMgYW5kICctJyBlYWNoLCBzdWNoIGFzIGV1LXdlc3QtMRo3dGhpcy5hbGwob25lLCBvbmUubWF0Y2hlcygnXlthLXowLTldW2EtejAtOS1dezAsMzF9JCcpKZIBBBBAGAESKAoOcmV0ZW50aW9uX2RheXMYBCABKAVCC7pICBoGGJSdAigASACIAQFCEQoPX3JldGVudGlvbl9kYXlzKooBCgpDYXBhYmlsaXR5EhoKFkNBUEFCSUxJVFlfVU5TUEVDSUZJRUQQABIYChRDQVBBQklMSVRZX1NUUkVBTUlORxABEhQKEENBUEFCSUxJVFlfVE9PTFMQAhIVChFDQVBBQklMSVRZX1ZJU0lPThADEhkKFUNBUEFCSUxJVFlfRU1CRURESU5HUxAEKnMKCE1vZGFsaXR5EhgKFE1PREFMSVRZX1VOU1BFQ0lGSUVEEAASEQoNTU9EQUxJVFlfVEVYVBABEhIKDk1PREFMSVRZX0lNQUdFEAISEgoOTU9EQUxJVFlfQVVESU8QAxISCg5NT0RBTElUWV9WSURFTxAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_marketplace_v1_classification]);
 
 /**
  * Owner says who answers for a service.
@@ -201,6 +201,61 @@ export const ComplianceSchema: GenMessage<Compliance> = /*@__PURE__*/
   messageDesc(file_marketplace_v1_service_profile, 3);
 
 /**
+ * Capability names what a service can do.
+ *
+ * @generated from enum marketplace.v1.Capability
+ */
+export const Capability = {
+  /**
+   * Names nothing.
+   *
+   * @generated from enum value: CAPABILITY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Answers piece by piece.
+   *
+   * @generated from enum value: CAPABILITY_STREAMING = 1;
+   */
+  STREAMING: 1,
+
+  /**
+   * Asks its caller to call functions.
+   *
+   * @generated from enum value: CAPABILITY_TOOLS = 2;
+   */
+  TOOLS: 2,
+
+  /**
+   * Understands images in requests.
+   *
+   * @generated from enum value: CAPABILITY_VISION = 3;
+   */
+  VISION: 3,
+
+  /**
+   * Answers with embeddings.
+   *
+   * @generated from enum value: CAPABILITY_EMBEDDINGS = 4;
+   */
+  EMBEDDINGS: 4,
+} as const;
+
+/**
+ * Capability names what a service can do.
+ *
+ * @generated from enum marketplace.v1.Capability
+ */
+export type Capability = (typeof Capability)[keyof typeof Capability] | UnknownEnum;
+
+/**
+ * Describes the enum marketplace.v1.Capability.
+ */
+export const CapabilitySchema: GenEnum<Capability> = /*@__PURE__*/
+  enumDesc(file_marketplace_v1_service_profile, 0);
+
+/**
  * Modality is a kind of content.
  *
  * @generated from enum marketplace.v1.Modality
@@ -253,5 +308,5 @@ export type Modality = (typeof Modality)[keyof typeof Modality] | UnknownEnum;
  * Describes the enum marketplace.v1.Modality.
  */
 export const ModalitySchema: GenEnum<Modality> = /*@__PURE__*/
-  enumDesc(file_marketplace_v1_service_profile, 0);
+  enumDesc(file_marketplace_v1_service_profile, 1);
 
