@@ -42,7 +42,7 @@ interface Component {
 }
 
 /**
- * The pages of operations: `/health` (the process is up), `/ready` (calls can be served), `/health/detailed` (each
+ * The pages of operations: `/health` (the process is up, and what stands beside normal operation), `/ready` (calls can be served), `/health/detailed` (each
  * component with its state), `/metrics`.
  */
 export function createHealthPages(parts: HealthParts): Pages {
@@ -106,7 +106,7 @@ export function createHealthPages(parts: HealthParts): Pages {
   }
 
   return {
-    '/health': async () => json(200, { status: 'ok' }),
+    '/health': async () => json(200, { status: 'ok', ...(parts.warnings.length > 0 && { warnings: parts.warnings }) }),
     '/ready': ready,
     '/health/detailed': detailed,
     '/metrics': async () => ({

@@ -19,12 +19,14 @@ import {
   SetLimitRequestSchema,
 } from '../gen/marketplace/v1/limits_pb.ts'
 import { file_marketplace_v1_policy } from '../gen/marketplace/v1/policy_pb.ts'
+import { file_marketplace_v1_projects } from '../gen/marketplace/v1/projects_pb.ts'
 import {
   file_marketplace_v1_registry,
   RegisterServiceRequestSchema,
   type ServiceSchema,
 } from '../gen/marketplace/v1/registry_pb.ts'
 import { CorrectUsageRecordRequestSchema, file_marketplace_v1_usage } from '../gen/marketplace/v1/usage_pb.ts'
+import { file_marketplace_v1_users } from '../gen/marketplace/v1/users_pb.ts'
 import { plainViolation } from './plain-rules.ts'
 
 const validator = createValidator()
@@ -101,8 +103,10 @@ test('no rule of the contract is a bare pattern, which says nothing to people', 
     ...[
       file_marketplace_v1_limits,
       file_marketplace_v1_policy,
+      file_marketplace_v1_projects,
       file_marketplace_v1_registry,
       file_marketplace_v1_usage,
+      file_marketplace_v1_users,
     ],
   ]
   const messages = files.flatMap((file) => file.messages.flatMap((message) => [message, ...message.nestedMessages]))

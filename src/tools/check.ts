@@ -25,6 +25,7 @@ const lanes: readonly (readonly Part[])[] = [
     { name: 'proto breaks nothing released', command: ['buf', 'breaking', '--against', 'proto/baseline.binpb'] },
     { name: 'proto keeps reference 004', command: node('check-contract.ts') },
     { name: 'docs/http-api.md follows proto/', command: node('route-docs.ts', '--check') },
+    { name: 'docs/identity.md follows proto/ and the roles', command: node('permission-docs.ts', '--check') },
     { name: 'docs/configuration.md follows its table', command: node('config-docs.ts', '--check') },
     { name: 'deploy/ lint', command: node('lint-deploy.ts') },
     { name: 'format and lint', command: ['biome', 'check', '.'] },

@@ -34,7 +34,9 @@ if (process.argv.includes('--check')) checkDrift()
 else {
   buf('generate')
   // In a process of its own, which imports what was generated just now.
-  execFileSync(process.execPath, [join(root, 'src/tools/route-docs.ts')], { stdio: 'inherit' })
+  for (const tool of ['route-docs.ts', 'permission-docs.ts']) {
+    execFileSync(process.execPath, [join(root, 'src/tools', tool)], { stdio: 'inherit' })
+  }
 }
 
 function assembleProtos(): void {

@@ -6,31 +6,25 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { declaredAccess } from '../server/authorize.ts'
 import { type Binding, bindingsOf } from '../server/http/binding.ts'
 import { declaredServices } from './declared-services.ts'
+import { withPart } from './marked-part.ts'
 
 const target = new URL('../../docs/http-api.md', import.meta.url)
 const [begin, end] = ['<!-- routes: written by src/tools/route-docs.ts -->\n', '<!-- end of routes -->']
 
 const page = readFileSync(target, 'utf8')
-const [before, , after] = parts(page)
 const methods = (await declaredServices()).flatMap((service) => service.methods)
 const rows = methods
   .flatMap(bindingsOf)
   .sort((one, other) => compare(one.template.text, other.template.text) || compare(one.verb, other.verb))
   .map(row)
 const table = ['| route | RPC | body | permission |', '|---|---|---|---|', ...rows, ''].join('\n')
-const text = `${before}${begin}\n${table}\n${end}${after}`
+const text = withPart(page, begin, end, table)
 if (!process.argv.includes('--check')) writeFileSync(target, text)
 else if (page !== text) {
   console.error(
     'docs/http-api.md differs from the HTTP bindings in proto/: run "npm run generate" and commit the result',
   )
   process.exitCode = 1
-}
-
-function parts(whole: string): [before: string, table: string, after: string] {
-  const [from, to] = [whole.indexOf(begin), whole.indexOf(end)]
-  if (from < 0 || to < from) throw new Error('docs/http-api.md has no place for its routes')
-  return [whole.slice(0, from), whole.slice(from, to), whole.slice(to + end.length)]
 }
 
 function row({ method, verb, template, body, responseBody }: Binding): string {

@@ -4,28 +4,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Health } from '../../gen/grpc/health/v1/health_pb.ts'
 import { ServerReflection } from '../../gen/grpc/reflection/v1/reflection_pb.ts'
 import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.ts'
-import { ConsumerService } from '../../gen/marketplace/v1/consumers_pb.ts'
-import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
-import { KeyService } from '../../gen/marketplace/v1/keys_pb.ts'
-import { LimitService } from '../../gen/marketplace/v1/limits_pb.ts'
-import { PolicyEngine } from '../../gen/marketplace/v1/policy_pb.ts'
-import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
-import { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
+import { declaredServices } from '../../src/tools/declared-services.ts'
 import { eventually } from '../support/eventually.ts'
 import { parseJson } from '../support/json.ts'
 import { chat } from '../support/payloads.ts'
 import { demoFacts, startTollgate, type Tollgate } from '../support/tollgate.ts'
 import { grpcurl as findGrpcurl, type Ran, run, toolTimeoutMs } from '../support/tools.ts'
 
-const marketplace = [
-  ConsumerService,
-  ConsumptionService,
-  KeyService,
-  LimitService,
-  PolicyEngine,
-  Registry,
-  UsageService,
-]
+const marketplace = await declaredServices()
 const services: readonly DescService[] = [...marketplace, Health, ServerReflection, ServerReflectionAlpha]
 const route = 'marketplace.v1.ConsumptionService/RouteRequest'
 const checkQuota = 'marketplace.v1.ConsumptionService/CheckQuota'
