@@ -156,7 +156,14 @@ describe('an administrator and a consumer', () => {
     expect(await denied.json()).toEqual({
       allowed: false,
       reason: expect.any(String),
-      violations: [{ policy_id: expect.any(String), severity: expect.any(String), message: expect.any(String) }],
+      violations: [
+        {
+          policy_id: expect.any(String),
+          severity: expect.any(String),
+          message: expect.any(String),
+          outcome: 'denied',
+        },
+      ],
     })
     expect(received).toHaveLength(before)
   })

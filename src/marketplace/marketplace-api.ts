@@ -29,6 +29,8 @@ import type {
 import {
   PolicyDecisionSchema,
   type PolicyEngine,
+  PolicyOutcome,
+  PolicyOutcomeSchema,
   ValidateConsumptionRequestSchema,
 } from '../../gen/marketplace/v1/policy_pb.ts'
 import {
@@ -126,7 +128,9 @@ export function createMarketplaceApi(options: MarketplaceApiOptions): Handlers<t
       return {
         allowed,
         reason,
-        violations: violations.map(({ policyId, severity, message }) => ({ policyId, severity, message })),
+        violations: violations.map(({ policyId, severity, message, outcome }) => {
+          return { policyId, severity, message, outcome: outcomeName(outcome) }
+        }),
       }
     },
   }
@@ -158,6 +162,13 @@ function summaryMessage(stats: UsageStats): MessageInitShape<typeof UsageSummary
     avgLatencyMs,
     errorRate,
   }
+}
+
+/** As people write it: "denied" is POLICY_OUTCOME_DENIED. */
+function outcomeName(outcome: PolicyOutcome): string {
+  return outcome === PolicyOutcome.UNSPECIFIED
+    ? ''
+    : (PolicyOutcomeSchema.value[outcome]?.localName.toLowerCase() ?? '')
 }
 
 function implemented<H>(handler: H | undefined): H {

@@ -4,6 +4,7 @@ import { connect } from 'node:http2'
 import { text } from 'node:stream/consumers'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Denial } from '../../audit/denial.ts'
 import { TollgateError } from '../../errors.ts'
 import { consumption, type Fixture, keys, startFixture, until } from '../fixture.ts'
 import { register, type ServiceRegistration } from '../rpc.ts'
@@ -319,6 +320,19 @@ describe('an error', () => {
     expect(answer.status).toBe(504)
     expect(await answer.json()).toMatchObject({ error: { details: [{ reason: 'DEADLINE_EXCEEDED' }] } })
   })
+})
+
+test('a denial is kept before it is answered, as on the other wires', async () => {
+  const kept: string[] = []
+  const record = async ({ action, reason }: Denial): Promise<void> => void kept.push(`${action} ${reason}`)
+  const other = await startFixture({ denials: { record } })
+  try {
+    const answer = await fetch(`${other.server.address}/v1/quota/s`, { headers: { 'x-api-key': keys.noRoles } })
+    expect(answer.status).toBe(403)
+    expect(kept).toEqual(['marketplace.v1.ConsumptionService/GetQuota PERMISSION_MISSING permission=quota.read'])
+  } finally {
+    await other.close()
+  }
 })
 
 describe('beside the OpenAI API', () => {
