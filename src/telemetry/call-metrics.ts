@@ -1,6 +1,9 @@
 import type { Metrics } from './metrics.ts'
 
-/** What was called: an RPC, which is an HTTP POST to "/<service>/<method>" on every wire, or a path of the OpenAI API. */
+/**
+ * What was called: an RPC, by HTTP POST to "/<service>/<method>" or by the template of an HTTP binding; or a path of the
+ * OpenAI API.
+ */
 interface Operation {
   readonly verb: string
   readonly path: string
