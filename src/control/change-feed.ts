@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import { type LoggedChange, type LogPage, selectChanges } from './change-log.ts'
-import type { ResourceKind } from './record-change.ts'
+import type { ResourceKind } from './change-types.ts'
 
 export interface ChangeFeedOptions {
   readonly sql: Sql

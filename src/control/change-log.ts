@@ -1,6 +1,6 @@
 import type { JsonValue } from '@bufbuild/protobuf'
 import type { Sql, Transaction } from '../storage/postgres.ts'
-import type { ResourceKind } from './record-change.ts'
+import type { ResourceKind } from './change-types.ts'
 
 /** Statements that read the log of changes. */
 

@@ -20,12 +20,23 @@ export const changeTypes = [
   'service.suspended',
   'service.resumed',
   'service.retired',
+  'traffic_split.set',
+  'traffic_split.removed',
   'price.created',
   'policy.created',
   'policy.version_created',
   'policy.activated',
   'policy.rolled_back',
   'policy.disabled',
+  'limit.set',
+  'limit.deleted',
+  'usage_record.corrected',
 ] as const
 
 export type ChangeType = (typeof changeTypes)[number]
+
+/** Kinds of resources that the control plane holds. */
+export type ResourceKind = ChangeType extends `${infer Kind}.${string}` ? Kind : never
+
+/** What can become of a resource of a kind. */
+export type ChangeOf<Kind extends ResourceKind> = Extract<ChangeType, `${Kind}.${string}`>

@@ -9,24 +9,11 @@ import { appendAudit } from '../audit/append-audit.ts'
 import { newId } from '../ids.ts'
 import type { Transaction } from '../storage/postgres.ts'
 import type { Actor } from './actor.ts'
-
-/** Kinds of resources that the control plane holds. */
-export type ResourceKind =
-  | 'organization'
-  | 'project'
-  | 'consumer'
-  | 'user'
-  | 'key'
-  | 'service'
-  | 'traffic_split'
-  | 'price'
-  | 'limit'
-  | 'policy'
-  | 'usage_record'
+import type { ChangeType } from './change-types.ts'
 
 export interface Change {
   /** Kind of the resource, and what became of it, such as "service.registered". */
-  readonly type: `${ResourceKind}.${string}`
+  readonly type: ChangeType
   /** Id of the resource. */
   readonly id: string
   /** Organization that the resource belongs to; empty for none. */

@@ -6,6 +6,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt'
 import { type ApiKey, ApiKeySchema, type UpdateKeyRequest } from '../../gen/marketplace/v1/keys_pb.ts'
 import type { Call } from '../call.ts'
 import { actorOf } from '../control/actor.ts'
+import type { ChangeOf } from '../control/change-types.ts'
 import { recordChange } from '../control/record-change.ts'
 import { resourceJson } from '../control/resource-json.ts'
 import { TollgateError } from '../errors.ts'
@@ -246,7 +247,7 @@ async function requireKey({ tx, consumerId }: KeyChanging, keyId: string): Promi
 async function recordKey(
   { tx, call, nowMs }: KeyChanging,
   organizationId: string,
-  type: `key.${string}`,
+  type: ChangeOf<'key'>,
   before: KeyRow | undefined,
   after: KeyRow,
   reason = '',

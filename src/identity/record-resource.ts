@@ -1,12 +1,13 @@
 import type { DescMessage, MessageInitShape } from '@bufbuild/protobuf'
 import type { Call } from '../call.ts'
 import { actorOf } from '../control/actor.ts'
-import { type ResourceKind, recordChange } from '../control/record-change.ts'
+import type { ChangeType } from '../control/change-types.ts'
+import { recordChange } from '../control/record-change.ts'
 import { resourceJson } from '../control/resource-json.ts'
 import type { Transaction } from '../storage/postgres.ts'
 
 export interface ResourceChange<D extends DescMessage> {
-  readonly type: `${ResourceKind}.${'created' | 'updated'}`
+  readonly type: Extract<ChangeType, `${string}.created` | `${string}.updated`>
   readonly id: string
   /** Empty for none. */
   readonly organizationId: string

@@ -1,4 +1,4 @@
-import type { ResourceKind } from '../control/record-change.ts'
+import type { ResourceKind } from '../control/change-types.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 
 /** Statements on event_sinks and event_deliveries for people: how far each sink is, what never arrived, and anew. */

@@ -8,6 +8,7 @@ import {
 import type { PolicySpec } from '../../gen/marketplace/v1/policy_pb.ts'
 import type { Call, Handlers } from '../call.ts'
 import { actorOf } from '../control/actor.ts'
+import type { ChangeOf } from '../control/change-types.ts'
 import { recordChange } from '../control/record-change.ts'
 import { resourceJson } from '../control/resource-json.ts'
 import { TollgateError } from '../errors.ts'
@@ -58,7 +59,7 @@ export function createPolicyAdminService(options: PolicyAdminOptions): Handlers<
   async function change(
     idOrName: string,
     call: Call,
-    type: `policy.${string}`,
+    type: ChangeOf<'policy'>,
     work: (tx: Transaction, before: PolicyRow) => Promise<void>,
   ): Promise<PolicyRow> {
     const after = await storing(() =>

@@ -2,6 +2,7 @@ import { create, type DescMethod, equals } from '@bufbuild/protobuf'
 import { Registry, ServiceSchema } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Call } from '../call.ts'
 import { actorOf } from '../control/actor.ts'
+import type { ChangeOf } from '../control/change-types.ts'
 import { recordChange } from '../control/record-change.ts'
 import { resourceJson } from '../control/resource-json.ts'
 import type { TollgateError } from '../errors.ts'
@@ -26,7 +27,7 @@ export interface ServiceChange {
   /** The RPC that asks for it: its permission must reach the service. */
   readonly method: DescMethod
   /** What became of the service. */
-  readonly type: `service.${string}`
+  readonly type: ChangeOf<'service'>
   readonly reason?: string
   /** The service as it is to be; throws when it may not be so. */
   apply(service: ServiceRecord): ServiceRecord

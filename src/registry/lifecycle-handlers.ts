@@ -2,6 +2,7 @@ import type { DescMethodUnary } from '@bufbuild/protobuf'
 import { timestampMs } from '@bufbuild/protobuf/wkt'
 import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Call, Handlers } from '../call.ts'
+import type { ChangeOf } from '../control/change-types.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { changeService } from './change-service.ts'
 import { type Action, transition } from './lifecycle.ts'
@@ -44,7 +45,7 @@ export function createLifecycleHandlers(
         etag,
         etagField: 'etag',
         method,
-        type: `service.${past[action.kind]}`,
+        type: past[action.kind],
         reason: 'reason' in action ? action.reason : '',
         apply: (service) => {
           checkSuccessor(service, action)
@@ -87,12 +88,12 @@ export function createLifecycleHandlers(
 }
 
 /** What became of a service, as its trail says it. */
-const past: Readonly<Record<Action['kind'], string>> = {
-  activate: 'activated',
-  deprecate: 'deprecated',
-  suspend: 'suspended',
-  resume: 'resumed',
-  retire: 'retired',
+const past: Readonly<Record<Action['kind'], ChangeOf<'service'>>> = {
+  activate: 'service.activated',
+  deprecate: 'service.deprecated',
+  suspend: 'service.suspended',
+  resume: 'service.resumed',
+  retire: 'service.retired',
 }
 
 function checkSuccessor({ id, name, version }: ServiceRecord, action: Action): void {
