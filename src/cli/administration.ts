@@ -49,9 +49,11 @@ const groupSummaries: Readonly<Record<string, string>> = {
   consumers: 'consumers: who calls',
   keys: 'API keys',
   services: 'services and their prices',
+  policies: 'policies: what is allowed',
   limits: 'limits, quotas and budgets',
   usage: 'what was used, and what it cost',
   audit: 'what was changed, and who was refused what',
+  events: 'where changes are told',
 }
 
 function addRow(

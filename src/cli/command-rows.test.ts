@@ -1,5 +1,7 @@
+import type { DescMethod } from '@bufbuild/protobuf'
 import { Command } from 'commander'
 import { describe, expect, test } from 'vitest'
+import { declaredServices } from '../tools/declared-services.ts'
 import { addAdministration, type Terminal } from './administration.ts'
 import { commandRows } from './command-rows.ts'
 import { candidates } from './completion.ts'
@@ -14,6 +16,7 @@ const terminal: Terminal = {
 }
 const program = new Command('tollgate')
 addAdministration(program, terminal, () => {})
+const services = await declaredServices()
 const common = ['address', 'profile', 'key-file', 'ca-file', 'file', 'json', 'timeout', 'limit', 'yes', 'help']
 
 describe.each(commandRows.map((row) => [row.name, row] as const))('tollgate %s', (name, row) => {
@@ -43,6 +46,28 @@ describe.each(commandRows.map((row) => [row.name, row] as const))('tollgate %s',
     }
   })
 })
+
+describe('every RPC has a command, or a reason to have none', () => {
+  const called = new Set<DescMethod>(commandRows.map(({ method }) => method))
+  test.each(services.flatMap(({ methods }) => methods.map((method) => [String(method), method] as const)))(
+    '%s',
+    (_, method) => {
+      const reason = elsewhere.get(method.parent.name) ?? elsewhere.get(method.name)
+      expect(called.has(method)).toBe(reason === undefined)
+    },
+  )
+})
+
+/** Services and RPCs that are called in another way. */
+const elsewhere: ReadonlyMap<string, string> = new Map([
+  ['MarketplaceApi', 'is the HTTP API of other RPCs'],
+  ['RouteRequest', 'is what the gate is for: docs/integrations.md shows how'],
+  ['StreamRequest', 'as RouteRequest'],
+  ['EstimateCost', 'takes the body of a call'],
+  ['CheckQuota', 'is GetQuota for callers of reference 004'],
+  ['ValidateConsumption', 'takes the body of a call'],
+  ['ReportViolation', 'is for programs that find violations'],
+])
 
 describe('completion', () => {
   test.each([
