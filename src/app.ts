@@ -214,11 +214,6 @@ async function construct(
   const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
   await snapshots.start()
   closers.push(() => snapshots.close())
-  const credentialGuard = createCredentialGuard({
-    perMinute: config.access.credentialFailuresPerMinute,
-    isKnown: (credential) => verifier.isKnown(credential) || adminKey?.match(credential) !== undefined,
-    clock: now,
-  })
   const keyUses = createKeyUses({ write: (uses) => upsertKeyUses(sql, uses), log, clock: now })
   closers.push(() => keyUses.stop())
   const adminKey = config.access.adminKey === undefined ? undefined : createAdminKey(config.access.adminKey)
@@ -229,6 +224,12 @@ async function construct(
     log,
   })
   const tokens = config.tokens && createTokens({ ...config.tokens, callerOf, clock: now, log })
+  const credentialGuard = createCredentialGuard({
+    perMinute: config.access.credentialFailuresPerMinute,
+    isKnown: (credential) =>
+      verifier.isKnown(credential) || adminKey?.match(credential) !== undefined || tokens?.isKnown(credential) === true,
+    clock: now,
+  })
 
   const dispatcher = createDispatcher({
     ...config.backends,

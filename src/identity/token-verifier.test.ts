@@ -4,24 +4,24 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { base64url, startTokenIssuer, type TokenIssuer } from '../../test/support/token-issuer.ts'
 import { fetchTokenKeys } from './fetch-token-keys.ts'
 import { tokenAlgorithms } from './token-algorithms.ts'
-import { createTokenKeys } from './token-keys.ts'
-import { createTokenVerifier, looksLikeToken, type TokenIdentity } from './token-verifier.ts'
+import { createTokenKeys, type TokenKeys } from './token-keys.ts'
+import { createTokenVerifier, looksLikeToken, type TokenVerifier } from './token-verifier.ts'
 
 const nowSeconds = 1_900_000_000
 const skewSeconds = 30
 let clockMs = nowSeconds * 1000
 let ours: TokenIssuer
 let theirs: TokenIssuer
-let verify: (token: string) => Promise<TokenIdentity>
+let verify: TokenVerifier['verify']
 beforeAll(async () => {
   ;[ours, theirs] = await Promise.all([startTokenIssuer(() => clockMs), startTokenIssuer(() => clockMs)])
-  verify = verifierOf(ours)
+  verify = verifierOf(ours).verify
 })
 afterAll(async () => {
   await Promise.all([ours.close(), theirs.close()])
 })
 
-function verifierOf(...issuers: TokenIssuer[]): (token: string) => Promise<TokenIdentity> {
+function verifierOf(...issuers: TokenIssuer[]): TokenVerifier {
   const keysOf = (issuer: string) =>
     createTokenKeys({
       issuer,
@@ -30,14 +30,15 @@ function verifierOf(...issuers: TokenIssuer[]): (token: string) => Promise<Token
       clock: () => clockMs,
       log: pino({ level: 'silent' }),
     })
-  return createTokenVerifier({
-    issuers: new Map(issuers.map(({ issuer }) => [issuer, keysOf(issuer)])),
-    audiences: ['gate', 'gate-2'],
-    algorithms: tokenAlgorithms.filter((alg) => alg !== 'ES512'),
-    clockSkewSeconds: skewSeconds,
-    claims: { roles: 'realm_access.roles', consumer: 'tollgate_consumer', organization: 'https://x.example/org' },
-    clock: () => clockMs,
-  })
+  return createTokenVerifier({ ...settings, issuers: new Map(issuers.map(({ issuer }) => [issuer, keysOf(issuer)])) })
+}
+
+const settings = {
+  audiences: ['gate', 'gate-2'],
+  algorithms: tokenAlgorithms.filter((alg) => alg !== 'ES512'),
+  clockSkewSeconds: skewSeconds,
+  claims: { roles: 'realm_access.roles', consumer: 'tollgate_consumer', organization: 'https://x.example/org' },
+  clock: () => clockMs,
 }
 
 /** The token with another header or other claims, and the signature that it had. */
@@ -84,7 +85,7 @@ describe('a good token', () => {
   })
 
   it('of a second issuer passes with the keys of that one only', async () => {
-    const both = verifierOf(ours, theirs)
+    const { verify: both } = verifierOf(ours, theirs)
     expect((await both(await theirs.sign())).issuer).toBe(theirs.issuer)
     await expect(both(await theirs.sign({ iss: ours.issuer }))).rejects.toMatchObject({ reason: /^TOKEN_(KEY|SIG)/ })
   })
@@ -98,6 +99,65 @@ describe('a good token', () => {
     await expect(verify(token)).rejects.toMatchObject({ reason: 'TOKEN_EXPIRED' })
     clockMs = before
   })
+})
+
+it('knows what it found good, until its time is over', async () => {
+  const verifier = verifierOf(ours)
+  const token = await ours.sign({ exp: nowSeconds + 60 })
+  expect(verifier.isKnown(token)).toBe(false)
+  // The first token of an issuer brings its keys.
+  await verifier.verify(await ours.sign({ jti: 'first' }))
+  await verifier.verify(token)
+  expect(verifier.isKnown(token)).toBe(true)
+  expect(verifier.isKnown(`${token}A`)).toBe(false)
+  const before = clockMs
+  clockMs = (nowSeconds + 60 + skewSeconds) * 1000
+  expect(verifier.isKnown(token)).toBe(false)
+  clockMs = before
+})
+
+it('forgets what it found good when the key is withdrawn, and when the keys are too old', async () => {
+  const issuer = await startTokenIssuer(() => clockMs)
+  const before = clockMs
+  const { verify: verifyTheirs } = verifierOf(issuer)
+  const token = await issuer.sign({ exp: nowSeconds + 86_400 })
+  for (let round = 0; round < 2; round++) await verifyTheirs(token)
+  await issuer.rotate()
+  issuer.withdrawOld()
+  clockMs += 2_000
+  const renewed = await issuer.sign({ exp: nowSeconds + 86_400 })
+  for (let round = 0; round < 2; round++) await verifyTheirs(renewed)
+  await expect(verifyTheirs(token)).rejects.toMatchObject({ reason: 'TOKEN_KEY_UNKNOWN' })
+  issuer.answerWith({ status: 503 })
+  clockMs += 3_600_000
+  await expect(verifyTheirs(renewed)).rejects.toMatchObject({ reason: 'TOKEN_KEYS_UNAVAILABLE' })
+  clockMs = before
+  await issuer.close()
+})
+
+it('verifies a token once, and one that expired once, too', async () => {
+  let looks = 0
+  const keys = createTokenKeys({
+    issuer: ours.issuer,
+    fetchKeys: () => fetchTokenKeys({ issuer: ours.issuer, keysUrl: undefined, allowHttp: false }),
+    usableForMs: 3_600_000,
+    clock: () => clockMs,
+    log: pino({ level: 'silent' }),
+  })
+  const counting: TokenKeys = { ...keys, keyOf: (header) => keys.keyOf(header).finally(() => looks++) }
+  const verifier = createTokenVerifier({ ...settings, issuers: new Map([[ours.issuer, counting]]) })
+  await verifier.verify(await ours.sign({ jti: 'first' }))
+  const [good, expired] = await Promise.all([ours.sign(), ours.sign({ exp: nowSeconds - 3600 })])
+  looks = 0
+  for (let round = 0; round < 3; round++) {
+    await verifier.verify(good)
+    await expect(verifier.verify(expired)).rejects.toMatchObject({
+      reason: 'TOKEN_EXPIRED',
+      metadata: { expireTime: '2030-03-17T16:46:40.000Z' },
+    })
+    expect(verifier.isKnown(expired)).toBe(false)
+  }
+  expect(looks).toBe(2)
 })
 
 describe('refuses', () => {

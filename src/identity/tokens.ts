@@ -28,6 +28,8 @@ export interface TokensOptions {
 export interface Tokens {
   /** Who a token speaks for; throws what verifier and mapping throw. */
   verify(token: string): Promise<Caller>
+  /** Whether a token was found good before, and needs no check that costs anything. */
+  isKnown(token: string): boolean
   /** Keys of each issuer. */
   states(): readonly TokenKeysState[]
 }
@@ -47,9 +49,10 @@ export function createTokens(options: TokensOptions): Tokens {
       }),
     ]),
   )
-  const verify = createTokenVerifier({ ...options, issuers: keys })
+  const verifier = createTokenVerifier({ ...options, issuers: keys })
   return {
-    verify: async (token) => callerOf(await verify(token)),
+    verify: async (token) => callerOf(await verifier.verify(token)),
+    isKnown: verifier.isKnown,
     states: () => [...keys.values()].map((each) => each.state()),
   }
 }
