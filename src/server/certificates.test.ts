@@ -117,6 +117,23 @@ describe('files that cannot be used are kept out, said once, and mended by good 
     expect(lines.join()).not.toContain('PRIVATE KEY')
   })
 
+  it('a pair that is half written when it is looked at is not broken', async () => {
+    let looks = 0
+    const now = () => {
+      looks++
+      return Date.now()
+    }
+    const { state } = await follow({ pollMs: 600_000, settleMs: 500, now })
+    const before = looks
+    const { cert, key } = ca.issue({ commonName: 'second' })
+    writeFileSync(paths.certPath, cert)
+    await eventually(() => looks > before)
+    writeFileSync(paths.keyPath, key)
+    await eventually(() => nameInUse() === 'CN=second')
+    expect(said('ALERT')).toBe(0)
+    expect(state()).toMatchObject({ reloads: 1, failing: undefined })
+  })
+
   it('what stays broken is looked at again and again, and said once', async () => {
     let looks = 0
     const now = () => {
