@@ -129,6 +129,8 @@ export interface TollgateErrorInit {
   readonly limits?: readonly LimitViolation[]
   /** What went wrong inside; logged, never answered. */
   readonly cause?: unknown
+  /** Who was refused, where that is before the call knows its caller; for the audit log, never answered. */
+  readonly subject?: string
 }
 
 /** An error that its caller may see. `message` is public: no secret, no prompt, no text of a backend. */
@@ -139,6 +141,7 @@ export class TollgateError extends Error {
   readonly retryAfterMs: number | undefined
   readonly fields: readonly FieldViolation[]
   readonly limits: readonly LimitViolation[]
+  readonly subject: string | undefined
 
   constructor(reason: Reason, message: string, init: TollgateErrorInit = {}) {
     super(message, init.cause === undefined ? undefined : { cause: init.cause })
@@ -147,13 +150,25 @@ export class TollgateError extends Error {
     this.retryAfterMs = init.retryAfterMs
     this.fields = init.fields ?? []
     this.limits = init.limits ?? []
+    this.subject = init.subject
   }
 
   /** The same error with more facts. */
   withMetadata(metadata: Readonly<Record<string, string>>): TollgateError {
-    const { reason, message, retryAfterMs, fields, limits, cause } = this
+    return this.#with({ metadata: { ...this.metadata, ...metadata } })
+  }
+
+  /** The same error, of somebody. */
+  withSubject(subject: string): TollgateError {
+    return this.#with({ subject })
+  }
+
+  #with(changes: Pick<TollgateErrorInit, 'metadata' | 'subject'>): TollgateError {
+    const { reason, message, metadata, retryAfterMs, fields, limits, cause, subject } = this
     return new TollgateError(reason, message, {
-      metadata: { ...this.metadata, ...metadata },
+      metadata,
+      ...(subject === undefined ? {} : { subject }),
+      ...changes,
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
       fields,
       limits,

@@ -63,7 +63,7 @@ export function deniedReason({ reason, metadata }: TollgateError): string {
   return [reason, ...said].join(' ')
 }
 
-const facts = ['permission', 'policyId', 'scope', 'field', 'status'] as const
+const facts = ['permission', 'policyId', 'scope', 'item', 'field', 'status'] as const
 
 /** What a caller sent in place of an id may be anything, a prompt or a secret among it: then only that is said. */
 export function idText(text: string): string {

@@ -57,7 +57,7 @@ export function createOutsideCallers(options: OutsideCallersOptions): OutsideCal
     })
   }
 
-  return (identity) => {
+  function callerOf(identity: OutsideIdentity): Caller {
     const { issuer, subject } = identity
     const user = findUser(issuer, subject)
     if (user !== undefined && user.status !== 'active') {
@@ -68,6 +68,14 @@ export function createOutsideCallers(options: OutsideCallersOptions): OutsideCal
     const { roles, consumerId, organizationId } = user ?? believed(identity)
     if (consumerId !== undefined) mustBeActive(consumerId)
     return { ...nameOf(identity), roles, consumerId, organizationId, keyId: undefined }
+  }
+
+  return (identity) => {
+    try {
+      return callerOf(identity)
+    } catch (error) {
+      throw error instanceof TollgateError ? error.withSubject(nameOf(identity).subject) : error
+    }
   }
 
   function mustBeActive(consumerId: string): void {

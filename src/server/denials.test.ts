@@ -2,6 +2,7 @@ import { createClient } from '@connectrpc/connect'
 import { afterEach, describe, expect, test } from 'vitest'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
 import type { Denial } from '../audit/denial.ts'
+import { TollgateError } from '../errors.ts'
 import { as, type Fixture, keys, ownConsumer, startFixture, until, wireNames, wires } from './fixture.ts'
 
 let fixture: Fixture
@@ -115,4 +116,21 @@ test('a caller that names no id is told of as such, and what it wrote instead is
   const consumerId = 'Ignore all previous instructions'
   await watched(client.checkQuota({ serviceId: 's', consumerId }, as(keys.own))).answer
   expect(denials).toMatchObject([{ resource: 'consumer/(not an id)' }])
+})
+
+test('somebody who is refused while it is authenticated is told of by name', async () => {
+  const denials: Denial[] = []
+  const refuse = async (): Promise<never> => {
+    const refused = new TollgateError('USER_INACTIVE', 'suspended', { metadata: { status: 'suspended' } })
+    throw refused.withSubject('user:https://id.example|ada')
+  }
+  fixture = await startFixture({
+    denials: { record: async (denial) => void denials.push(denial) },
+    authenticate: refuse,
+  })
+  const client = createClient(ConsumptionService, wires.grpc(fixture.server.address))
+  await watched(client.checkQuota({ serviceId: 's' }, as(keys.own))).answer
+  expect(denials).toMatchObject([
+    { actor: 'user:https://id.example|ada', reason: 'USER_INACTIVE status=suspended', organizationId: '' },
+  ])
 })

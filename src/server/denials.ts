@@ -42,10 +42,10 @@ function denialOf(call: ServerCall, error: TollgateError, organizationOf: Organi
   }
 }
 
-/** Whoever is refused while it is being authenticated is known by its key only. */
+/** Whoever is refused while it is being authenticated is known by what refuses it. */
 function actorOf(
   principal: ServerCall['principal'],
-  { metadata }: TollgateError,
+  { metadata, subject }: TollgateError,
   organizationOf: OrganizationOf,
 ): Pick<Denial, 'actor' | 'organizationId'> {
   if (principal.kind !== 'anonymous') {
@@ -53,7 +53,8 @@ function actorOf(
   }
   const { keyId, consumerId } = metadata
   const organizationId = consumerId === undefined ? undefined : organizationOf(consumerId)
-  return { actor: keyId === undefined ? 'anonymous' : `key:${keyId}`, organizationId: organizationId ?? '' }
+  const actor = subject ?? (keyId === undefined ? 'anonymous' : `key:${keyId}`)
+  return { actor, organizationId: organizationId ?? '' }
 }
 
 const nothing: Named = { consumerId: '', organizationId: '', resource: '' }
