@@ -53,7 +53,8 @@ export type AuditRecord = Message<"marketplace.v1.AuditRecord"> & {
   action: string;
 
   /**
-   * Who did it or was denied it: "administrator", "key:<key id>", "system:<part>" for the gate itself.
+   * Who did it or was denied it: "administrator", "key:<key id>", "user:<issuer>|<subject>", "workload:<name>",
+   * "system:<part>" for the gate itself.
    *
    * @generated from field: string actor = 5;
    */
