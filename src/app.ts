@@ -87,6 +87,8 @@ import { createSnapshots } from './registry/snapshots.ts'
 import { createServiceWatch } from './registry/watch-services.ts'
 import { createCredentials } from './routing/credentials.ts'
 import { createDispatcher } from './routing/dispatcher.ts'
+import { createHealthChecks } from './routing/health-checks.ts'
+import { probeEndpoint } from './routing/probe-endpoint.ts'
 import { failureOf } from './routing/retry-table.ts'
 import { followCertificates } from './server/certificates.ts'
 import { register } from './server/rpc.ts'
@@ -200,11 +202,24 @@ async function construct(
   closers.push(() => outbox.stop())
   const feed = createChangeFeed({ sql, log, kind: 'service' })
   closers.push(() => feed.close())
+  const healthChecks = createHealthChecks({
+    probe: probeEndpoint,
+    now,
+    random: Math.random,
+    onChange: ({ health: { isSick, failure }, ...ids }) => {
+      log.warn(
+        { ...ids, failure },
+        isSick ? 'an endpoint is sick: it gets no calls while another is well' : 'an endpoint is well',
+      )
+    },
+  })
+  closers.push(async () => healthChecks.close())
   const snapshots = createSnapshots({
     sql,
     log,
-    onChange({ version }) {
+    onChange({ version, servicesById }) {
       verifier.invalidate()
+      healthChecks.follow(servicesById.values())
       feed.advance(version)
       outbox.wake()
     },
@@ -233,6 +248,7 @@ async function construct(
 
   const dispatcher = createDispatcher({
     ...config.backends,
+    isSick: (endpointId) => healthChecks.of(endpointId)?.isSick === true,
     credentials: createCredentials(config.credentials, now),
     now,
     observer: {
@@ -342,7 +358,15 @@ async function construct(
       register(
         Registry,
         {
-          ...createRegistryService({ sql, newId, snapshots }),
+          ...createRegistryService({
+            sql,
+            newId,
+            snapshots,
+            endpoints: {
+              replica: instanceId,
+              standingOf: (id) => ({ ...dispatcher.standing(id), health: healthChecks.of(id) }),
+            },
+          }),
           watch: createServiceWatch({ sql, snapshots, feed, maxAgeMs: config.server.maxDeadlineMs }),
         },
         { longLived: ['watch'] },
@@ -358,6 +382,7 @@ async function construct(
     ],
     openai: { gate, snapshots, policy: enforcedPolicy },
     pages: createHealthPages({
+      healthChecks,
       sql,
       limits,
       drain,
@@ -401,6 +426,7 @@ async function construct(
       }
     },
     ...(failover === undefined ? {} : { limits: failover.state }),
+    endpointHealth: healthChecks.all,
     servicesPastSunset: () => pastSunset(snapshots.current(), now()).length,
     responseCache: cache.size,
     limitsAvailable: async () => (await limits.health()).ok,

@@ -10,6 +10,7 @@ import { pastSunset } from './registry/past-sunset.ts'
 import type { Snapshot } from './registry/snapshot.ts'
 import type { Snapshots } from './registry/snapshots.ts'
 import type { BreakerSample, Dispatcher } from './routing/dispatcher.ts'
+import type { HealthChecks } from './routing/health-checks.ts'
 import type { CertificateState, Certificates } from './server/certificates.ts'
 import type { Page, Pages } from './server/pages.ts'
 import { pingPostgres, type Sql } from './storage/postgres.ts'
@@ -21,6 +22,7 @@ export interface HealthParts {
   readonly drain: Drain
   readonly snapshots: Snapshots
   readonly dispatcher: Pick<Dispatcher, 'breakers'>
+  readonly healthChecks: Pick<HealthChecks, 'all'>
   readonly events: Pick<EventPublisher, 'state'>
   /** Undefined: no issuer of tokens is trusted. */
   readonly tokens: Pick<Tokens, 'states'> | undefined
@@ -90,13 +92,25 @@ export function createHealthPages(parts: HealthParts): Pages {
   async function detailed(): Promise<Page> {
     const states = await components()
     const breakers = [...parts.dispatcher.breakers()]
+    const isBroken = breakers.some(({ state }: BreakerSample) => state !== 'closed')
+    const sick = [...parts.healthChecks.all()]
+      .filter(({ health }) => health.isSick)
+      .map(({ serviceId, endpointId, health }) => {
+        return { serviceId, endpointId, since: iso(health.sinceMs), failure: health.failure }
+      })
     const worst = Object.values(states).map(({ status }) => status)
     const status = worst.includes('down')
       ? 'down'
-      : worst.includes('degraded') || breakers.some(({ state }: BreakerSample) => state !== 'closed')
+      : worst.includes('degraded') || isBroken || sick.length > 0
         ? 'degraded'
         : 'ok'
-    return json(status === 'down' ? 503 : 200, { status, components: states, breakers, warnings: parts.warnings })
+    return json(status === 'down' ? 503 : 200, {
+      status,
+      components: states,
+      breakers,
+      sickEndpoints: sick,
+      warnings: parts.warnings,
+    })
   }
 
   async function ready(): Promise<Page> {

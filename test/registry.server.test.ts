@@ -1,10 +1,12 @@
 /**
  * The registry from outside: what becomes of calls while services change.
  */
+import { createServer } from 'node:http'
 import { create } from '@bufbuild/protobuf'
 import { FieldMaskSchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
+import { EndpointState_Breaker, EndpointState_Health } from '../gen/marketplace/v1/endpoint_health_pb.ts'
 import { Registry, type Service } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { type PracticeBackend, startPracticeBackend } from '../src/practice/backend.ts'
@@ -159,6 +161,70 @@ describe('a traffic split', () => {
     const answers = await Promise.all(calls)
     expect(new Set(answers.map(({ requestId }) => requestId)).size).toBe(1)
     expect(answers.filter(({ replayed }) => replayed).length).toBe(11)
+  })
+})
+
+describe('an endpoint that gets sick', () => {
+  let sickness = 200
+  const sickly = createServer((incoming, outgoing) => {
+    if (incoming.url === '/health') outgoing.writeHead(sickness).end()
+    else outgoing.writeHead(500).end()
+  })
+
+  beforeAll(async () => {
+    await new Promise<void>((resolve) => sickly.listen(0, '127.0.0.1', () => resolve()))
+  })
+  afterAll(async () => {
+    sickly.closeAllConnections()
+    await new Promise((resolve) => sickly.close(resolve))
+  })
+
+  test('gets no calls while another one is well, is shown, and gets calls again when it is well', async () => {
+    const address = sickly.address()
+    const port = typeof address === 'object' ? address?.port : 0
+    const healthCheck = {
+      probe: { case: 'httpPath', value: '/health' },
+      interval: { seconds: 1n },
+      healthyThreshold: 1,
+      unhealthyThreshold: 1,
+    } as const
+    // The sick one would be first, and fails every call: whoever was sent there has a second attempt.
+    const endpoints = [
+      { url: `http://127.0.0.1:${port}/v1/chat/completions`, healthCheck },
+      { url: `${backend.url}/v1/chat/completions`, priority: 1 },
+    ]
+    const name = `service-${++names}`
+    const { id } = await registry().registerService({ service: { name, version: '1.0.0', endpoints } })
+    const stateOf = async () => (await registry().listEndpointStates({ serviceId: name })).endpointStates[0]
+    const hasHealth = (health: EndpointState_Health) => eventually(async () => (await stateOf())?.health === health)
+    await hasHealth(EndpointState_Health.WELL)
+    expect((await route(id)).servedBy?.attempt).toBe(2)
+
+    sickness = 503
+    await hasHealth(EndpointState_Health.SICK)
+    expect(await stateOf()).toMatchObject({
+      serviceId: id,
+      checkFailure: 'status 503',
+      breaker: EndpointState_Breaker.CLOSED,
+    })
+    for (let call = 0; call < 5; call++) expect((await route(id)).servedBy?.attempt).toBe(1)
+    const endpointId = (await stateOf())?.endpointId
+    const page = async (path: string) => (await fetch(`${gate.address}${path}`)).text()
+    expect(await page('/metrics')).toContain(
+      `tollgate_endpoint_healthy{service_id="${id}",endpoint_id="${endpointId}"} 0`,
+    )
+    expect(at(parseJson(await page('/health/detailed')), 'sickEndpoints')).toMatchObject([
+      { endpointId, failure: 'status 503' },
+    ])
+
+    // Nobody else is left: it is asked all the same.
+    const sickOnly = create(FieldMaskSchema, { paths: ['endpoints'] })
+    await registry().updateService({ service: { id, endpoints: endpoints.slice(0, 1) }, updateMask: sickOnly })
+    expect((await stateOf())?.health).toBe(EndpointState_Health.SICK)
+    expect(await refusal(route(id))).toMatchObject({ reason: 'BACKEND_FAILED' })
+
+    sickness = 200
+    await hasHealth(EndpointState_Health.WELL)
   })
 })
 

@@ -8,6 +8,7 @@ import {
 } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Protocol } from '../providers/provider.ts'
 import type { AuthForm } from '../providers/target.ts'
+import { healthCheckMessage, healthCheckOf } from './health-check.ts'
 import type { EndpointRecord } from './records.ts'
 
 /** The record of an endpoint to store under `id`, with every default. */
@@ -27,6 +28,7 @@ export function endpointRecord(endpoint: Endpoint, id: string): EndpointRecord {
     idleTimeoutMs: wholeMs(endpoint.idleTimeout),
     auth: authNames[endpoint.auth],
     model: endpoint.model,
+    healthCheck: endpoint.healthCheck && healthCheckOf(endpoint.healthCheck),
   }
 }
 
@@ -46,6 +48,7 @@ export function endpointMessage(endpoint: EndpointRecord): MessageInitShape<type
     idleTimeout: durationOf(endpoint.idleTimeoutMs),
     auth: endpoint.auth === undefined ? Endpoint_Auth.UNSPECIFIED : authValues[endpoint.auth],
     model: endpoint.model,
+    ...(endpoint.healthCheck !== undefined && { healthCheck: healthCheckMessage(endpoint.healthCheck) }),
   }
 }
 

@@ -9,6 +9,7 @@ import type { JsonPointers } from '../providers/json-provider.ts'
 import type { Protocol } from '../providers/provider.ts'
 import type { AuthForm } from '../providers/target.ts'
 import type { DataClassification } from './classification.ts'
+import type { HealthCheck } from './health-check.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { ServiceProfile } from './service-profile.ts'
 
@@ -105,6 +106,8 @@ export interface EndpointRecord {
   readonly auth: AuthForm | undefined
   /** What the backend is asked for; empty means the service's name, or what a request of the backend's own API names. */
   readonly model: string
+  /** Undefined: it is not checked. */
+  readonly healthCheck: HealthCheck | undefined
 }
 
 export interface PriceRecord {

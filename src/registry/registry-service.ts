@@ -5,6 +5,7 @@ import { applyMask, type MaskRules } from '../field-mask.ts'
 import { compileFieldRules } from '../field-rules.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { addService, changeService } from './change-service.ts'
+import { createEndpointStateHandlers, type EndpointStateHandlersOptions } from './endpoint-state-handlers.ts'
 import { createLifecycleHandlers } from './lifecycle-handlers.ts'
 import { listServices } from './list-services.ts'
 import { createPriceHandlers } from './price-handlers.ts'
@@ -23,17 +24,20 @@ export interface RegistryServiceOptions {
   readonly newId: () => string
   /** Unix milliseconds; decides which price is shown. Default Date.now. */
   readonly now?: () => number
+  /** What this replica knows of endpoints, and its name; without it ListEndpointStates is not served. */
+  readonly endpoints?: Pick<EndpointStateHandlersOptions, 'standingOf' | 'replica'>
 }
 
 /** marketplace.v1.Registry: writes to Postgres, reads from the snapshot. A writer reads its own write. */
 export function createRegistryService(options: RegistryServiceOptions): Handlers<typeof Registry.method> {
-  const { sql, snapshots, newId, now = Date.now } = options
+  const { sql, snapshots, newId, now = Date.now, endpoints } = options
   const serviceOf = createServiceLookup(snapshots)
   const rules = compileFieldRules([ServiceSchema])
   return {
     ...createPriceHandlers({ sql, snapshots, serviceOf }),
     ...createLifecycleHandlers({ sql, snapshots, serviceOf, now }),
     ...createSplitHandlers({ sql, snapshots, serviceOf }),
+    ...(endpoints && createEndpointStateHandlers({ snapshots, serviceOf, ...endpoints })),
 
     async registerService({ service }, call) {
       if (service === undefined) throw missing('service')

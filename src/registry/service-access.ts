@@ -42,9 +42,14 @@ export function shownService(service: ServiceRecord, principal: Principal, nowMs
 /** As {@link shownService}, of a message; the one given stays as it is. */
 export function shownMessage<T extends ServiceFields | Service>(message: T, principal: Principal): T {
   const organizationId = message.owner?.organizationId || undefined
-  if (reaches(principal, permissionOf(Registry.method.updateService), { organizationId })) return message
+  if (mayChange(principal, organizationId)) return message
   const endpoints = message.endpoints?.map((endpoint) => ({ ...endpoint, url: '', credentialRef: '' })) ?? []
   return { ...message, endpoints }
+}
+
+/** Whether a caller may change the services of an organization. */
+export function mayChange(principal: Principal, organizationId: string | undefined): boolean {
+  return reaches(principal, permissionOf(Registry.method.updateService), { organizationId })
 }
 
 function permissionOf(method: DescMethod): string {

@@ -23,7 +23,20 @@ const full: Exclude<MessageInitShape<typeof ServiceSchema>, Service> = {
   version: '1.0.0',
   description: 'Answers.',
   endpoints: [
-    { url: 'https://a.example', weight: 2, priority: 1, auth: Endpoint_Auth.BEARER, idleTimeout: { seconds: 3n } },
+    {
+      url: 'https://a.example',
+      weight: 2,
+      priority: 1,
+      auth: Endpoint_Auth.BEARER,
+      idleTimeout: { seconds: 3n },
+      healthCheck: {
+        probe: { case: 'grpcService' as const, value: 'chat' },
+        interval: { seconds: 5n },
+        timeout: { seconds: 1n },
+        healthyThreshold: 1,
+        unhealthyThreshold: 4,
+      },
+    },
   ],
   defaultMaxOutputTokens: 7n,
   routing: Routing.LEAST_LATENCY,

@@ -3,6 +3,7 @@ import type { Protocol } from '../providers/provider.ts'
 import type { AuthForm } from '../providers/target.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import { assignments } from '../storage/statement.ts'
+import type { HealthCheck } from './health-check.ts'
 import { insertPrice, type PriceRow, priceRecord, selectPrices } from './price-store.ts'
 import type {
   CacheSharing,
@@ -66,6 +67,7 @@ async function insertEndpoints(tx: Transaction, service: ServiceRecord): Promise
     idle_timeout_ms: endpoint.idleTimeoutMs ?? null,
     auth: endpoint.auth ?? null,
     model: endpoint.model,
+    health_check: endpoint.healthCheck === undefined ? null : tx.json(endpoint.healthCheck),
   }))
   await tx`insert into endpoints ${tx(endpoints)}`
 }
@@ -142,6 +144,7 @@ interface EndpointRow {
   readonly idle_timeout_ms: number | null
   readonly auth: AuthForm | null
   readonly model: string
+  readonly health_check: HealthCheck | null
 }
 
 function serviceOf(row: { readonly service_id: string }): string {
@@ -202,5 +205,6 @@ function endpointRecord(row: EndpointRow): EndpointRecord {
     idleTimeoutMs: row.idle_timeout_ms ?? undefined,
     auth: row.auth ?? undefined,
     model: row.model,
+    healthCheck: row.health_check ?? undefined,
   }
 }

@@ -37,6 +37,8 @@ export interface Breakers {
   mayPass(endpointId: string): boolean
   /** Counts a failure that came after its attempt had counted as good: a stream that broke. */
   fail(endpointId: string, error: unknown): void
+  /** An endpoint that was never called is closed. */
+  stateOf(endpointId: string): BreakerState
   /** Every endpoint that was called at least once. */
   states(): ReadonlyMap<string, BreakerState>
   close(): void
@@ -130,6 +132,10 @@ export function createBreakers(options: BreakerOptions): Breakers {
       const breaker = breakerOf(endpointId)
       // An open breaker knows already, and a half-open one asks its probe.
       if (breaker.closed) breaker.fire(() => Promise.reject(error)).catch(() => {})
+    },
+    stateOf(endpointId) {
+      const breaker = breakers.get(endpointId)
+      return breaker === undefined ? 'closed' : stateOf(breaker)
     },
     states: () => new Map([...breakers].map(([id, breaker]) => [id, stateOf(breaker)])),
     close() {

@@ -4,7 +4,7 @@ import { endpointRecord } from '../../test/support/registry-records.ts'
 import type { EndpointRecord, Routing } from '../registry/records.ts'
 import { type Choice, chooseEndpoint, type EndpointView } from './choose-endpoint.ts'
 
-const idle: EndpointView = { isOpen: false, isResting: false, latencyMs: undefined, inFlight: 0 }
+const idle: EndpointView = { isOpen: false, isSick: false, isResting: false, latencyMs: undefined, inFlight: 0 }
 
 function endpoints(...changes: Partial<EndpointRecord>[]): EndpointRecord[] {
   return changes.map((change, i) => endpointRecord({ id: `e${i}`, ...change }))
@@ -39,6 +39,7 @@ const anyChoice = fc
       weight: fc.integer({ min: 1, max: 1_000 }),
       priority: fc.integer({ min: 0, max: 100 }),
       isOpen: fc.boolean(),
+      isSick: fc.boolean(),
       isResting: fc.boolean(),
       latencyMs: fc.option(fc.integer({ min: 0, max: 60_000 }), { nil: undefined }),
       inFlight: fc.nat(50),
@@ -58,7 +59,7 @@ const anyChoice = fc
   )
 
 describe('of any endpoints, whatever is known of them', () => {
-  test('one is always given, never an open one while a closed one exists, never the one that just failed beside another', () => {
+  test('one is always given, never an open one beside a closed one, a sick one beside a well one, the one that just failed beside another', () => {
     fc.assert(
       fc.property(anyChoice, ({ all, tried, routing, draws }) => {
         const views = new Map(all.map((one) => [one.id, one]))
@@ -75,11 +76,15 @@ describe('of any endpoints, whatever is known of them', () => {
         expect(chosen).toBeDefined()
         const closed = all.filter(({ isOpen }) => !isOpen)
         if (closed.length > 0) expect(chosen?.isOpen).toBe(false)
-        if (closed.some((one) => one.id !== tried.at(-1))) expect(id).not.toBe(tried.at(-1))
+        const well = closed.filter(({ isSick }) => !isSick)
+        if (well.length > 0) expect(chosen?.isSick).toBe(false)
+        const best = well.length > 0 ? well : closed
+        if (best.some((one) => one.id !== tried.at(-1))) expect(id).not.toBe(tried.at(-1))
         // Nobody in the same state has a better priority.
         const rivals = all.filter(
           (one) =>
             one.isOpen === chosen?.isOpen &&
+            one.isSick === chosen.isSick &&
             one.isResting === chosen.isResting &&
             tried.includes(one.id) === tried.includes(chosen.id) &&
             (one.id === tried.at(-1)) === (chosen.id === tried.at(-1)),

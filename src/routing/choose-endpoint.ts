@@ -2,7 +2,7 @@
  * Chooses where the next attempt of a call goes. Pure: what is known of the endpoints, and the randomness, are given.
  *
  * Endpoints fall into groups, best first: nothing speaks against them; this call tried them before; they asked for a rest;
- * they failed just now; their breaker is open. Only the best group counts, so an endpoint is always found: ejection never
+ * they failed just now; their health check found them sick; their breaker is open. Only the best group counts, so an endpoint is always found: ejection never
  * takes the last one. In the group the lowest priority number counts, and among equals the service's way of routing.
  *
  * - **weighted**: at random, in proportion to the weights. Smooth weighted round robin spreads more evenly over a few
@@ -17,6 +17,8 @@ import type { EndpointRecord, Routing } from '../registry/records.ts'
 
 /** What is known of an endpoint at this moment. */
 export interface EndpointView {
+  /** Its health checks say that it should get no calls. */
+  readonly isSick: boolean
   /** Its breaker lets no call pass. */
   readonly isOpen: boolean
   /** It asked not to be called for a while. */
@@ -53,7 +55,7 @@ export function chooseEndpoint(choice: Choice): EndpointRecord | undefined {
 }
 
 /** Groups are numbered by what speaks against an endpoint; the number of the worst reason outweighs all others. */
-const against = { open: 8, justFailed: 4, resting: 2, tried: 1 } as const
+const against = { open: 16, sick: 8, justFailed: 4, resting: 2, tried: 1 } as const
 
 /** The endpoints of the best group and, of these, of the best priority. */
 function bestOf({ endpoints, view, tried }: Choice): readonly EndpointRecord[] {
@@ -63,9 +65,10 @@ function bestOf({ endpoints, view, tried }: Choice): readonly EndpointRecord[] {
   let best: EndpointRecord[] = []
   let bestRank = Number.POSITIVE_INFINITY
   for (const endpoint of endpoints) {
-    const { isOpen, isResting } = view(endpoint.id)
+    const { isOpen, isSick, isResting } = view(endpoint.id)
     const group =
       (isOpen ? against.open : 0) +
+      (isSick ? against.sick : 0) +
       (endpoint.id === last ? against.justFailed : 0) +
       (isResting ? against.resting : 0) +
       (tried.includes(endpoint.id) ? against.tried : 0)

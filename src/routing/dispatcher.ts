@@ -44,6 +44,8 @@ export interface DispatcherOptions {
   readonly now: () => number
   /** Evenly from 0 (inclusive) to 1. Default Math.random. */
   readonly random?: () => number
+  /** Whether an endpoint's health checks found it sick. Default: none is checked. */
+  readonly isSick?: (endpointId: string) => boolean
   readonly observer: DispatchObserver
 }
 
@@ -64,6 +66,8 @@ export interface Dispatcher {
    * whole answer. Afterwards the stream's own end says how it went. Never rejects.
    */
   open(service: ServiceRecord, task: StreamTask, call: Call): Promise<Opened>
+  /** What is known of one endpoint. */
+  standing(endpointId: string): Standing
   /** Breaker of every endpoint that was called since the start. */
   breakers(): BreakerSample[]
   /** Ends calls that go on without their callers, and waits for the others. */
@@ -90,6 +94,10 @@ export type Opened =
   | { readonly attempts: readonly Attempt[]; readonly value: BackendStream; readonly over: Promise<Attempt> }
   | { readonly attempts: readonly Attempt[]; readonly error: TollgateError }
 
+export interface Standing extends Pick<EndpointView, 'latencyMs' | 'inFlight' | 'isResting'> {
+  readonly breaker: BreakerState
+}
+
 export interface BreakerSample {
   readonly serviceId: string
   readonly endpointId: string
@@ -97,7 +105,7 @@ export interface BreakerSample {
 }
 
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { credentials, now, random = Math.random, observer } = options
+  const { credentials, now, random = Math.random, observer, isSick = () => false } = options
   const pool = createBackendPool(options)
   const breakers = createBreakers({ ...options.breaker, judge, now, onChange: observer.breakerChanged })
   const loads = createEndpointLoads(now)
@@ -108,7 +116,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const services = new Map<string, string>()
 
   function viewOf(endpointId: string): EndpointView {
-    return { ...loads.of(endpointId), isOpen: !breakers.mayPass(endpointId) }
+    return { ...loads.of(endpointId), isOpen: !breakers.mayPass(endpointId), isSick: isSick(endpointId) }
   }
 
   /** Attempt after attempt, until one is good or none may follow. */
@@ -178,6 +186,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       release()
       return { attempts, error: toldAttempts(made.error, attempts) }
     },
+
+    standing: (endpointId) => ({ ...loads.of(endpointId), breaker: breakers.stateOf(endpointId) }),
 
     breakers: () =>
       [...breakers.states()].map(([endpointId, state]) => ({

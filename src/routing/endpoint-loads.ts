@@ -2,7 +2,7 @@ import type { EndpointView } from './choose-endpoint.ts'
 
 /** What this process has seen of the endpoints: how fast they begin to answer, how busy they are, who asked for a rest. */
 export interface EndpointLoads {
-  of(endpointId: string): Omit<EndpointView, 'isOpen'>
+  of(endpointId: string): Omit<EndpointView, 'isOpen' | 'isSick'>
   /** Counts an attempt as under way; to be matched by one `end`. */
   begin(endpointId: string): void
   end(endpointId: string, sample: LoadSample): void

@@ -7,6 +7,8 @@ export interface MetricSources {
   readonly databaseConnections?: () => Promise<{ readonly active: number; readonly idle: number }>
   readonly redisConnections?: () => number
   readonly breakers?: () => Iterable<BreakerSample>
+  /** Endpoints that have a health check. */
+  readonly endpointHealth?: () => Iterable<HealthSample>
   /** Entries of the usage log that are not in the ledger yet. */
   readonly usageBacklog?: () => number | Promise<number>
   readonly drain?: () => DrainSample
@@ -62,6 +64,12 @@ export interface BreakerSample {
   readonly serviceId: string
   readonly endpointId: string
   readonly state: 'closed' | 'half_open' | 'open'
+}
+
+export interface HealthSample {
+  readonly serviceId: string
+  readonly endpointId: string
+  readonly health: { readonly isSick: boolean }
 }
 
 export interface DrainSample {
@@ -160,6 +168,19 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   })
 
   registerDomainEvents(registry, () => sources().domainEvents?.())
+  const healths = new Gauge({
+    name: 'tollgate_endpoint_healthy',
+    help: '1 for an endpoint that its health checks find well, else 0',
+    labelNames: ['service_id', 'endpoint_id'],
+    registers: [registry],
+    async collect() {
+      const samples = await answerOf(async () => [...(sources().endpointHealth?.() ?? [])])
+      healths.reset()
+      for (const { serviceId, endpointId, health } of samples ?? [])
+        healths.set({ service_id: serviceId, endpoint_id: endpointId }, Number(!health.isSick))
+    },
+  })
+
   const mode = new Gauge({
     name: 'tollgate_limits_mode',
     help: '1 for what admits calls: redis, or while it is away open (no limits) or local (a share of each limit)',

@@ -37,6 +37,7 @@ function touchAll(metrics: Metrics): void {
     databaseConnections: async () => ({ active: 1, idle: 1 }),
     redisConnections: () => 1,
     breakers: () => [{ serviceId: 's', endpointId: 'e', state: 'open' }],
+    endpointHealth: () => [{ serviceId: 's', endpointId: 'e', health: { isSick: true } }],
     usageBacklog: () => 1,
     drain: () => ({ lastWriteAtMs: 1, written: 1, duplicates: 1 }),
     limitsAvailable: () => true,

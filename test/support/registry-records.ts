@@ -48,6 +48,7 @@ export function endpointRecord(changes: Partial<EndpointRecord> = {}): EndpointR
     idleTimeoutMs: undefined,
     auth: undefined,
     model: '',
+    healthCheck: undefined,
     ...changes,
   }
 }
