@@ -84,6 +84,7 @@ test('text that is no JSON sees ErrorInfo', async () => {
 test.each([
   ['CheckQuota', '{"serviceId": 5}', 'service_id: expected string, got 5'],
   ['CheckQuota', '[]', 'the JSON cannot be read: Array(0)'],
+  ['CheckQuota', '{"serviceId": my secret}', "the JSON cannot be read: Unexpected token 'm'"],
   ['RouteRequest', '{"payload": "%"}', 'payload: invalid base64 string'],
   ['RouteRequest', '{"metadata": {"a": 1}}', 'metadata: map entry "a": expected string, got 1'],
 ])('%s of %s is answered with "%s"', async (rpc, body, message) => {

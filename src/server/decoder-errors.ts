@@ -29,6 +29,11 @@ export function plainReason(text: string): FieldViolation {
   if (field !== undefined && wrong !== undefined) return { field, description: wrong }
   const [, values, value] = /^cannot decode enum (?:\S+\.)?(\w+) from JSON: (.*)$/s.exec(text) ?? []
   if (values !== undefined) return { field: '', description: `${value} is no ${values}` }
+  // What follows is the value, which may be a prompt.
+  const [, whole] = /^cannot decode message (?:\S+\.)?(\w+) from JSON [^:]/s.exec(text) ?? []
+  if (whole !== undefined) return { field: '', description: `the JSON is no ${whole}` }
   const [, json] = /^cannot decode message \S+ from JSON: (.*)$/s.exec(text) ?? []
-  return { field: '', description: json === undefined ? text : `the JSON cannot be read: ${json}` }
+  // The parser quotes the JSON itself, which may hold a prompt.
+  const said = json?.replace(/, (?:\.\.\.)?".*is not valid JSON$/s, '')
+  return { field: '', description: said === undefined ? text : `the JSON cannot be read: ${said}` }
 }

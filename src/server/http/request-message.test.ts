@@ -1,5 +1,7 @@
-import { toJson } from '@bufbuild/protobuf'
+import { type DescMethod, toJson } from '@bufbuild/protobuf'
 import { describe, expect, test } from 'vitest'
+import { ConsumptionService } from '../../../gen/marketplace/v1/consumption_pb.ts'
+import { MarketplaceApi } from '../../../gen/marketplace/v1/marketplace_api_pb.ts'
 import { TollgateError } from '../../errors.ts'
 import { bindingsOf } from './binding.ts'
 import { get, post, rpc, thingsService } from './fixture-service.ts'
@@ -20,6 +22,20 @@ function read(rule: Rule, url: string, body: string | Uint8Array = ''): unknown 
   const { segments } = found
   const message = requestMessage(binding, { segments, url, contentType: 'text/odd', body: bytes })
   return toJson(binding.method.input, message)
+}
+
+/** What is refused of a body for an RPC of the contract. */
+function refusalOf(method: DescMethod, url: string, body: string): unknown {
+  const [binding] = bindingsOf(method)
+  if (binding === undefined) throw new Error('no binding')
+  const segments = url.slice(1).split('/')
+  try {
+    requestMessage(binding, { segments, url, contentType: 'application/json', body: Buffer.from(body) })
+  } catch (error) {
+    if (error instanceof TollgateError && error.reason === 'INVALID_ARGUMENT') return error.fields
+    throw error
+  }
+  return undefined
 }
 
 function refusal(rule: Rule, url: string, body?: string | Uint8Array): unknown {
@@ -175,5 +191,20 @@ describe('is refused with the field named', () => {
     const said = JSON.stringify(refusal(whole, '/v1/things/7', '{"prompt": my secret}'))
     expect(said).toContain('is no JSON')
     expect(said).not.toContain('secret')
+  })
+
+  test.each([
+    ['{"request":"my secret"}', 'request', 'must be a JSON object'],
+    ['{"request":["my secret"]}', 'request', 'must be a JSON object'],
+    ['{"request":{"my secret":1,"my secret":2}}', 'body', 'is given more than once'],
+    ['{"service_id":"a","service_id":"b"}', 'service_id', 'is given more than once'],
+  ])('nor of a field that holds one: %s', (body, field, description) => {
+    const { validateRequest } = MarketplaceApi.method
+    expect(refusalOf(validateRequest, '/api/v1/validate/consumption', body)).toEqual([{ field, description }])
+  })
+
+  test.each(['{"payload":{"prompt":"my secret"}}', '{"payload":"my secret?"}'])('nor of its bytes: %s', (body) => {
+    const asked = refusalOf(ConsumptionService.method.routeRequest, '/v1/services/s/invoke', body)
+    expect(asked).toEqual([{ field: 'payload', description: 'must be a text in base64' }])
   })
 })

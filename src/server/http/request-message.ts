@@ -7,16 +7,18 @@ import {
   type DescField,
   type DescMessage,
   fromJsonString,
+  getOption,
   type JsonValue,
   type Message,
   mergeFromJson,
+  ScalarType,
 } from '@bufbuild/protobuf'
 import { reflect } from '@bufbuild/protobuf/reflect'
 import { HttpBodySchema } from '../../../gen/google/api/httpbody_pb.ts'
-import { TollgateError } from '../../errors.ts'
+import { sensitive } from '../../../gen/marketplace/v1/options_pb.ts'
 import { plainReason } from '../decoder-errors.ts'
 import { type Binding, rawBodyType } from './binding.ts'
-import { faultyField } from './field-names.ts'
+import { faultyField, fieldNamed } from './field-names.ts'
 import { variableText } from './path-template.ts'
 import { fieldsNamed, type JsonTree, parametersOf, putParameter, wrong } from './query.ts'
 
@@ -96,10 +98,22 @@ function decoding(message: DescMessage, json: JsonValue, decode: () => Message):
     return decode()
   } catch (error) {
     const { field: last, description } = plainReason(error instanceof Error ? error.message : String(error))
-    const field = faultyField(message, json) || last
-    if (field === '') throw new TollgateError('INVALID_ARGUMENT', description)
+    const path = faultyField(message, json)
+    const top = fieldNamed(message, path.split(/[.[]/, 1)[0] ?? '')
+    if (top !== undefined && getOption(top, sensitive)) throw wrong(top.name, `must be ${kindOf(top)}`)
+    // A name that is given twice may be one within a prompt: it is told where there can be none.
+    const isTellable =
+      fieldNamed(message, last) !== undefined || !message.fields.some((each) => getOption(each, sensitive))
+    const field = path || (isTellable && last) || 'body'
     throw wrong(field, description.replace(/^the JSON cannot be read: /, ''))
   }
+}
+
+/** What a field takes, without a word of what it was given. */
+function kindOf(field: DescField): string {
+  if (field.fieldKind === 'message' && field.message.typeName === 'google.protobuf.Struct') return 'a JSON object'
+  if (field.fieldKind === 'scalar' && field.scalar === ScalarType.BYTES) return 'a text in base64'
+  return 'of its type'
 }
 
 /** Of a field that the body gave; undefined when it gave none. */
