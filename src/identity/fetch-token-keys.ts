@@ -53,26 +53,29 @@ async function discover({ issuer, allowHttp }: TokenKeySource, signal: AbortSign
 }
 
 async function readJson(url: string, signal: AbortSignal): Promise<Record<string, unknown>> {
-  const response = await fetch(url, { signal, redirect: 'manual', headers: { accept: 'application/json' } }).catch(
-    (cause: unknown) => {
-      throw new Error(`${url} cannot be reached: ${whyOf(cause)}`, { cause })
-    },
-  )
+  const text = await readText(url, signal).catch((cause: unknown) => {
+    throw new Error(`${url} cannot be read: ${whyOf(cause)}`, { cause })
+  })
+  const value = parse(text)
+  if (!isObject(value)) throw new Error(`${url} did not answer with a JSON object`)
+  return value
+}
+
+async function readText(url: string, signal: AbortSignal): Promise<string> {
+  const response = await fetch(url, { signal, redirect: 'manual', headers: { accept: 'application/json' } })
   if (response.status !== 200) {
     await response.body?.cancel()
-    throw new Error(`${url} answered with status ${response.status}`)
+    throw new Error(`the answer has status ${response.status}`)
   }
   const chunks: Uint8Array[] = []
   let length = 0
   // Leaving the loop gives the connection up.
   for await (const chunk of response.body ?? []) {
     length += chunk.length
-    if (length > maxBytes) throw new Error(`${url} answered with more than ${maxBytes} bytes`)
+    if (length > maxBytes) throw new Error(`the answer has more than ${maxBytes} bytes`)
     chunks.push(chunk)
   }
-  const value = parse(Buffer.concat(chunks).toString('utf8'))
-  if (!isObject(value)) throw new Error(`${url} did not answer with a JSON object`)
-  return value
+  return Buffer.concat(chunks).toString('utf8')
 }
 
 function parse(text: string): unknown {

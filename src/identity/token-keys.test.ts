@@ -10,15 +10,17 @@ const usableForMs = 3_600_000
 let nowMs = 0
 let issuer: TokenIssuer
 let keys: TokenKeys
+let lines: string[]
 beforeEach(async () => {
   nowMs = 1_900_000_000_000
+  lines = []
   issuer = await startTokenIssuer()
   keys = createTokenKeys({
     issuer: issuer.issuer,
     fetchKeys: () => fetchTokenKeys({ issuer: issuer.issuer, keysUrl: undefined, allowHttp: false }),
     usableForMs,
     clock: () => nowMs,
-    log: pino({ level: 'silent' }),
+    log: pino({ level: 'info' }, { write: (line: string) => void lines.push(line) }),
   })
 })
 afterEach(() => issuer.close())
@@ -96,6 +98,21 @@ describe('the keys of an issuer', () => {
     expect(issuer.asked()).toBe(2)
   })
 
+  it('are said to be away once, and to be back once', async () => {
+    issuer.answerWith({ status: 500 })
+    for (let index = 0; index < 5; index++) {
+      await expect(keys.keyOf(header('key-1'))).rejects.toMatchObject({ reason: 'TOKEN_KEYS_UNAVAILABLE' })
+      nowMs += 1_000
+    }
+    expect(issuer.asked()).toBe(5)
+    issuer.answerWith(undefined)
+    await keys.keyOf(header('key-1'))
+    expect(lines.map((line) => /"msg":"([^"]+)"/.exec(line)?.[1])).toEqual([
+      'the keys of a token issuer cannot be read',
+      'the keys of a token issuer can be read again',
+    ])
+  })
+
   it('without a name are taken when only one fits', async () => {
     await keys.keyOf({ alg: 'RS256' })
     await issuer.rotate()
@@ -130,9 +147,17 @@ describe('a document is refused', () => {
     await expect(fetching).rejects.toThrow(text)
   })
 
-  it('when it does not come in time', async () => {
-    const silent = { issuer: issuer.issuer, keysUrl: issuer.keysUrl, allowHttp: false, timeoutMs: 0 }
-    await expect(fetchTokenKeys(silent)).rejects.toThrow(/cannot be reached/)
+  it('when it does not come in time, or not to its end', async () => {
+    issuer.answerWith({ stalls: true })
+    const stalling = { issuer: issuer.issuer, keysUrl: issuer.keysUrl, allowHttp: false, timeoutMs: 200 }
+    await expect(fetchTokenKeys(stalling)).rejects.toThrow(/keys cannot be read: .*timeout/)
+  })
+
+  it('when nobody is there', async () => {
+    await issuer.close()
+    const away = { issuer: issuer.issuer, keysUrl: issuer.keysUrl, allowHttp: false }
+    await expect(fetchTokenKeys(away)).rejects.toThrow(/keys cannot be read: .*ECONNREFUSED/)
+    issuer = await startTokenIssuer()
   })
 
   it('that names keys in clear on another machine', async () => {

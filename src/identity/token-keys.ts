@@ -82,10 +82,13 @@ export function createTokenKeys(options: TokenKeysOptions): TokenKeys {
         count: keys.keys.length,
         find: isSame && set !== undefined ? set.find : createLocalJWKSet(keys),
       }
+      if (failing !== undefined) log.info({ issuer }, 'the keys of a token issuer can be read again')
       failing = undefined
     } catch (error) {
-      failing = describeError(error)
-      log.error({ issuer, reason: failing }, 'the keys of a token issuer cannot be read')
+      const why = describeError(error)
+      // Attempts go on, every second while there are calls.
+      if (why !== failing) log.error({ issuer, reason: why }, 'the keys of a token issuer cannot be read')
+      failing = why
     }
   }
 

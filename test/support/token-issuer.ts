@@ -31,6 +31,8 @@ export interface IssuerFault {
   readonly status?: number
   readonly headers?: Record<string, string>
   readonly body?: string
+  /** Begins the answer and never ends it. */
+  readonly stalls?: boolean
 }
 
 export async function startTokenIssuer(now: () => number = Date.now): Promise<TokenIssuer> {
@@ -42,6 +44,7 @@ export async function startTokenIssuer(now: () => number = Date.now): Promise<To
   const server = createServer((request, response) => {
     const isKeys = request.url === '/realm/keys'
     if (!isKeys) asked++
+    if (fault?.stalls) return response.write('{')
     if (fault !== undefined) return response.writeHead(fault.status ?? 200, fault.headers).end(fault.body)
     response.setHeader('content-type', 'application/json')
     if (isKeys) return response.end(JSON.stringify({ keys: signers.slice(published).map(({ jwk }) => jwk) }))
