@@ -432,11 +432,22 @@ export const variables = {
     group: 'Events',
     description: 'Topic of KAFKA_BROKERS that every change of the control plane is sent to.',
   }),
+  registryUrl: optional(is.url('http', 'https'), {
+    name: 'REGISTRY_URL',
+    group: 'Events',
+    description: 'Outside LLM-Registry that services are registered at; `/api/v1/services` is added to it.',
+  }),
+  registryApiKey: optional(is.secret(1), {
+    name: 'REGISTRY_API_KEY',
+    group: 'Events',
+    secret: true,
+    description: 'What REGISTRY_URL is shown as `x-api-key`.',
+  }),
   eventsGiveUpHours: setting(is.integer(1, 720), {
     name: 'EVENTS_GIVE_UP_HOURS',
     group: 'Events',
     default: 72,
-    description: 'A change that webhook or Kafka do not take is a dead letter after this long.',
+    description: 'A change that a sink does not take is a dead letter after this long.',
   }),
   eventsSource: setting(is.text, {
     name: 'EVENTS_SOURCE',

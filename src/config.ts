@@ -79,6 +79,8 @@ export interface Config {
       readonly webhook: { readonly url: string; readonly secret: string } | undefined
       readonly file: string | undefined
       readonly kafkaTopic: string | undefined
+      /** An outside registry that services are registered at. */
+      readonly registry: { readonly url: string; readonly apiKey: string } | undefined
       readonly giveUpMs: number
       readonly source: string
     }
@@ -200,6 +202,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
   const webhookUrl = read(variables.eventsWebhookUrl)
   const webhookSecret = read(variables.eventsWebhookSecret)
   const eventsTopic = read(variables.eventsKafkaTopic)
+  const registryUrl = read(variables.registryUrl)
+  const registryApiKey = read(variables.registryApiKey)
   const endpoint = read(variables.otlpEndpoint)
   const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
@@ -270,6 +274,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
             : { url: webhookUrl, secret: webhookSecret },
         file: read(variables.eventsFile),
         kafkaTopic: eventsTopic,
+        registry:
+          registryUrl === undefined || registryApiKey === undefined
+            ? undefined
+            : { url: registryUrl, apiKey: registryApiKey },
         giveUpMs: read(variables.eventsGiveUpHours) * 3_600_000,
         source: read(variables.eventsSource),
       },
@@ -319,6 +327,12 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     refuse(variables.eventsWebhookSecret, 'is missing while EVENTS_WEBHOOK_URL is set', 'Set both or none')
   if (webhookSecret !== undefined && webhookUrl === undefined)
     refuse(variables.eventsWebhookUrl, 'is missing while EVENTS_WEBHOOK_SECRET is set', 'Set both or none')
+  if ((registryUrl === undefined) !== (registryApiKey === undefined))
+    refuse(
+      registryUrl === undefined ? variables.registryUrl : variables.registryApiKey,
+      'is missing while the other one of REGISTRY_URL and REGISTRY_API_KEY is set',
+      'Set both or none',
+    )
   if (eventsTopic !== undefined && brokers === undefined)
     refuse(variables.kafkaBrokers, 'is missing while EVENTS_KAFKA_TOPIC is set', 'Set both or none')
   const cert = readPem(variables.tlsCertFile, certPath)

@@ -9,16 +9,20 @@ export interface Claim {
   /** Name of the process. */
   readonly holder: string
   readonly leaseMs: number
+  /** Where a sink begins that is new. */
+  readonly beginsAt: 'next' | 'oldest'
 }
 
 /**
  * Makes this process the one that delivers to a sink for `leaseMs`, or for that much longer; returns the sink's position,
- * or undefined while another process is the one. A sink that is new begins with the next change.
+ * or undefined while another process is the one.
  */
-export async function claimSink(sql: Sql, { sink, holder, leaseMs }: Claim): Promise<number | undefined> {
+export async function claimSink(sql: Sql, { sink, holder, leaseMs, beginsAt }: Claim): Promise<number | undefined> {
   const [claimed] = await sql<{ position: number }[]>`
     insert into event_sinks as s (name, position, holder, held_until, seen_at)
-    select ${sink}, version, ${holder}, now() + ${leaseMs}::int8 * interval '1 ms', now() from control_version
+    select ${sink}, case when ${beginsAt} = 'oldest' then h.position else v.version end, ${holder},
+      now() + ${leaseMs}::int8 * interval '1 ms', now()
+    from control_version v, change_horizon h
     on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until, seen_at = now()
       where s.holder is null or s.holder = excluded.holder or s.held_until < now()
     returning position`
@@ -26,7 +30,7 @@ export async function claimSink(sql: Sql, { sink, holder, leaseMs }: Claim): Pro
 }
 
 /** Lets another process take over at once. */
-export async function releaseSink(sql: Sql, { sink, holder }: Omit<Claim, 'leaseMs'>): Promise<void> {
+export async function releaseSink(sql: Sql, { sink, holder }: Pick<Claim, 'sink' | 'holder'>): Promise<void> {
   await sql`update event_sinks set holder = null, held_until = null where name = ${sink} and holder = ${holder}`
 }
 

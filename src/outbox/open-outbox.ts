@@ -5,6 +5,7 @@ import { createFileSink } from './file-sink.ts'
 import { createKafkaOutboxSink } from './kafka-sink.ts'
 import { type Outbox, startOutbox } from './outbox.ts'
 import type { OutboxSink } from './outbox-sink.ts'
+import { createRegistrySink } from './registry-sink.ts'
 import { webhookKey } from './webhook-signature.ts'
 import { createWebhookSink } from './webhook-sink.ts'
 
@@ -41,7 +42,7 @@ export async function openOutbox(config: Config, options: OpenOutboxOptions): Pr
 }
 
 async function configuredSinks({ events }: Config): Promise<OutboxSink[]> {
-  const { webhook, file, kafkaTopic } = events.outbox
+  const { webhook, file, kafkaTopic, registry } = events.outbox
   const sinks: OutboxSink[] = []
   const key = webhook && webhookKey(webhook.secret)
   if (webhook !== undefined && key !== undefined) sinks.push(createWebhookSink({ url: webhook.url, key }))
@@ -49,5 +50,6 @@ async function configuredSinks({ events }: Config): Promise<OutboxSink[]> {
   if (kafkaTopic !== undefined && events.kafka !== undefined) {
     sinks.push(await createKafkaOutboxSink({ ...events.kafka, topic: kafkaTopic }))
   }
+  if (registry !== undefined) sinks.push(createRegistrySink(registry))
   return sinks
 }

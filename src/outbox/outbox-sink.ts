@@ -2,8 +2,10 @@ import type { DomainEvent } from './domain-event.ts'
 
 /** Where domain events go. */
 export interface OutboxSink {
-  /** As in metrics, health and the contract: "webhook", "file", "kafka". */
+  /** As in metrics, health and the contract: "webhook", "file", "kafka", "registry". */
   readonly name: string
+  /** What it is told of first, when it is new: the next change, or the oldest that is kept. Default "next". */
+  readonly beginsAt?: 'next' | 'oldest'
   /**
    * Delivers events and says of each what came of it, in their order. Of one subject they are delivered one after the other,
    * and after one that was not delivered none is. Rejects when nobody knows what arrived: all of them come again. Settles

@@ -167,6 +167,20 @@ describe('events arrive', () => {
     await eventually(() => numbersOf(good).length === 5)
   })
 
+  test('from the oldest that is kept on, where the sink begins there', async () => {
+    const id = newId()
+    for (const nth of upTo(3)) await change(id, nth)
+    await start()
+    await change(id, 3)
+    await eventually(() => numbersOf(id).length === 1)
+    expect(numbersOf(id)).toEqual([3])
+    sinkName = newId()
+    arrived = []
+    await start({ sink: { ...sink(), beginsAt: 'oldest' } })
+    await eventually(() => numbersOf(id).length === 4)
+    expect(numbersOf(id)).toEqual(upTo(4))
+  })
+
   test('after Postgres was killed', async () => {
     const id = newId()
     await start()

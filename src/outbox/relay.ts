@@ -84,7 +84,7 @@ const awayAfter = 5
 export function startRelay(options: RelayOptions): Relay {
   const { sql, sink, log, observer, source, giveUpMs, random = Math.random } = options
   const { batchMax = 100, pollMs = 1_000, leaseMs = 10_000, stopTimeoutMs = 3_000 } = options
-  const claim: Claim = { sink: sink.name, holder: options.holder, leaseMs }
+  const claim: Claim = { sink: sink.name, holder: options.holder, leaseMs, beginsAt: sink.beginsAt ?? 'next' }
   const stopping = new AbortController()
   let wakeUp = (): void => {}
   /** In a row. */

@@ -24,7 +24,7 @@ export const file_marketplace_v1_events: GenFile = /*@__PURE__*/
  */
 export type EventSink = Message<"marketplace.v1.EventSink"> & {
   /**
-   * "webhook", "file" or "kafka".
+   * "webhook", "file", "kafka" or "registry".
    *
    * @generated from field: string name = 1;
    */
