@@ -52,6 +52,7 @@ export const reasons = {
   CONTENT_TYPE_UNSUPPORTED: { grpc: 3, http: 415, retryable: false },
   SERVICE_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   SERVICE_INACTIVE: { grpc: 9, http: 409, retryable: false },
+  SERVICE_DOCUMENT_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   SERVICE_STATUS_CONFLICT: { grpc: 9, http: 409, retryable: false },
   CONSUMER_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   ORGANIZATION_NOT_FOUND: { grpc: 5, http: 404, retryable: false },

@@ -138,6 +138,10 @@ const writes: readonly { readonly method: DescMethod; readonly request: () => Js
     method: Registry.method.setTrafficSplit,
     request: () => ({ split: { name: 's', shares: [{ version: '1.0.0', weight: 1 }] } }),
   },
+  {
+    method: Registry.method.setServiceDocument,
+    request: () => ({ document: { serviceId: id('service'), format: 'DOCUMENT_FORMAT_PROTO', content: 'x' } }),
+  },
   { method: Registry.method.activateService, request: () => ({ id: id('draft') }) },
   { method: Registry.method.deprecateService, request: () => ({ id: id('draft') }) },
   { method: Registry.method.retireService, request: () => ({ id: id('draft') }) },
@@ -167,6 +171,8 @@ function limit() {
 const noChanges: ReadonlySet<DescMethod> = new Set<DescMethod>([
   // Sends again what went out before.
   EventService.method.replayEvents,
+  // Shows URLs, which are for those only who may change them.
+  Registry.method.listEndpointStates,
   // The keys of KeyService in other shapes, by its implementation: test/http-api.server.test.ts.
   MarketplaceApi.method.createServiceKey,
   MarketplaceApi.method.revokeServiceKey,

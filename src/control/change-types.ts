@@ -15,6 +15,7 @@ export const changeTypes = [
   'key.reissued',
   'service.registered',
   'service.updated',
+  'service.documented',
   'service.activated',
   'service.deprecated',
   'service.suspended',

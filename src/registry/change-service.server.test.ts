@@ -8,6 +8,11 @@ import {
   type ServiceSchema,
   ServiceStatus,
 } from '../../gen/marketplace/v1/registry_pb.ts'
+import {
+  DocumentFormat,
+  type ServiceDocument,
+  type ServiceDocumentSchema,
+} from '../../gen/marketplace/v1/service_document_pb.ts'
 import type { TrafficSplit, TrafficSplitSchema } from '../../gen/marketplace/v1/traffic_split_pb.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
@@ -34,6 +39,7 @@ afterAll(async () => {
   await server?.stop()
 })
 
+type DocumentInit = Exclude<MessageInitShape<typeof ServiceDocumentSchema>, ServiceDocument>
 type SplitInit = Exclude<MessageInitShape<typeof TrafficSplitSchema>, TrafficSplit>
 type Init = Exclude<MessageInitShape<typeof ServiceSchema>, Service>
 
@@ -264,6 +270,49 @@ describe('a publisher', () => {
       reason: 'ORGANIZATION_MISMATCH',
     })
     await expect(update({ id: mine.id }, ['owner'], own)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
+  })
+})
+
+describe('a document', () => {
+  const set = (document: DocumentInit, principal: Principal = administrator) =>
+    invoke(method.setServiceDocument, registry.setServiceDocument, { document }, principal)
+  const get = (serviceId: string) =>
+    invoke(method.getServiceDocument, registry.getServiceDocument, { serviceId }, administrator)
+
+  test('is given back as it was given, and the service tells of it without its content', async () => {
+    const { id, name } = await register()
+    const content = '{"openapi": "3.1.0", "info": {"title": "ß"}}'
+    await set({ serviceId: id, format: DocumentFormat.OPENAPI_JSON, content })
+    expect(await get(name)).toMatchObject({ serviceId: id, format: DocumentFormat.OPENAPI_JSON, content })
+    const shown = await invoke(method.getService, registry.getService, { id }, administrator)
+    expect(shown).toMatchObject({ etag: 'r2', document: { sizeBytes: Buffer.byteLength(content) } })
+    expect(shown.document?.sha256).toMatch(/^[0-9a-f]{64}$/)
+    expect((await update({ id, description: 'x' })).document).toEqual(shown.document)
+    expect((await update({ ...shown, document: undefined, etag: '' }, ['*'])).document).toEqual(shown.document)
+    await set({ serviceId: id })
+    await expect(get(id)).rejects.toMatchObject({ reason: 'SERVICE_DOCUMENT_NOT_FOUND' })
+    expect(await server.sql`select type from changes where resource_id = ${id} order by position`).toEqual([
+      { type: 'service.registered' },
+      { type: 'service.documented' },
+      { type: 'service.updated' },
+      { type: 'service.updated' },
+      { type: 'service.documented' },
+    ])
+  })
+
+  test('is refused when it is not what it says, and from others than the owner', async () => {
+    const { id } = await register()
+    for (const [document, field] of [
+      [{ content: 'x' }, 'document.format'],
+      [{ content: '[]', format: DocumentFormat.OPENAPI_JSON }, 'document.content'],
+      [{ content: '{', format: DocumentFormat.OPENAPI_JSON }, 'document.content'],
+    ] as const) {
+      await expect(set({ serviceId: id, ...document })).rejects.toMatchObject({ fields: [{ field }] })
+    }
+    const own = publisher(await organization())
+    const document = { serviceId: id, content: 'syntax = "proto3";', format: DocumentFormat.PROTO }
+    await expect(set(document, own)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
+    await expect(get(id)).rejects.toMatchObject({ reason: 'SERVICE_DOCUMENT_NOT_FOUND' })
   })
 })
 

@@ -31,6 +31,8 @@ export interface ServiceChange {
   readonly reason?: string
   /** The service as it is to be; throws when it may not be so. */
   apply(service: ServiceRecord): ServiceRecord
+  /** Stores what belongs to the change beside the service, when it changed. */
+  store?(tx: Transaction): Promise<void>
 }
 
 /**
@@ -58,6 +60,7 @@ export async function changeService(
     if (equals(ServiceSchema, before, create(ServiceSchema, serviceMessage(wanted, nowMs)))) return service
     const changed = { ...wanted, revision: service.revision + 1, updatedAtMs: nowMs }
     await updateService(tx, changed)
+    await change.store?.(tx)
     await recordService(tx, call, change, service, changed, nowMs)
     return changed
   }

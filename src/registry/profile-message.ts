@@ -7,6 +7,7 @@ import {
 } from '../../gen/marketplace/v1/service_profile_pb.ts'
 import { classificationMessage, classificationOf } from './classification.ts'
 import { durationOf, wholeMs } from './endpoint-message.ts'
+import { documentInfoMessage, shownDocumentInfo } from './service-document.ts'
 import {
   type Capabilities,
   type Compliance,
@@ -28,6 +29,7 @@ export function profileOf(service: Service): ServiceProfile {
     level: serviceLevel === undefined ? {} : levelOf(serviceLevel),
     capabilities: capabilities === undefined ? emptyProfile.capabilities : capabilitiesOf(capabilities),
     compliance: compliance === undefined ? emptyProfile.compliance : complianceOf(compliance),
+    ...(service.document !== undefined && { document: shownDocumentInfo(service.document) }),
   }
 }
 
@@ -44,6 +46,7 @@ export function profileMessage(profile: ServiceProfile, organizationId: string |
     ...(Object.keys(level).length > 0 && { serviceLevel: levelMessage(level) }),
     ...(statesAny(capabilities) && { capabilities: capabilitiesMessage(capabilities) }),
     ...(statesAny(compliance) && { compliance: complianceMessage(compliance) }),
+    ...(profile.document !== undefined && { document: documentInfoMessage(profile.document) }),
   }
 }
 

@@ -5,6 +5,7 @@ import { applyMask, type MaskRules } from '../field-mask.ts'
 import { compileFieldRules } from '../field-rules.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { addService, changeService } from './change-service.ts'
+import { createDocumentHandlers } from './document-handlers.ts'
 import { createEndpointStateHandlers, type EndpointStateHandlersOptions } from './endpoint-state-handlers.ts'
 import { createLifecycleHandlers } from './lifecycle-handlers.ts'
 import { listServices } from './list-services.ts'
@@ -36,13 +37,15 @@ export function createRegistryService(options: RegistryServiceOptions): Handlers
   return {
     ...createPriceHandlers({ sql, snapshots, serviceOf }),
     ...createLifecycleHandlers({ sql, snapshots, serviceOf, now }),
+    ...createDocumentHandlers({ sql, snapshots, serviceOf, now }),
     ...createSplitHandlers({ sql, snapshots, serviceOf }),
     ...(endpoints && createEndpointStateHandlers({ snapshots, serviceOf, ...endpoints })),
 
     async registerService({ service }, call) {
       if (service === undefined) throw missing('service')
       const nowMs = now()
-      const wanted = newServiceRecord(service, newId, nowMs)
+      const { document, ...stated } = service
+      const wanted = newServiceRecord(stated, newId, nowMs)
       const record = { ...wanted, organizationId: wanted.organizationId ?? ownOrganization(call.principal) }
       await addService(sql, call, record, nowMs)
       await snapshots.refresh()
@@ -87,5 +90,5 @@ const maskRules: MaskRules = {
     status: 'is changed by ActivateService, DeprecateService, SuspendService, ResumeService and RetireService',
     deprecation: 'is changed by DeprecateService and ResumeService',
   },
-  outputOnly: ['id', 'etag', 'create_time', 'update_time', 'status_reason', 'status_time'],
+  outputOnly: ['id', 'etag', 'document', 'create_time', 'update_time', 'status_reason', 'status_time'],
 }

@@ -1,4 +1,5 @@
 import type { DataClassification } from './classification.ts'
+import type { DocumentInfo } from './service-document.ts'
 
 /** What a service says of itself. The gate hands it on and lets policies read it; it refuses nothing by it. */
 export interface ServiceProfile {
@@ -12,6 +13,8 @@ export interface ServiceProfile {
   readonly level: ServiceLevel
   readonly capabilities: Capabilities
   readonly compliance: Compliance
+  /** Set by a way of its own; left out: it has none. */
+  readonly document?: DocumentInfo
 }
 
 /** What is promised; what is left out is not. */

@@ -2,8 +2,9 @@
  * Chooses where the next attempt of a call goes. Pure: what is known of the endpoints, and the randomness, are given.
  *
  * Endpoints fall into groups, best first: nothing speaks against them; this call tried them before; they asked for a rest;
- * they failed just now; their health check found them sick; their breaker is open. Only the best group counts, so an endpoint is always found: ejection never
- * takes the last one. In the group the lowest priority number counts, and among equals the service's way of routing.
+ * they failed just now; their health check found them sick; their breaker is open. Only the best group counts, so an
+ * endpoint is always found: ejection never takes the last one. In the group the lowest priority number counts, and among
+ * equals the service's way of routing.
  *
  * - **weighted**: at random, in proportion to the weights. Smooth weighted round robin spreads more evenly over a few
  *   calls, but it is a state: all replicas would start at the same endpoint and go on in step, and whatever leaves an

@@ -95,6 +95,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   CONTENT_TYPE_UNSUPPORTED: 'unusable_status',
   SERVICE_NOT_FOUND: 'unusable_status',
   SERVICE_INACTIVE: 'unusable_status',
+  SERVICE_DOCUMENT_NOT_FOUND: 'unusable_status',
   SERVICE_STATUS_CONFLICT: 'unusable_status',
   CONSUMER_NOT_FOUND: 'credential_refused',
   ORGANIZATION_NOT_FOUND: 'credential_refused',

@@ -84,5 +84,27 @@ export const serviceRows: readonly CommandRow[] = [
     method: services.getTrafficSplit,
     positional: ['name'],
   },
+  {
+    name: 'services document',
+    summary: 'attach OpenAPI or Protocol Buffers to a service version, from --file',
+    method: services.setServiceDocument,
+    resource: 'document',
+    positional: ['document.service_id'],
+  },
+  {
+    name: 'services show-document',
+    summary: 'show the document of a service version',
+    method: services.getServiceDocument,
+    positional: ['service_id'],
+  },
+  {
+    name: 'services endpoints',
+    summary: 'show breaker, health and load of endpoints, as one replica knows them',
+    method: services.listEndpointStates,
+    rows: {
+      field: 'endpointStates',
+      columns: ['serviceName', 'serviceVersion', 'url', 'breaker', 'health', 'inFlight'],
+    },
+  },
   { name: 'services watch', summary: 'follow what becomes of services, a line a change', method: services.watch },
 ]
