@@ -29,6 +29,7 @@ import { readBooks } from './books/read-books.ts'
 import type { Config } from './config.ts'
 import { createConsumptionService } from './consumption/consumption-service.ts'
 import { createGate } from './consumption/gate.ts'
+import { createOpenCalls } from './consumption/open-calls.ts'
 import { describeRequest } from './consumption/policy-check.ts'
 import { createResponseCache } from './consumption/response-cache.ts'
 import { createChangeFeed } from './control/change-feed.ts'
@@ -220,6 +221,7 @@ async function construct(
     onChange({ version, servicesById }) {
       verifier.invalidate()
       healthChecks.follow(servicesById.values())
+      openCalls.recheck()
       feed.advance(version)
       outbox.wake()
     },
@@ -227,6 +229,7 @@ async function construct(
   const keyOwner = (keyId: string) => storing(() => selectKeyOwner(sql, keyId))
   const loadKey = createKeyLoader({ loadKeys: (ids) => selectKeyRecords(sql, ids) })
   const verifier = createKeyVerifier({ loadKey, hasher, clock: now })
+  const openCalls = createOpenCalls({ standingOf: verifier.standingOf, now })
   await snapshots.start()
   closers.push(() => snapshots.close())
   const keyUses = createKeyUses({ write: (uses) => upsertKeyUses(sql, uses), log, clock: now })
@@ -295,6 +298,7 @@ async function construct(
   const cache = createResponseCache(config.backends.responseCacheMaxBytes, now)
   const gate = createGate({
     snapshots,
+    openCalls,
     policy: enforcedPolicy,
     limits,
     cache,

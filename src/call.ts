@@ -6,6 +6,7 @@ import type {
   MessageShape,
 } from '@bufbuild/protobuf'
 import type { Span } from '@opentelemetry/api'
+import type { TollgateError } from './errors.ts'
 import type { Principal } from './identity/principal.ts'
 
 /** What a service implementation may know of the call that it serves. It never learns which wire carried it. */
@@ -18,6 +19,8 @@ export interface Call {
   readonly deadlineMs: number
   /** Aborted at the deadline, when the caller goes away, and at the end of the drain window. */
   readonly signal: AbortSignal
+  /** Ends the call as its deadline would, for a reason that its caller is told. The first reason wins. */
+  abort(reason: TollgateError): void
   /** Address of the peer, without port. */
   readonly peerAddress: string
   readonly userAgent: string

@@ -13,6 +13,7 @@ import { type PracticeDispatch, startPracticeDispatch } from '../../test/support
 import { consumerRecord, endpointRecord } from '../../test/support/registry-records.ts'
 import { through } from '../../test/support/through-limits.ts'
 import { type Reason, TollgateError } from '../errors.ts'
+import type { KeyStanding } from '../identity/key-verifier.ts'
 import { newId } from '../ids.ts'
 import { limitsOfCall } from '../limits/call-limits.ts'
 import { unitsOf } from '../limits/limit-keys.ts'
@@ -23,6 +24,7 @@ import { totalTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { ServiceRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import { createGate, type GateObserver, type GateStreamEnd, type GateStreamItem } from './gate.ts'
+import { createOpenCalls, type OpenCalls } from './open-calls.ts'
 import { createResponseCache, type ResponseCache } from './response-cache.ts'
 
 const log = pino({ level: 'silent' })
@@ -86,6 +88,7 @@ interface Setting {
   readonly cache?: ResponseCache
   readonly idempotencyKey?: string
   readonly signal?: AbortSignal
+  readonly openCalls?: Pick<OpenCalls, 'follow'>
 }
 
 const serviceId = newId()
@@ -107,6 +110,7 @@ function ask(fault: string, setting: Setting = {}): AsyncGenerator<GateStreamIte
     limits: setting.limits ?? limits,
     dispatcher: practice.dispatcher,
     cache: setting.cache ?? createResponseCache(0, Date.now),
+    openCalls: setting.openCalls ?? { follow: () => () => {} },
     rateLimiting: true,
     observer: silent,
     log,
@@ -121,8 +125,8 @@ function ask(fault: string, setting: Setting = {}): AsyncGenerator<GateStreamIte
     idempotencyKey: setting.idempotencyKey ?? '',
     dialect: 'native',
   } as const
-  const { signal = new AbortController().signal } = setting
-  return gate.stream(request, testCall(keyOf(consumer), { id: newId(), signal }))
+  const { signal } = setting
+  return gate.stream(request, testCall(keyOf(consumer), { id: newId(), ...(signal !== undefined && { signal }) }))
 }
 
 /** What a caller got of a stream. */
@@ -267,6 +271,38 @@ describe('a failure before the first output', () => {
     expect([requestId, text]).toEqual(['', ''])
     expect(error).toMatchObject({ reason: 'BACKEND_FAILED', metadata: { attempts: '3' } })
     await settledAs({ status: 'failed', usageSource: 'none', attempt: 3, costNanos: 0 })
+  })
+})
+
+describe('a key that ends after the third token', () => {
+  const revoked = new TollgateError('CREDENTIAL_REVOKED', 'revoked')
+
+  /** Streams a call, and lets its key end when three tokens came. */
+  async function hearUntilRevoked(service: Partial<ServiceRecord>, fault: string): Promise<Heard> {
+    let standing: KeyStanding = { refusal: undefined, expiresAtMs: undefined }
+    const openCalls = createOpenCalls({ standingOf: async () => standing, now: Date.now })
+    const heard = await hear(ask(fault, { service, openCalls }), (tokens) => {
+      if (tokens < 3) return
+      standing = { refusal: revoked, expiresAtMs: undefined }
+      openCalls.recheck()
+    })
+    expect(openCalls.size()).toBe(0)
+    return heard
+  }
+
+  test('with "cancel" ends the call with its reason, and what was delivered is paid', async () => {
+    const { text, end, error } = await hearUntilRevoked({ onRevoke: 'cancel' }, 'out=256,pace=100')
+    expect([end, error]).toEqual([undefined, revoked])
+    const event = await settledAs({ status: 'cancelled', errorReason: 'CREDENTIAL_REVOKED', usageSource: 'partial' })
+    expect(event.tokens.output).toBe(tokensIn(text))
+    expect(event.costNanos).toBeGreaterThan(0)
+    await eventually(() => practice.backends[0]?.stats().inFlight === 0)
+  })
+
+  test('with "finish" changes nothing', async () => {
+    const { end, error } = await hearUntilRevoked({ onRevoke: 'finish' }, 'out=20,in=7,pace=20')
+    expect([end?.kind, error]).toEqual(['end', undefined])
+    await settledAs({ status: 'succeeded', usageSource: 'provider' })
   })
 })
 

@@ -126,6 +126,7 @@ function route(
       ...dispatching,
       open: async () => ({ attempts: [], error: new TollgateError('INTERNAL', 'no streams here') }),
     },
+    openCalls: { follow: () => () => {} },
     rateLimiting: true,
     observer: silent,
     log,

@@ -18,7 +18,7 @@ import type { PolicyTold } from '../policy/told.ts'
 import type { Charge } from '../pricing/price.ts'
 import { type Framing, splitEvents } from '../providers/event-stream.ts'
 import type { Dialect, RequestKind } from '../providers/provider.ts'
-import type { Tier } from '../registry/records.ts'
+import type { ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
 import { streamTask, unaryTask } from './backend-task.ts'
@@ -27,6 +27,7 @@ import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
 import { answerMaxBytes } from './idempotency.ts'
 import { KeptStream } from './kept-stream.ts'
+import type { OpenCalls } from './open-calls.ts'
 import { answered, failed, fromCache, streamed } from './outcome.ts'
 import { createRecorder } from './recorder.ts'
 import type { CachedAnswer, ResponseCache } from './response-cache.ts'
@@ -38,6 +39,8 @@ export interface GateOptions {
   readonly limits: Limits
   readonly cache: ResponseCache
   readonly dispatcher: Pick<Dispatcher, 'dispatch' | 'open'>
+  /** Ends running calls with their key, for services that want it. */
+  readonly openCalls: Pick<OpenCalls, 'follow'>
   /** False takes nothing from any limit; calls are metered all the same (ENABLE_RATE_LIMITING). */
   readonly rateLimiting: boolean
   readonly observer: GateObserver
@@ -152,12 +155,19 @@ export function createGate(options: GateOptions): Gate {
   const entrance = createEntrance(options)
   const recorder = createRecorder(options)
 
+  /** Returns what is to be called when the call is over at its backend. */
+  function follow({ onRevoke }: ServiceRecord, call: Call): () => void {
+    return onRevoke === 'cancel' ? options.openCalls.follow(call) : nothing
+  }
+
   async function routeTo(leg: Leg, call: Call): Promise<GateAnswer> {
     const entered = await entrance.enter(leg, 'unary', call)
     if ('kept' in entered) return { ...entered.kept, isReplayed: true }
     const { service, price, cache: cached } = entered.plan
     if (cached?.answer !== undefined) return await answerFromCache(entered, call, cached.answer)
+    const release = follow(service, call)
     const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
+    release()
     const outcome =
       'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
     const served = await recorder.record(entered, call, outcome)
@@ -182,8 +192,13 @@ export function createGate(options: GateOptions): Gate {
     if (cached?.answer !== undefined) {
       return { replayed: await answerFromCache(entered, call, cached.answer), framing }
     }
+    const release = follow(service, call)
     const opened = await dispatcher.open(service, streamTask(entered.plan), call)
-    if ('value' in opened) return { entered, opened }
+    if ('value' in opened) {
+      void opened.over.finally(release)
+      return { entered, opened }
+    }
+    release()
     await recorder.record(entered, call, failed(price, opened.attempts, opened.error))
     throw opened.error
   }
@@ -249,3 +264,5 @@ function* replay({ replayed, framing }: ReplayedStream): Generator<GateStreamIte
   yield { kind: 'pieces', pieces: splitEvents(body, framing) }
   yield { kind: 'end', tail: [], ...served }
 }
+
+function nothing(): void {}

@@ -1,5 +1,5 @@
 /** What came of a call at its backends, as its record says it. */
-import type { TollgateError } from '../errors.ts'
+import type { Reason, TollgateError } from '../errors.ts'
 import { type CallStatus, noTokens, type TokenParts, type UsageSource } from '../metering/usage-event.ts'
 import { type Charge, chargeFor, noCharge } from '../pricing/price.ts'
 import type { Answer, StreamEnd, StreamReport } from '../providers/provider.ts'
@@ -83,6 +83,15 @@ function lastOf(attempts: readonly Attempt[]): Pick<Outcome, 'attempts' | 'attem
 
 function statusOf({ reason }: TollgateError): CallStatus {
   if (reason === 'DEADLINE_EXCEEDED') return 'deadline_exceeded'
-  if (reason === 'CANCELLED' || reason === 'SHUTTING_DOWN') return 'cancelled'
+  if (endings.has(reason)) return 'cancelled'
   return 'failed'
 }
+
+/** Reasons by which a call ends that no backend failed. */
+const endings: ReadonlySet<Reason> = new Set([
+  'CANCELLED',
+  'SHUTTING_DOWN',
+  'CREDENTIAL_REVOKED',
+  'CREDENTIAL_EXPIRED',
+  'CONSUMER_INACTIVE',
+])

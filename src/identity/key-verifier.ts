@@ -44,6 +44,14 @@ export interface KeyVerifierOptions {
   readonly unknownForMs?: number
 }
 
+/** Whether a key is good, whoever brings it. */
+export interface KeyStanding {
+  /** Why it is refused; undefined while it is good. */
+  readonly refusal: TollgateError | undefined
+  /** Unix milliseconds; undefined means never. */
+  readonly expiresAtMs: number | undefined
+}
+
 export interface KeyVerifier {
   /**
    * Who the key speaks for. Throws CREDENTIAL_INVALID (malformed, unknown id and wrong secret look the same),
@@ -52,6 +60,8 @@ export interface KeyVerifier {
   verify(credential: string): Promise<Caller>
   /** Whether this process found the key good before, and nothing is known against it. Costs 2 µs, and no I/O. */
   isKnown(credential: string): boolean
+  /** How a key stands, as far as this process knows; a record that is stale is read first. Throws what `loadKey` throws. */
+  standingOf(keyId: string): Promise<KeyStanding>
   /** To be called when the control plane changed: each record is read again before its next use. */
   invalidate(): void
   /** Entries held, for tests of the ceilings and for metrics. */
@@ -86,18 +96,24 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
   async function verify(credential: string): Promise<Caller> {
     const parsed = parseKey(credential)
     if (parsed === undefined) throw invalid()
-    let entry = entries.get(parsed.keyId)
-    if (entry === undefined || (entry.generation !== generation && entry.retryAtMs <= clock())) {
-      entry = await loadOnce(parsed.keyId, entry)
-      if (entry === undefined) throw invalid()
-    }
+    const known = currentEntry(parsed.keyId)
+    const entry = known instanceof Promise ? await known : known
+    if (entry === undefined) throw invalid()
     const digest = digestOf(credential)
     if (entry.digest === undefined || !timingSafeEqual(entry.digest, digest)) {
       await checkSecret(entry, credential, digest)
     }
     // Only whoever holds the secret learns the state of its key.
-    checkState(entry.record, clock())
+    const refusal = refusalOf(entry.record, clock())
+    if (refusal !== undefined) throw refusal
     return entry.principal
+  }
+
+  /** From memory without a wait where it can be. */
+  function currentEntry(keyId: string): Entry | Promise<Entry | undefined> {
+    const entry = entries.get(keyId)
+    const isStale = entry === undefined || (entry.generation !== generation && entry.retryAtMs <= clock())
+    return isStale ? loadOnce(keyId, entry) : entry
   }
 
   function digestOf(credential: string): Buffer {
@@ -172,6 +188,12 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
 
   return {
     verify,
+    async standingOf(keyId) {
+      const entry = await currentEntry(keyId)
+      if (entry === undefined) return { refusal: invalid(), expiresAtMs: undefined }
+      const { record } = entry
+      return { refusal: refusalOf(record, clock()), expiresAtMs: record.expiresAtMs }
+    },
     isKnown(credential) {
       const parsed = parseKey(credential)
       const digest = parsed && entries.get(parsed.keyId)?.digest
@@ -203,24 +225,25 @@ const retryLoadMs = 1_000
 
 const keyRoles = Object.freeze(['consumer'] as const)
 
-function checkState(record: KeyRecord, nowMs: number): void {
+function refusalOf(record: KeyRecord, nowMs: number): TollgateError | undefined {
   if (record.revokedAtMs !== undefined) {
-    throw new TollgateError('CREDENTIAL_REVOKED', `API key ${record.id} is revoked. Create a new one.`, {
+    return new TollgateError('CREDENTIAL_REVOKED', `API key ${record.id} is revoked. Create a new one.`, {
       metadata: { keyId: record.id, consumerId: record.consumerId },
     })
   }
   if (record.expiresAtMs !== undefined && record.expiresAtMs <= nowMs) {
     const expireTime = new Date(record.expiresAtMs).toISOString()
-    throw new TollgateError('CREDENTIAL_EXPIRED', `API key ${record.id} expired at ${expireTime}. Create a new one.`, {
+    return new TollgateError('CREDENTIAL_EXPIRED', `API key ${record.id} expired at ${expireTime}. Create a new one.`, {
       metadata: { keyId: record.id, consumerId: record.consumerId, expireTime },
     })
   }
   if (record.consumerStatus !== 'active') {
     const message = `Consumer ${record.consumerId} is ${record.consumerStatus}. An administrator can activate it.`
-    throw new TollgateError('CONSUMER_INACTIVE', message, {
+    return new TollgateError('CONSUMER_INACTIVE', message, {
       metadata: { keyId: record.id, consumerId: record.consumerId, status: record.consumerStatus },
     })
   }
+  return undefined
 }
 
 /** One text for malformed keys, unknown ids and wrong secrets: it tells a guesser nothing. */

@@ -44,6 +44,7 @@ export interface ServiceSettings {
   readonly defaultMaxOutputTokens: number
   readonly routing: Routing
   readonly onDisconnect: DisconnectPolicy
+  readonly onRevoke: RevocationPolicy
   /** Longest that a drained call goes on without its caller; undefined means until the call's deadline. */
   readonly drainLimitMs: number | undefined
   /** Services that take over failed calls, in this order. */
@@ -80,6 +81,9 @@ export type Routing = 'weighted' | 'least_latency'
 
 /** What becomes of a call whose caller went away: cancelled at the backend, or read to its end. */
 export type DisconnectPolicy = 'cancel' | 'drain'
+
+/** What becomes of running calls whose key is revoked or expires. */
+export type RevocationPolicy = 'finish' | 'cancel'
 
 export interface EndpointRecord {
   readonly id: string

@@ -9,6 +9,7 @@ import {
   type ResponseCache,
   ResponseCache_Sharing,
   type ResponseCacheSchema,
+  RevocationPolicy,
   Routing,
   type Service,
   type ServiceSchema,
@@ -83,6 +84,7 @@ function settingsOf(service: Service, ids: readonly string[]): ServiceSettings {
     defaultMaxOutputTokens: Number(service.defaultMaxOutputTokens) || fallbackMaxOutputTokens,
     routing: service.routing === Routing.LEAST_LATENCY ? 'least_latency' : 'weighted',
     onDisconnect: service.onDisconnect === DisconnectPolicy.DRAIN ? 'drain' : 'cancel',
+    onRevoke: service.onRevoke === RevocationPolicy.CANCEL ? 'cancel' : 'finish',
     drainLimitMs: wholeMs(service.drainLimit),
     fallbacks: service.fallbacks.map(fallbackRecord),
     refusesStreamOptions: service.refusesStreamOptions,
@@ -117,6 +119,7 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): ServiceFi
     updateTime: timestampFromMs(service.updatedAtMs),
     routing: service.routing === 'least_latency' ? Routing.LEAST_LATENCY : Routing.WEIGHTED,
     onDisconnect: service.onDisconnect === 'drain' ? DisconnectPolicy.DRAIN : DisconnectPolicy.CANCEL,
+    onRevoke: service.onRevoke === 'cancel' ? RevocationPolicy.CANCEL : RevocationPolicy.FINISH,
     drainLimit: durationOf(service.drainLimitMs),
     ...(service.responseCache !== undefined && { responseCache: cacheMessage(service.responseCache) }),
     fallbacks: service.fallbacks.map(({ serviceId, on }) => ({

@@ -10,6 +10,7 @@ import type {
   DisconnectPolicy,
   EndpointRecord,
   FallbackRecord,
+  RevocationPolicy,
   Routing,
   ServiceRecord,
   ServiceStatus,
@@ -92,6 +93,7 @@ function changingColumns(tx: Transaction, service: ServiceRecord) {
     default_max_output_tokens: service.defaultMaxOutputTokens,
     routing: service.routing,
     on_disconnect: service.onDisconnect,
+    on_revoke: service.onRevoke,
     drain_limit_ms: service.drainLimitMs ?? null,
     fallbacks: tx.json(service.fallbacks),
     refuses_stream_options: service.refusesStreamOptions,
@@ -121,6 +123,7 @@ interface ServiceRow {
   readonly default_max_output_tokens: number
   readonly routing: Routing
   readonly on_disconnect: DisconnectPolicy
+  readonly on_revoke: RevocationPolicy
   readonly drain_limit_ms: number | null
   readonly fallbacks: readonly FallbackRecord[]
   readonly refuses_stream_options: boolean
@@ -172,6 +175,7 @@ function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], price
     defaultMaxOutputTokens: row.default_max_output_tokens,
     routing: row.routing,
     onDisconnect: row.on_disconnect,
+    onRevoke: row.on_revoke,
     drainLimitMs: row.drain_limit_ms ?? undefined,
     fallbacks: row.fallbacks,
     refusesStreamOptions: row.refuses_stream_options,

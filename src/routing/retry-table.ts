@@ -170,7 +170,7 @@ export const retryTable = {
     sent: true,
     unary: 'never',
     stream: 'never',
-    meaning: "the caller left, its deadline passed, or the gate's drain window ended",
+    meaning: "the caller left, its deadline passed, its key ended, or the gate's drain window",
     why: 'nobody waits for an answer',
   },
   internal: {
@@ -198,6 +198,10 @@ const byReason: Readonly<Partial<Record<Reason, Failure>>> = {
   DEADLINE_EXCEEDED: 'call_ended',
   CANCELLED: 'call_ended',
   SHUTTING_DOWN: 'call_ended',
+  // Of the caller's own credential: by it a running call ends (Service.on_revoke).
+  CREDENTIAL_REVOKED: 'call_ended',
+  CREDENTIAL_EXPIRED: 'call_ended',
+  CONSUMER_INACTIVE: 'call_ended',
 }
 
 /** The same for error objects within an answer, by what their readers say of them (`BackendErrorKind`). */

@@ -82,7 +82,7 @@ export class ServerCall implements Call {
     this.#responseHeaders = headers
   }
 
-  /** Ends the call from outside: deadline, caller gone, end of the drain window. The first reason wins. */
+  /** Ends the call: deadline, caller gone, end of the drain window or of its key. The first reason wins. */
   abort(reason: TollgateError): void {
     if (!this.#abort.signal.aborted) this.#abort.abort(reason)
   }

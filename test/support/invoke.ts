@@ -22,11 +22,13 @@ export async function invoke<I extends DescMessage, O extends DescMessage>(
 
 /** A call by someone, with a minute left and nothing else known of it but `changes`. */
 export function testCall(principal: Principal = anonymous, changes: Partial<Call> = {}): Call {
+  const caller = new AbortController()
   return {
     id: '0193d6a0-0000-7000-8000-000000000000',
     principal,
     deadlineMs: Date.now() + 60_000,
-    signal: new AbortController().signal,
+    signal: caller.signal,
+    abort: (reason) => caller.abort(reason),
     peerAddress: '127.0.0.1',
     userAgent: 'test',
     span: trace.wrapSpanContext(INVALID_SPAN_CONTEXT),

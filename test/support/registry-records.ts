@@ -21,6 +21,7 @@ export function serviceRecord(changes: Partial<ServiceRecord> = {}): ServiceReco
     defaultMaxOutputTokens: 1024,
     routing: 'weighted',
     onDisconnect: 'cancel',
+    onRevoke: 'finish',
     drainLimitMs: undefined,
     fallbacks: [],
     refusesStreamOptions: false,
