@@ -14,33 +14,44 @@ function setup(maxAddresses = 100) {
 describe('an address that sent too many wrong credentials', () => {
   test('is refused before the next one is looked at, and told when to come again', () => {
     const { guard } = setup()
-    for (let i = 0; i < 10; i++) {
-      guard.check('guess', '10.0.0.1')
-      guard.refused(wrong, '10.0.0.1')
-    }
+    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1', guard.check('guess', '10.0.0.1'))
     expect(() => guard.check('guess', '10.0.0.1')).toThrow(
       expect.objectContaining({ reason: 'CREDENTIAL_FAILURES', retryAfterMs: 6_000 }),
     )
   })
 
+  test('has no more looked at when they come all at once', () => {
+    const { guard } = setup()
+    guard.refused(wrong, '10.0.0.1', false)
+    for (let i = 0; i < 9; i++) expect(guard.check('guess', '10.0.0.1')).toBe(true)
+    expect(() => guard.check('guess', '10.0.0.1')).toThrow()
+  })
+
+  test('is forgotten when a minute has passed', () => {
+    const { guard, state } = setup()
+    guard.refused(wrong, '10.0.0.1', false)
+    state.nowMs += 60_000
+    expect(guard.check('guess', '10.0.0.1')).toBe(false)
+    expect(guard.size()).toBe(0)
+  })
+
   test('is still served with a credential that was found good before', () => {
     const { guard } = setup()
-    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1')
+    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1', false)
     expect(() => guard.check('known', '10.0.0.1')).not.toThrow()
   })
 
   test('does not cost another address anything', () => {
     const { guard } = setup()
-    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1')
+    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1', false)
     expect(() => guard.check('guess', '10.0.0.2')).not.toThrow()
   })
 
   test('may try again when time has passed, as often as that brought back', () => {
     const { guard, state } = setup()
-    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1')
+    for (let i = 0; i < 10; i++) guard.refused(wrong, '10.0.0.1', false)
     state.nowMs += 6_000
-    guard.check('guess', '10.0.0.1')
-    guard.refused(wrong, '10.0.0.1')
+    guard.refused(wrong, '10.0.0.1', guard.check('guess', '10.0.0.1'))
     expect(() => guard.check('guess', '10.0.0.1')).toThrow()
   })
 })
@@ -49,20 +60,20 @@ test.each(['CREDENTIAL_EXPIRED', 'CREDENTIAL_REVOKED', 'CREDENTIAL_MISSING', 'ST
   '%s is no guess',
   (reason) => {
     const { guard } = setup()
-    for (let i = 0; i < 20; i++) guard.refused(new TollgateError(reason, 'no'), '10.0.0.1')
+    for (let i = 0; i < 20; i++) guard.refused(new TollgateError(reason, 'no'), '10.0.0.1', false)
     expect(() => guard.check('guess', '10.0.0.1')).not.toThrow()
   },
 )
 
 test('a limit of 0 refuses nobody', () => {
   const guard = createCredentialGuard({ perMinute: 0, isKnown: () => false, clock: () => 0 })
-  for (let i = 0; i < 1_000; i++) guard.refused(wrong, '10.0.0.1')
+  for (let i = 0; i < 1_000; i++) guard.refused(wrong, '10.0.0.1', false)
   expect(() => guard.check('guess', '10.0.0.1')).not.toThrow()
 })
 
 test('holds no more addresses than its ceiling', () => {
   const { guard } = setup(100)
-  for (let i = 0; i < 10_000; i++) guard.refused(wrong, `10.0.${i >> 8}.${i & 255}`)
+  for (let i = 0; i < 10_000; i++) guard.refused(wrong, `10.0.${i >> 8}.${i & 255}`, false)
   expect(guard.size()).toBeLessThanOrEqual(100)
 })
 

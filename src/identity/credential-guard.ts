@@ -17,11 +17,12 @@ export interface CredentialGuardOptions {
 export interface CredentialGuard {
   /**
    * To be asked before a credential is looked at. Throws CREDENTIAL_FAILURES for one that is not known to be good, from an
-   * address that sent too many wrong ones.
+   * address that sent too many wrong ones. From an address that sent any, one that is not known counts as wrong from now on,
+   * so that many at once are no more than one after the other: then it answers true.
    */
-  check(credential: string | undefined, address: string): void
-  /** To be told what became of a credential that was refused. */
-  refused(error: unknown, address: string): void
+  check(credential: string | undefined, address: string): boolean
+  /** To be told what became of a credential that was refused, and whether it is counted already. */
+  refused(error: unknown, address: string, isCounted: boolean): void
   /** Addresses held, for tests of the ceiling and for metrics. */
   size(): number
 }
@@ -42,15 +43,23 @@ export function createCredentialGuard(options: CredentialGuardOptions): Credenti
 
   return {
     check(credential, address) {
-      if (buckets.size === 0 || credential === undefined) return
-      const bucket = buckets.get(networkOf(address))
-      if (bucket === undefined) return
-      const left = leftAt(bucket, clock())
-      if (left >= 1 || isKnown(credential)) return
-      throw tooMany(Math.ceil(((1 - left) * minuteMs) / perMinute))
+      if (buckets.size === 0 || credential === undefined) return false
+      const network = networkOf(address)
+      const bucket = buckets.get(network)
+      if (bucket === undefined) return false
+      const nowMs = clock()
+      const left = leftAt(bucket, nowMs)
+      if (left >= perMinute) {
+        buckets.delete(network)
+        return false
+      }
+      if (isKnown(credential)) return false
+      if (left < 1) throw tooMany(Math.ceil(((1 - left) * minuteMs) / perMinute))
+      buckets.set(network, { left: left - 1, atMs: nowMs })
+      return true
     },
-    refused(error, address) {
-      if (perMinute === 0 || !(error instanceof TollgateError) || !wrong.has(error.reason)) return
+    refused(error, address, isCounted) {
+      if (perMinute === 0 || isCounted || !(error instanceof TollgateError) || !wrong.has(error.reason)) return
       const network = networkOf(address)
       const nowMs = clock()
       const left = leftAt(buckets.get(network) ?? { left: perMinute, atMs: nowMs }, nowMs)

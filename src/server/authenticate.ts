@@ -26,13 +26,13 @@ export function authenticateCalls(options: AuthenticateOptions): Middleware {
     async enter(call) {
       if (call.rpc.access === 'public') return
       const credential = credentialOf(call)
-      guard?.check(credential, call.peerAddress)
+      const isCounted = guard?.check(credential, call.peerAddress) ?? false
       try {
         const principal = await authenticate(credential, call.clientCertificate)
         if (principal.keyId !== undefined) onKeyUse?.(principal.keyId, call.peerAddress)
         call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
       } catch (error) {
-        guard?.refused(error, call.peerAddress)
+        guard?.refused(error, call.peerAddress, isCounted)
         throw error
       }
     },
