@@ -10,7 +10,8 @@ import { parseArgs } from 'node:util'
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { ContentAction, ContentKind, PolicySpecSchema } from '../gen/marketplace/v1/policy_pb.ts'
 import type { RequestFacts } from '../src/policy/facts.ts'
-import { createPolicyEngine, defaultLimits } from '../src/policy/policy-engine.ts'
+import { createLocalJudge, defaultLimits } from '../src/policy/judge.ts'
+import { createPolicyEngine } from '../src/policy/policy-engine.ts'
 import type { PolicyRecord } from '../src/policy/policy-record.ts'
 import { consumerRecord, serviceRecord } from '../test/support/registry-records.ts'
 import { describeMachine } from './report.ts'
@@ -116,12 +117,8 @@ function measure(work: () => void): number {
 
 function decisionsWith(wanted: readonly Spec[], payload: Uint8Array): () => void {
   const policies = records(wanted)
-  const engine = createPolicyEngine({
-    policies: () => policies,
-    failMode: 'closed',
-    limits: defaultLimits,
-    now: Date.now,
-  })
+  const judge = createLocalJudge({ policies: () => policies, failMode: 'closed', limits: defaultLimits })
+  const engine = createPolicyEngine(judge, Date.now)
   return () => {
     const request = (): RequestFacts => requestFacts(payload.length)
     const decision = engine.validateConsumption({ consumer, service, payload, address: '10.1.2.3', request })

@@ -77,11 +77,13 @@ import { createUsageService } from './metering/usage-service.ts'
 import { usedUnits } from './metering/used-units.ts'
 import { createEventService } from './outbox/event-service.ts'
 import { openOutbox } from './outbox/open-outbox.ts'
+import { createLocalJudge } from './policy/judge.ts'
 import { createPolicyAdminService } from './policy/policy-admin-service.ts'
 import { createPolicyEngine } from './policy/policy-engine.ts'
 import { createPolicyRecorder } from './policy/policy-recorder.ts'
 import { startPolicyRetention } from './policy/policy-retention.ts'
 import { createPolicyService } from './policy/policy-service.ts'
+import { createRemoteJudge, type RemoteJudge } from './policy/remote-judge.ts'
 import { pastSunset } from './registry/past-sunset.ts'
 import { createRegistryService } from './registry/registry-service.ts'
 import { createSnapshots } from './registry/snapshots.ts'
@@ -287,12 +289,14 @@ async function construct(
     onDropped: (kind) => metrics.policyRecordsDropped.of(kind).inc(),
   })
   closers.push(() => recorder.close())
-  const policy = createPolicyEngine({
+  const localJudge = createLocalJudge({
     policies: () => snapshots.current().policies,
     ...config.policy,
-    now,
     onFailure: ({ policy: { id }, isCost }) => metrics.policyFailures.of(id, isCost ? 'cost' : 'error').inc(),
   })
+  const remoteJudge = openRemoteJudge(config, log, metrics)
+  closers.push(async () => remoteJudge?.close())
+  const policy = createPolicyEngine(remoteJudge ?? localJudge, now)
   const enforcedPolicy = config.access.policyValidation ? policy : undefined
   const { rateLimiting } = config.access
   const cache = createResponseCache(config.backends.responseCacheMaxBytes, now)
@@ -329,6 +333,8 @@ async function construct(
     snapshots,
     recorder,
     describe: (request, call, service) => describeRequest(request, call, service, now()),
+    judge: localJudge,
+    now,
   })
   const denials = createDenialLog({ write: (entries, again) => writeDenials(sql, entries, again), log, now })
   closers.push(() => denials.close())
@@ -398,6 +404,7 @@ async function construct(
       denials,
       certificates,
       metrics,
+      policyEngine: remoteJudge?.state,
       warnings: config.warnings,
       accepting: () => accepting,
     }),
@@ -441,6 +448,7 @@ async function construct(
     auditRecords: () => countAuditRecords(sql),
     ...(certificates === undefined ? {} : { certificate: certificates.state }),
     books: books.state,
+    ...(remoteJudge === undefined ? {} : { policyEngine: remoteJudge.state }),
   })
   server.setServing(true)
   log.info({ address: server.address }, 'serving')
@@ -536,6 +544,18 @@ async function openLimits(
   })
   closers.push(() => failover.close())
   return { limits: failover, redis, failover }
+}
+
+function openRemoteJudge({ policy }: Config, log: Logger, metrics: Metrics): RemoteJudge | undefined {
+  if (policy.engine === undefined) return undefined
+  const { failMode } = policy
+  return createRemoteJudge({
+    ...policy.engine,
+    failMode,
+    now: Date.now,
+    onAsked: (outcome) => metrics.policyEngineRequests.of(outcome).inc(),
+    onChange: (state, reason) => log.warn({ state, reason, failMode }, 'the breaker of the policy engine changed'),
+  })
 }
 
 async function openEvents(config: Config, log: Logger, metrics: Metrics, instance: string): Promise<EventPublisher> {

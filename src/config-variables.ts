@@ -288,7 +288,32 @@ export const variables = {
     group: 'Access',
     default: 'closed',
     description:
-      'What a policy that cannot be evaluated does to a call: `closed` denies it, `open` lets it pass. A policy that cannot be compiled is never stored, in either mode.',
+      'What a policy that cannot be evaluated does to a call: `closed` denies it, `open` lets it pass. So it is with an engine elsewhere that does not answer. A policy that cannot be compiled is never stored, in either mode.',
+  }),
+  policyEngineUrl: optional(is.url('http', 'https', 'grpc', 'grpcs'), {
+    name: 'POLICY_ENGINE_URL',
+    group: 'Access',
+    description:
+      'Another Tollgate, or whoever serves marketplace.v1.PolicyEngine over gRPC, that is asked about calls in place of the policies of this one. Grants are still looked at here. See [policy](policy.md#an-engine-elsewhere).',
+  }),
+  policyEngineCredential: optional(is.secret(16), {
+    name: 'POLICY_ENGINE_CREDENTIAL',
+    group: 'Access',
+    secret: true,
+    description: 'Bearer credential for POLICY_ENGINE_URL; of a Tollgate, one that holds policy.check for everything.',
+  }),
+  policyEngineTimeoutMs: setting(is.integer(1, 10_000), {
+    name: 'POLICY_ENGINE_TIMEOUT_MS',
+    group: 'Access',
+    default: 100,
+    unit: 'milliseconds',
+    description: 'Longest wait for an answer of POLICY_ENGINE_URL, for one call.',
+  }),
+  policyEngineConnections: setting(is.integer(1, 50), {
+    name: 'POLICY_ENGINE_CONNECTIONS',
+    group: 'Access',
+    default: 4,
+    description: 'Connections to POLICY_ENGINE_URL, which calls take in turn.',
   }),
   policyCostLimit: setting(is.integer(1_000, 10_000_000), {
     name: 'POLICY_COST_LIMIT',

@@ -64,6 +64,16 @@ export interface Config {
     readonly failMode: 'closed' | 'open'
     /** Ceilings of one evaluation: cost units, characters of text. */
     readonly limits: { readonly cost: number; readonly scanned: number }
+    /** Undefined: the policies of this process decide. */
+    readonly engine:
+      | {
+          /** http or https. */
+          readonly url: string
+          readonly credential: string | undefined
+          readonly timeoutMs: number
+          readonly connections: number
+        }
+      | undefined
     readonly decisionsPerSecond: number
     readonly decisionDays: number
     /** 0: for ever. */
@@ -207,6 +217,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
   const endpoint = read(variables.otlpEndpoint)
   const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
+  const policyEngineUrl = read(variables.policyEngineUrl)
   const ratio = read(variables.tracesSamplerArg)
   const config: Config = {
     mode,
@@ -261,6 +272,15 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
     policy: {
       failMode: read(variables.policyFailMode),
       limits: { cost: read(variables.policyCostLimit), scanned: read(variables.policyScanLimit) },
+      engine:
+        policyEngineUrl === undefined
+          ? undefined
+          : {
+              url: policyEngineUrl.replace(/^grpc/, 'http'),
+              credential: read(variables.policyEngineCredential),
+              timeoutMs: read(variables.policyEngineTimeoutMs),
+              connections: read(variables.policyEngineConnections),
+            },
       decisionsPerSecond: read(variables.policyDecisionsPerSecond),
       decisionDays: read(variables.policyDecisionDays),
       violationDays: read(variables.policyViolationDays),

@@ -77,6 +77,7 @@ export const reasons = {
   PRICE_MISSING: { grpc: 9, http: 409, retryable: false },
   IDEMPOTENCY_KEY_REUSED: { grpc: 3, http: 422, retryable: false },
   IDEMPOTENT_ANSWER_NOT_KEPT: { grpc: 9, http: 409, retryable: false },
+  POLICY_UNAVAILABLE: { grpc: 14, http: 503, retryable: true },
   LIMITS_UNAVAILABLE: { grpc: 14, http: 503, retryable: true },
   STORAGE_UNAVAILABLE: { grpc: 14, http: 503, retryable: true },
   BREAKER_OPEN: { grpc: 14, http: 503, retryable: true },

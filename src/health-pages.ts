@@ -6,6 +6,7 @@ import type { Limits } from './limits/limits.ts'
 import type { Drain } from './metering/drain.ts'
 import type { Outbox } from './outbox/outbox.ts'
 import { outboxHealth } from './outbox/outbox-health.ts'
+import type { RemoteState } from './policy/remote-judge.ts'
 import { pastSunset } from './registry/past-sunset.ts'
 import type { Snapshot } from './registry/snapshot.ts'
 import type { Snapshots } from './registry/snapshots.ts'
@@ -24,6 +25,8 @@ export interface HealthParts {
   readonly dispatcher: Pick<Dispatcher, 'breakers'>
   readonly healthChecks: Pick<HealthChecks, 'all'>
   readonly events: Pick<EventPublisher, 'state'>
+  /** Undefined: the policies of this process decide. */
+  readonly policyEngine: (() => RemoteState) | undefined
   /** Undefined: no issuer of tokens is trusted. */
   readonly tokens: Pick<Tokens, 'states'> | undefined
   readonly denials: Pick<DenialLog, 'state'>
@@ -84,6 +87,7 @@ export function createHealthPages(parts: HealthParts): Pages {
       },
       // Calls and changes go on: changes wait in their log until they are told.
       domain_events: domainEvents,
+      ...(parts.policyEngine === undefined ? {} : { policy: policyEngine(parts.policyEngine()) }),
       ...(parts.tokens === undefined ? {} : { tokens: tokenKeys(parts.tokens.states()) }),
       ...(parts.certificates === undefined ? {} : { certificate: certificate(parts.certificates.state()) }),
     }
@@ -156,6 +160,14 @@ function certificate({ validFromMs, expiresAtMs, failing }: CertificateState): C
   const detail = `${leftMs <= 0 ? 'expired at' : 'valid until'} ${iso(expiresAtMs)}`
   if (failing !== undefined) return { status: 'degraded', detail: `${detail}; the new one is not used: ${failing}` }
   return { status: leftMs < (expiresAtMs - validFromMs) / 10 ? 'degraded' : 'ok', detail }
+}
+
+/** Calls go on without an answer where they may pass unasked; else they fail. */
+function policyEngine({ breaker, failing, failMode }: RemoteState): Component {
+  if (breaker === 'closed' && failing === undefined) return { status: 'ok', detail: 'POLICY_ENGINE_URL answers' }
+  const what = failMode === 'open' ? 'calls pass unasked' : 'calls are refused'
+  const status = breaker === 'closed' || failMode === 'open' ? 'degraded' : 'down'
+  return { status, detail: `${failing ?? 'no answer'}; breaker ${breaker}, while it is open ${what}` }
 }
 
 function json(status: number, value: object): Page {

@@ -1,6 +1,4 @@
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
-import { type CompiledRule, compileRule, type RuleKind } from './compile-policy.ts'
-import { type ActivePolicy, decide, type FailMode, type PolicyFailure } from './decide.ts'
 import { allowed, builtinViolation, type Decision, denied } from './decision.ts'
 import {
   type CallFacts,
@@ -8,18 +6,20 @@ import {
   noRequest,
   organizationFacts,
   type RequestFacts,
+  type ServiceFacts,
   serviceFacts,
 } from './facts.ts'
+import { createLocalJudge, defaultLimits, type Judge } from './judge.ts'
 import type { PolicyRecord } from './policy-record.ts'
-import { type Limits, subjectOf } from './subject.ts'
 
 /**
  * Decides whether a consumer may use a service. The gate asks it on every call, the RPCs of marketplace.v1.PolicyEngine
- * ask the same one. An engine that answers from memory answers at once, without a promise.
+ * ask the same one. An engine that answers from memory answers at once, without a promise. One that asks elsewhere throws
+ * POLICY_UNAVAILABLE when nobody answers and calls must not pass unasked.
  */
 export interface PolicyEngine {
   /** Whether the consumer may use the service at all. */
-  checkAccess(request: AccessRequest): Decision | Promise<Decision>
+  checkAccess(request: AccessRequest): Decision
   /** Whether it may make this call, and with what payload. */
   validateConsumption(request: ConsumptionRequest): Decision | Promise<Decision>
   /** Whether its data may go to where the service works. */
@@ -43,66 +43,29 @@ export interface ConsumptionRequest extends AccessRequest {
   request(): RequestFacts
 }
 
-export interface PolicyEngineOptions {
-  /** Policies in force, in any order; the same array as long as nothing changed. */
-  readonly policies: () => readonly PolicyRecord[]
-  /** What a policy that cannot be evaluated does to a call. */
-  readonly failMode: FailMode
-  readonly limits: Limits
-  /** Unix milliseconds. */
-  readonly now: () => number
-  /** Told of policies that could not be evaluated; must not throw or wait. */
-  readonly onFailure?: (failure: PolicyFailure) => void
-}
-
-/** Default ceilings of an evaluation. */
-export const defaultLimits: Limits = { cost: 100_000, scanned: 262_144 }
-
 /**
- * The built-in engine: the rule "builtin/grants" (a consumer may use the services that are granted to it, or "*"), then the
- * policies in force. Rules are compiled once a version.
+ * The rule "builtin/grants" (a consumer may use the services that are granted to it, or "*"), then what the judge says.
+ *
+ * @param now Unix milliseconds.
  */
-export function createPolicyEngine(options: PolicyEngineOptions): PolicyEngine {
-  const { failMode, limits, now, onFailure } = options
-  let seen: readonly PolicyRecord[] = []
-  let active = activeSet([], new Map())
-
-  function current(): ActiveSet {
-    const policies = options.policies()
-    if (policies !== seen) {
-      active = activeSet(policies, active.rules)
-      seen = policies
-    }
-    return active
-  }
-
-  function ask(policies: readonly ActivePolicy[], facts: CallFacts, payload?: Uint8Array): Decision {
-    if (policies.length === 0) return allowed
-    return decide(policies, subjectOf(facts, payload, limits), failMode, onFailure)
-  }
-
+export function createPolicyEngine(judge: Judge, now: () => number): PolicyEngine {
   return {
     checkAccess: checkGrants,
     validateConsumption(request) {
       const granted = checkGrants(request)
-      const { calls } = current()
-      if (!granted.allowed || calls.length === 0) return granted
-      return ask(calls, factsOf(request, request.request(), request.address, now()), request.payload)
+      if (!granted.allowed || !judge.decidesCalls()) return granted
+      return judge.judge('call', factsOf(request, request.request(), request.address, now()), request.payload)
     },
-    verifyDataResidency(request) {
-      const policies = current().calls.filter(isOf('dataResidency'))
-      return ask(policies, factsOf(request, noRequest, '', now()))
-    },
-    validateService(service) {
-      return ask(current().services, factsOfService(service, now()))
-    },
+    verifyDataResidency: (request) => judge.judge('residency', factsOf(request, noRequest, '', now())),
+    validateService: (service) => judge.judge('service', factsOfService(serviceFacts(service), now())),
   }
 }
 
 /** The engine that knows no policies but its built-in rule. */
 export function createBuiltinPolicyEngine(): PolicyEngine {
   const none: readonly PolicyRecord[] = []
-  return createPolicyEngine({ policies: () => none, failMode: 'closed', limits: defaultLimits, now: Date.now })
+  const judge = createLocalJudge({ policies: () => none, failMode: 'closed', limits: defaultLimits })
+  return createPolicyEngine(judge, Date.now)
 }
 
 export function factsOf(
@@ -122,51 +85,11 @@ export function factsOf(
 }
 
 const nobody = { id: '', projectId: '', name: '', tier: '', status: '', clearance: '', homeRegion: '' }
+const noOrganization = { id: '' }
 
-function factsOfService(service: ServiceRecord, timeMs: number): CallFacts {
-  const facts = serviceFacts(service)
-  return { consumer: nobody, organization: { id: '' }, service: facts, request: noRequest, address: '', timeMs }
-}
-
-function isOf(kind: RuleKind): (policy: ActivePolicy) => boolean {
-  return ({ rule }) => rule?.kind === kind
-}
-
-/** The policies in force, in the order in which they are asked. */
-interface ActiveSet {
-  readonly calls: readonly ActivePolicy[]
-  readonly services: readonly ActivePolicy[]
-  /** Compiled rules by policy and version, which never change; undefined for one that cannot be compiled. */
-  readonly rules: ReadonlyMap<string, CompiledRule | undefined>
-}
-
-function activeSet(policies: readonly PolicyRecord[], known: ActiveSet['rules']): ActiveSet {
-  const rules = new Map<string, CompiledRule | undefined>()
-  const active = policies.toSorted(byPriority).map((record) => {
-    const key = `${record.id}/${record.version}`
-    const rule = known.has(key) ? known.get(key) : compiled(record)
-    rules.set(key, rule)
-    return { record, rule }
-  })
-  return {
-    // One that cannot be read may be about calls.
-    calls: active.filter(({ rule }) => rule?.target !== 'services'),
-    services: active.filter(({ rule }) => rule?.target === 'services'),
-    rules,
-  }
-}
-
-function byPriority(a: PolicyRecord, b: PolicyRecord): number {
-  return a.spec.priority - b.spec.priority || (a.name < b.name ? -1 : 1)
-}
-
-/** What was stored was compiled before; only another release can fail here. */
-function compiled({ spec }: PolicyRecord): CompiledRule | undefined {
-  try {
-    return compileRule(spec)
-  } catch {
-    return undefined
-  }
+/** Facts about a service that nobody calls. */
+export function factsOfService(service: ServiceFacts, timeMs: number): CallFacts {
+  return { consumer: nobody, organization: noOrganization, service, request: noRequest, address: '', timeMs }
 }
 
 function checkGrants({ consumer, service }: AccessRequest): Decision {

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { timestampFromDate, timestampMs } from '@bufbuild/protobuf/wkt'
+import { timestampFromDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt'
 import {
   PolicyMode,
   type PolicySchema,
@@ -8,11 +8,15 @@ import {
 } from '../../gen/marketplace/v1/policies_pb.ts'
 import {
   type CallFacts as CallFactsMessage,
+  type CallFactsSchema,
+  type PolicyDecision,
   PolicyOutcome,
   PolicySeverity,
+  type ServiceFacts as ServiceFactsMessage,
+  type ServiceFactsSchema,
 } from '../../gen/marketplace/v1/policy_pb.ts'
-import type { Severity } from './decision.ts'
-import { type CallFacts, noRequest } from './facts.ts'
+import type { Decision, Outcome, Severity } from './decision.ts'
+import { type CallFacts, noRequest, type ServiceFacts } from './facts.ts'
 import { type PolicyRow, type PolicyVersionRow, storedSpec } from './policy-store.ts'
 import type { RecordedOutcome, ViolationRow } from './violation-store.ts'
 
@@ -87,6 +91,56 @@ export function outcomeMessage(outcome: RecordedOutcome): PolicyOutcome {
   return outcomes[outcome]
 }
 
+/** What a decision in the contract says. */
+export function decisionOf({ allowed, reason, violations, marks, redactedPayload }: PolicyDecision): Decision {
+  return {
+    allowed,
+    reason,
+    violations: violations.map((violation) => ({
+      policyId: violation.policyId,
+      policyName: violation.policyName,
+      policyVersion: Number(violation.policyVersion),
+      severity: violation.severity === 'warning' ? 'warning' : 'critical',
+      message: violation.message,
+      outcome: decidedOutcomes[violation.outcome] ?? (allowed ? 'audited' : 'denied'),
+    })),
+    marks,
+    ...(redactedPayload === undefined ? {} : { payload: redactedPayload }),
+  }
+}
+
+/** Undefined for what no decision says, and for what an older engine leaves out. */
+const decidedOutcomes: Readonly<Record<number, Outcome>> = {
+  [PolicyOutcome.DENIED]: 'denied',
+  [PolicyOutcome.REDACTED]: 'redacted',
+  [PolicyOutcome.MARKED]: 'marked',
+  [PolicyOutcome.AUDITED]: 'audited',
+}
+
+/** Facts in the contract. */
+export function factsMessage(facts: CallFacts): MessageInitShape<typeof CallFactsSchema> {
+  const { consumer, organization, request, address, timeMs } = facts
+  return {
+    consumer,
+    organization,
+    service: serviceFactsMessage(facts.service),
+    request: {
+      ...request,
+      size: BigInt(request.size),
+      inputTokens: BigInt(request.inputTokens),
+      maxOutputTokens: BigInt(request.maxOutputTokens),
+      costNanos: BigInt(request.costNanos),
+    },
+    address,
+    time: timestampFromMs(timeMs),
+  }
+}
+
+export function serviceFactsMessage(facts: ServiceFacts): MessageInitShape<typeof ServiceFactsSchema> {
+  const { regions, certifications, tags } = facts
+  return { ...facts, regions: [...regions], certifications: [...certifications], tags: [...tags] }
+}
+
 /** Facts that somebody states; what is left out is empty. */
 export function statedFacts(message: CallFactsMessage | undefined, nowMs: number): CallFacts {
   const { consumer, organization, service, request } = message ?? {}
@@ -101,17 +155,7 @@ export function statedFacts(message: CallFactsMessage | undefined, nowMs: number
       homeRegion: consumer?.homeRegion ?? '',
     },
     organization: { id: organization?.id ?? '' },
-    service: {
-      id: service?.id ?? '',
-      name: service?.name ?? '',
-      version: service?.version ?? '',
-      status: service?.status ?? '',
-      classification: service?.classification ?? '',
-      regions: service?.regions ?? [],
-      certifications: service?.certifications ?? [],
-      tags: service?.tags ?? [],
-      labels: service?.labels ?? {},
-    },
+    service: statedService(service),
     request:
       request === undefined
         ? noRequest
@@ -130,5 +174,20 @@ export function statedFacts(message: CallFactsMessage | undefined, nowMs: number
           },
     address: message?.address ?? '',
     timeMs: message?.time === undefined ? nowMs : timestampMs(message.time),
+  }
+}
+
+/** What somebody states of a service; what is left out is empty. */
+export function statedService(service: ServiceFactsMessage | undefined): ServiceFacts {
+  return {
+    id: service?.id ?? '',
+    name: service?.name ?? '',
+    version: service?.version ?? '',
+    status: service?.status ?? '',
+    classification: service?.classification ?? '',
+    regions: service?.regions ?? [],
+    certifications: service?.certifications ?? [],
+    tags: service?.tags ?? [],
+    labels: service?.labels ?? {},
   }
 }

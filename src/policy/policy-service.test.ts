@@ -5,6 +5,7 @@ import { consumerRecord, serviceRecord } from '../../test/support/registry-recor
 import type { ConsumerRecord } from '../registry/records.ts'
 import { buildSnapshot } from '../registry/snapshot.ts'
 import { noRequest } from './facts.ts'
+import { createLocalJudge, defaultLimits } from './judge.ts'
 import { createBuiltinPolicyEngine } from './policy-engine.ts'
 import { createPolicyService } from './policy-service.ts'
 
@@ -28,6 +29,8 @@ const service = createPolicyService({
   snapshots: { current: () => snapshot },
   recorder: { report: async () => 'violation-id' },
   describe: () => noRequest,
+  judge: createLocalJudge({ policies: () => [], failMode: 'closed', limits: defaultLimits }),
+  now: Date.now,
 })
 const { checkAccess, validateConsumption } = PolicyEngine.method
 

@@ -7,23 +7,30 @@ import {
 } from '../../gen/marketplace/v1/policy_pb.ts'
 import type { Call, Handlers } from '../call.ts'
 import { actorOf } from '../control/actor.ts'
+import { TollgateError } from '../errors.ts'
 import { ownConsumer } from '../identity/own-consumer.ts'
+import { reachOf } from '../identity/principal.ts'
 import { consumerNotFound, serviceNotFound } from '../registry/not-found.ts'
 import { type ServiceRecord, takesCalls } from '../registry/records.ts'
 import { findService, type SnapshotSource } from '../registry/snapshot.ts'
 import { builtinViolation, type Decision } from './decision.ts'
 import type { RequestFacts } from './facts.ts'
-import type { AccessRequest, PolicyEngine } from './policy-engine.ts'
-import { outcomeMessage } from './policy-message.ts'
+import type { Judge } from './judge.ts'
+import { type AccessRequest, factsOfService, type PolicyEngine } from './policy-engine.ts'
+import { outcomeMessage, statedFacts, statedService } from './policy-message.ts'
 import type { PolicyRecorder } from './policy-recorder.ts'
 
 export interface PolicyServiceOptions {
   /** The one that the gate asks. */
   readonly engine: PolicyEngine
+  /** Asked by other gates. It must ask nobody else, or two gates could ask each other for ever. */
+  readonly judge: Judge
   readonly snapshots: Pick<SnapshotSource, 'current'>
   readonly recorder: Pick<PolicyRecorder, 'report'>
   /** What policies may know of a request that is described. */
   describe(request: ValidateConsumptionRequest, call: Call, service: ServiceRecord): RequestFacts
+  /** Unix milliseconds. */
+  readonly now: () => number
 }
 
 /**
@@ -31,7 +38,7 @@ export interface PolicyServiceOptions {
  * from being made is a violation of the decision. Nothing that is asked here is recorded as if it had happened.
  */
 export function createPolicyService(options: PolicyServiceOptions): Handlers<typeof PolicyEngineService.method> {
-  const { engine, snapshots, recorder, describe } = options
+  const { engine, snapshots, recorder, describe, now } = options
 
   function serviceOf(idOrName: string): ServiceRecord {
     const service = findService(snapshots.current(), idOrName)
@@ -52,8 +59,12 @@ export function createPolicyService(options: PolicyServiceOptions): Handlers<typ
     },
 
     async validateConsumption(request, call) {
+      const { payload, ipAddress, facts } = request
+      if (facts !== undefined) {
+        requireWholeReach(call)
+        return decisionMessage(await options.judge.judge('call', statedFacts(facts, now()), payload))
+      }
       const parties = resolve(request, call)
-      const { payload, ipAddress } = request
       const decision = await engine.validateConsumption({
         ...parties,
         payload,
@@ -63,11 +74,20 @@ export function createPolicyService(options: PolicyServiceOptions): Handlers<typ
       return decisionMessage(withStatus(decision, parties))
     },
 
-    async validateService({ serviceId }) {
+    async validateService({ serviceId, facts }, call) {
+      if (facts !== undefined) {
+        requireWholeReach(call)
+        const stated = factsOfService(statedService(facts), now())
+        return decisionMessage(await options.judge.judge('service', stated))
+      }
       return decisionMessage(await engine.validateService(serviceOf(serviceId)))
     },
 
     async verifyDataResidency(request, call) {
+      if (request.facts !== undefined) {
+        requireWholeReach(call)
+        return decisionMessage(await options.judge.judge('residency', statedFacts(request.facts, now())))
+      }
       return decisionMessage(await engine.verifyDataResidency(resolve(request, call)))
     },
 
@@ -87,6 +107,16 @@ export function createPolicyService(options: PolicyServiceOptions): Handlers<typ
       return { violationId }
     },
   }
+}
+
+/** Facts may be about anybody: who states them must be one who may ask about everybody. */
+function requireWholeReach({ principal }: Call): void {
+  if (reachOf(principal, 'policy.check') === 'all') return
+  const description = 'is for gates: the credential must reach all consumers with policy.check'
+  throw new TollgateError('PERMISSION_MISSING', `facts ${description}`, {
+    fields: [{ field: 'facts', description }],
+    metadata: { permission: 'policy.check', field: 'facts' },
+  })
 }
 
 /** The gate refuses by status before it asks the engine; whoever asks for a decision hears of it as a violation. */

@@ -120,6 +120,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   PRICE_MISSING: 'unusable_status',
   IDEMPOTENCY_KEY_REUSED: 'unusable_status',
   IDEMPOTENT_ANSWER_NOT_KEPT: 'unusable_status',
+  POLICY_UNAVAILABLE: 'unavailable',
   LIMITS_UNAVAILABLE: 'unavailable',
   STORAGE_UNAVAILABLE: 'unavailable',
   BREAKER_OPEN: 'unavailable',

@@ -29,6 +29,8 @@ export interface MetricSources {
   readonly certificate?: () => { readonly expiresAtMs: number; readonly reloads: number }
   /** Of each place that domain events go to. */
   readonly domainEvents?: () => Promise<readonly DomainEventsSample[]>
+  /** Absent where the policies of the process decide. */
+  readonly policyEngine?: () => { readonly breaker: BreakerSample['state'] }
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -149,6 +151,10 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   })
   cumulative('tollgate_audit_denials_dropped_total', 'Denied calls that the audit log will not have', () => {
     return sources().denials?.().dropped
+  })
+  sampled('tollgate_policy_engine_breaker_state', 'Breaker of POLICY_ENGINE_URL: 0 closed, 1 half-open, 2 open', () => {
+    const sample = sources().policyEngine?.()
+    return sample === undefined ? undefined : breakerLevels[sample.breaker]
   })
   cumulative('tollgate_drain_written_total', 'Usage records written to the ledger', () => sources().drain?.().written)
   cumulative('tollgate_drain_duplicates_total', 'Usage events that were in the ledger already', () => {

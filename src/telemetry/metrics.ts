@@ -28,6 +28,8 @@ export interface Metrics {
   readonly policyValidationDuration: Family<HistogramChild, readonly []>
   /** Kind: "cost" for what was stopped, "error" for what was wrong. */
   readonly policyFailures: Family<CounterChild, readonly ['policy_id', 'kind']>
+  /** Outcome: "answered", "late", "failed", or "stopped" by the breaker. */
+  readonly policyEngineRequests: Family<CounterChild, readonly ['outcome']>
   /** Kind: "violation" or "decision". */
   readonly policyRecordsDropped: Family<CounterChild, readonly ['kind']>
   /** Outcome: "succeeded", or what went wrong by its name in docs/routing.md. */
@@ -128,6 +130,11 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       'policy_id',
       'kind',
     ]),
+    policyEngineRequests: counter(
+      'tollgate_policy_engine_requests_total',
+      'Questions to POLICY_ENGINE_URL by outcome',
+      ['outcome'],
+    ),
     policyRecordsDropped: counter(
       'tollgate_policy_records_dropped_total',
       'Violations and decisions that could not be stored and were given up',

@@ -75,6 +75,7 @@ export const errorTable = {
   PRICE_MISSING: { status: 409, type: 'invalid_request_error', code: 'price_missing' },
   IDEMPOTENCY_KEY_REUSED: { status: 422, type: 'invalid_request_error', code: 'idempotency_key_reused' },
   IDEMPOTENT_ANSWER_NOT_KEPT: { status: 409, type: 'invalid_request_error', code: 'idempotent_answer_not_kept' },
+  POLICY_UNAVAILABLE: { status: 503, type: 'server_error', code: 'policy_unavailable' },
   LIMITS_UNAVAILABLE: { status: 503, type: 'server_error', code: 'limits_unavailable' },
   STORAGE_UNAVAILABLE: { status: 503, type: 'server_error', code: 'storage_unavailable' },
   BREAKER_OPEN: { status: 503, type: 'server_error', code: 'breaker_open' },
