@@ -18,6 +18,9 @@ export const confinedByHandler: Readonly<Record<string, string>> = {
   'Registry.RetireService': 'checkReach(): change-service.server.test.ts',
   'Registry.CreatePrice': 'checkReach(): change-service.server.test.ts',
   'Registry.SetTrafficSplit': 'checkReach(): change-service.server.test.ts',
+  'Registry.ListEndpointStates': 'mayChange(): endpoint-state-handlers.test.ts',
+  'Registry.SetServiceDocument': 'changeService(), as UpdateService',
+  'Registry.GetServiceDocument': 'the catalog is for everybody who may call',
   'Registry.GetTrafficSplit': 'the catalog is for everybody who may call',
 }
 
