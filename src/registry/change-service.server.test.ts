@@ -58,6 +58,9 @@ function update(service: Init | Service, paths?: string[], principal: Principal 
   return invoke(method.updateService, registry.updateService, { service, ...(updateMask && { updateMask }) }, principal)
 }
 
+/** An endpoint that needs no credential. */
+const unlocked: Init = { endpoints: [{ url: 'https://a.example/v1' }] }
+
 async function organization(): Promise<string> {
   const id = newId()
   await server.sql`insert into organizations (id, name) values (${id}, ${id})`
@@ -227,12 +230,31 @@ describe('a life', () => {
 })
 
 describe('a publisher', () => {
+  test('gives no credential of the gate to an address of its own, and keeps what an operator gave', async () => {
+    const own = publisher(await organization())
+    const secret = { url: 'https://a.example/v1', credentialRef: 'env:TOKEN' }
+    const refused = {
+      reason: 'PERMISSION_MISSING',
+      metadata: { field: 'service.endpoints[0].credential_ref', permission: 'services.write' },
+    }
+    await expect(register({ endpoints: [secret] }, own)).rejects.toMatchObject(refused)
+    const { id } = await register(unlocked, own)
+    await expect(update({ id, endpoints: [secret] }, undefined, own)).rejects.toMatchObject(refused)
+    await update({ id, endpoints: [secret] })
+    const kept = await update({ id, endpoints: [secret, { url: 'https://b.example/v1' }] }, undefined, own)
+    expect(kept.endpoints[0]).toMatchObject(secret)
+    for (const changes of [{ url: 'https://thief.example/v1' }, { credentialRef: 'file:/etc/passwd' }]) {
+      const endpoints = [{ ...secret, id: kept.endpoints[0]?.id ?? '', ...changes }]
+      await expect(update({ id, endpoints }, undefined, own)).rejects.toMatchObject(refused)
+    }
+  })
+
   test('registers, changes, prices and retires what its organization owns', async () => {
     const own = publisher(await organization())
-    const { id, owner } = await register({}, own)
+    const { id, owner } = await register(unlocked, own)
     expect(owner?.organizationId).toBe(own.organizationId)
     expect((await update({ id, description: 'x' }, undefined, own)).endpoints[0]).toMatchObject({
-      credentialRef: 'env:TOKEN',
+      url: 'https://a.example/v1',
     })
     const price = { currency: 'USD', model: { case: 'subscription' as const, value: {} } }
     const created: Pricing = await invoke(method.createPrice, registry.createPrice, { serviceId: id, price }, own)
@@ -263,10 +285,10 @@ describe('a publisher', () => {
         expect(endpoint).toMatchObject({ url: '', credentialRef: '' })
       }
     }
-    const mine = await register({}, own)
+    const mine = await register(unlocked, own)
     const given = { id: mine.id, owner: { organizationId: stranger } }
     await expect(update(given, undefined, own)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
-    await expect(register({ owner: { organizationId: stranger } }, own)).rejects.toMatchObject({
+    await expect(register({ ...unlocked, owner: { organizationId: stranger } }, own)).rejects.toMatchObject({
       reason: 'ORGANIZATION_MISMATCH',
     })
     await expect(update({ id: mine.id }, ['owner'], own)).rejects.toMatchObject({ reason: 'ORGANIZATION_MISMATCH' })
@@ -320,7 +342,9 @@ describe('a name', () => {
   test('is its owner’s: nobody else registers a version of it, not even at the same moment', async () => {
     const [one, other] = [publisher(await organization()), publisher(await organization())]
     const name = `name-${newId()}`
-    const racing = [one, other, one, other].map((who, index) => register({ name, version: `${index}.0.0` }, who))
+    const racing = [one, other, one, other].map((who, index) =>
+      register({ ...unlocked, name, version: `${index}.0.0` }, who),
+    )
     const results = await Promise.allSettled(racing)
     const owners = new Set(
       results.flatMap((result) => (result.status === 'fulfilled' ? [result.value.owner?.organizationId] : [])),

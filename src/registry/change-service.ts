@@ -13,7 +13,7 @@ import type { Sql, Transaction } from '../storage/postgres.ts'
 import { lockName } from './name-owners.ts'
 import { organizationNotFound, serviceNotFound } from './not-found.ts'
 import type { ServiceRecord } from './records.ts'
-import { checkReach } from './service-access.ts'
+import { checkCredentials, checkReach } from './service-access.ts'
 import { serviceMessage } from './service-message.ts'
 import { insertService, lockService, updateService } from './service-store.ts'
 
@@ -57,6 +57,7 @@ export async function changeService(
     checkEtag(change.etag, before.etag, change.etagField)
     wanted = change.apply(service)
     checkOwner(call, method, wanted)
+    checkCredentials(call.principal, service.endpoints, wanted.endpoints)
     if (equals(ServiceSchema, before, create(ServiceSchema, serviceMessage(wanted, nowMs)))) return service
     const changed = { ...wanted, revision: service.revision + 1, updatedAtMs: nowMs }
     await updateService(tx, changed)
@@ -75,6 +76,7 @@ export async function changeService(
  */
 export async function addService(sql: Sql, call: Call, service: ServiceRecord, nowMs: number): Promise<void> {
   checkOwner(call, Registry.method.registerService, service)
+  checkCredentials(call.principal, [], service.endpoints)
   const add = async (tx: Transaction): Promise<void> => {
     const { method } = Registry
     for (const owner of await lockName(tx, service.name)) {

@@ -3,7 +3,7 @@ import { access } from '../../gen/marketplace/v1/options_pb.ts'
 import { Registry, type Service } from '../../gen/marketplace/v1/registry_pb.ts'
 import { TollgateError } from '../errors.ts'
 import { type Principal, reaches, reachOf } from '../identity/principal.ts'
-import type { ServiceRecord } from './records.ts'
+import type { EndpointRecord, ServiceRecord } from './records.ts'
 import { type ServiceFields, serviceMessage } from './service-message.ts'
 
 /** Whose services a caller may change, and what it sees of the others. */
@@ -45,6 +45,34 @@ export function shownMessage<T extends ServiceFields | Service>(message: T, prin
   if (mayChange(principal, organizationId)) return message
   const endpoints = message.endpoints?.map((endpoint) => ({ ...endpoint, url: '', credentialRef: '' })) ?? []
   return { ...message, endpoints }
+}
+
+/**
+ * Refuses a caller who gives a credential of the gate to an address, unless it speaks for the whole registry: a publisher
+ * could else name the credential of somebody else, or a file of the gate, and have it sent to a server of its own. What an
+ * operator gave to an address may stay there. Throws PERMISSION_MISSING.
+ */
+export function checkCredentials(
+  principal: Principal,
+  before: readonly EndpointRecord[],
+  after: readonly EndpointRecord[],
+): void {
+  const permission = permissionOf(Registry.method.updateService)
+  if (reachOf(principal, permission) === 'all') return
+  for (const [index, { url, credentialRef, protocol, auth }] of after.entries()) {
+    const isKnown = before.some((known) => {
+      return (
+        known.url === url && known.credentialRef === credentialRef && known.protocol === protocol && known.auth === auth
+      )
+    })
+    if (credentialRef === '' || isKnown) continue
+    const field = `service.endpoints[${index}].credential_ref`
+    throw new TollgateError(
+      'PERMISSION_MISSING',
+      `${field} gives a credential of the gate to an address: ask an operator of the registry to do that.`,
+      { metadata: { field, permission } },
+    )
+  }
 }
 
 /** Whether a caller may change the services of an organization. */
