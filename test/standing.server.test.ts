@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ConsumerService, ConsumerStatus, OrganizationStatus } from '../gen/marketplace/v1/consumers_pb.ts'
 import { ConsumptionService } from '../gen/marketplace/v1/consumption_pb.ts'
 import { ProjectService, ProjectStatus } from '../gen/marketplace/v1/projects_pb.ts'
+import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { eventually } from './support/eventually.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { refusal } from './support/refusal.ts'
@@ -38,6 +39,9 @@ afterAll(async () => {
 
 const callOfKey = () => other.client(ConsumptionService, tenant.key).checkQuota({ serviceId: tenant.serviceId })
 
+/** A call that asks about no consumer of its own accord: only who authenticates can stop it. */
+const readOfKey = () => other.client(UsageService, tenant.key).listUsageRecords({})
+
 /** By an administrator, for the consumer. */
 const callFor = () => {
   const { serviceId, consumerId } = tenant
@@ -73,6 +77,7 @@ test.each([
     await suspend()
     await eventually(async () => (await refusal(callOfKey())).reason === reason)
     expect(await refusal(callOfKey())).toMatchObject({ code: 7, reason, metadata: { status: 'suspended' } })
+    expect(await refusal(readOfKey())).toMatchObject({ code: 7, reason })
     expect(await refusal(callFor())).toMatchObject({ code: 7, reason })
     const headers = { authorization: `Bearer ${tenant.key}` }
     const models = await fetch(`${other.address}/v1/models`, { headers })
@@ -81,5 +86,6 @@ test.each([
     await activate()
     await eventually(callOfKey)
     await callFor()
+    await readOfKey()
   },
 )

@@ -228,6 +228,40 @@ describe('a consumer', () => {
   })
 })
 
+describe('who changes at once', () => {
+  test('with one etag: one wins, and the others are told so', async () => {
+    const { id: organizationId } = await world.newOrganization()
+    const { id, etag } = await world.newConsumer({ organizationId })
+    const changes = [1, 2, 3, 4, 5].map((n) => world.updateConsumer({ id, name: `name by ${n}`, etag }, ['name']))
+    const results = await Promise.allSettled(changes)
+    const lost = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
+    expect(lost.map(({ reason }) => reason)).toEqual(Array(4).fill('ETAG_MISMATCH'))
+  })
+
+  test('all of an organization: all succeed, and nothing of one change is lost by another', async () => {
+    const { id: organizationId } = await world.newOrganization()
+    const project = await world.newProject({ organizationId })
+    const { id } = await world.newConsumer({ organizationId })
+    const services = Array.from({ length: 6 }, () => randomUUID())
+    await Promise.all([
+      world.updateConsumer({ id, name: 'renamed' }, ['name']),
+      world.updateConsumer({ id, projectId: project.id }, ['project_id']),
+      world.updateConsumer({ id, grantedServices: services }, ['granted_services']),
+      world.updateOrganization({ id: organizationId, tier: Tier.PREMIUM }, ['tier']),
+      world.updateOrganization({ id: organizationId, homeRegion: 'eu' }, ['home_region']),
+      world.updateProject({ id: project.id, name: 'renamed' }, ['name']),
+      ...services.map(() => world.newConsumer({ organizationId, projectId: project.id })),
+    ])
+    const record = snapshots.current().consumersById.get(id)
+    expect(record).toMatchObject({ name: 'renamed', projectId: project.id, homeRegion: 'eu' })
+    expect([...(record?.grantedServices ?? [])]).toEqual(services)
+    expect(snapshots.current().organizationsById.get(organizationId)).toMatchObject({
+      tier: 'premium',
+      homeRegion: 'eu',
+    })
+  })
+})
+
 describe('a project', () => {
   test('comes back as it was stored and changed, is in the snapshot, and leaves its trail', async () => {
     const { id: organizationId } = await world.newOrganization()

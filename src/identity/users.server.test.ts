@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumerService } from '../../gen/marketplace/v1/consumers_pb.ts'
+import { ProjectService } from '../../gen/marketplace/v1/projects_pb.ts'
 import { Role, type UserSchema, UserService, UserStatus } from '../../gen/marketplace/v1/users_pb.ts'
 import { callerOf } from '../../test/support/identity-world.ts'
 import { administrator, invoke } from '../../test/support/invoke.ts'
@@ -9,6 +10,7 @@ import { type PostgresServer, silentLog, startPostgresServer } from '../../test/
 import { createSnapshots, type Snapshots } from '../registry/snapshots.ts'
 import { createConsumerService } from './consumer-service.ts'
 import type { Caller } from './principal.ts'
+import { createProjectService } from './project-service.ts'
 import { userKey } from './user-record.ts'
 import { createUserService } from './user-service.ts'
 
@@ -109,6 +111,37 @@ describe('a user', () => {
         after: 'USER_STATUS_SUSPENDED',
       },
     ])
+  })
+
+  test('stays in the snapshot, as do organizations and projects, when a price comes into force', async () => {
+    const clock = { nowMs: Date.now() }
+    const replica = createSnapshots({ sql: server.sql, log: silentLog, now: () => clock.nowMs })
+    const serviceId = randomUUID()
+    const day = 86_400_000
+    await server.sql`
+      insert into services (id, name, version, status, default_max_output_tokens)
+      values (${serviceId}, 'priced', '1.0.0', 'active', 1)`
+    await server.sql`
+      insert into prices (service_id, version, effective_from, currency, kind, request_nanos)
+      values (${serviceId}, 'v1', ${new Date(clock.nowMs + day)}, 'EUR', 'per_request', 5)`
+    await add({ organizationId: ours.id })
+    await invoke(
+      ProjectService.method.createProject,
+      createProjectService({ sql: server.sql, newId: randomUUID }).createProject,
+      { project: { organizationId: ours.id, name: 'priced' } },
+      administrator,
+    )
+    await replica.start()
+    const before = replica.current()
+    clock.nowMs += 2 * day
+    await replica.refresh()
+    const after = replica.current()
+    await replica.close()
+    expect(after.servicesById.get(serviceId)?.price?.version).toBe('v1')
+    for (const part of ['usersBySubject', 'organizationsById', 'projectsById'] as const) {
+      expect(before[part].size, part).toBeGreaterThan(0)
+      expect(after[part]).toEqual(before[part])
+    }
   })
 
   test('of another replica is in the snapshot after a moment', async () => {
