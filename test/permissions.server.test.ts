@@ -23,7 +23,7 @@ import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { Role, UserService } from '../gen/marketplace/v1/users_pb.ts'
 import type { Role as RoleName } from '../src/identity/principal.ts'
-import { declaredPaths } from '../src/server/authorize.ts'
+import { declaredAccess, declaredPaths } from '../src/server/authorize.ts'
 import { declaredServices } from '../src/tools/declared-services.ts'
 import { parsePermissionPage, roleNames } from '../src/tools/permission-table.ts'
 import { refusal } from './support/refusal.ts'
@@ -179,7 +179,9 @@ describe.each(methods.map((method) => [nameOf(method), method] as const))('%s', 
 
 /** Each RPC that only reads, with each role that may call it and does not reach everybody; the catalog shows all services. */
 const confinedReads = methods.filter(isUnary).flatMap((method) => {
-  if (method.parent === Registry || method.idempotency !== MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS) return []
+  const access = declaredAccess(method)
+  if (typeof access === 'string' || access.permission === 'services.read') return []
+  if (method.idempotency !== MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS) return []
   const reaches = [...(page.get(nameOf(method)) ?? [])]
   return reaches.filter(([, reach]) => reach !== 'all').map(([role]) => [nameOf(method), role, method] as const)
 })
@@ -223,7 +225,14 @@ describe('what belongs to others is refused', () => {
     ['GetUser', 'org_admin', UserService.method.getUser, () => ({ id: foreign.userId })],
     ['UpdateUser', 'org_admin', UserService.method.updateUser, () => ({ user: { id: foreign.userId } })],
     ['UpdateService', 'publisher', Registry.method.updateService, () => ({ service: { id: foreign.serviceId } })],
+    ['DeprecateService', 'publisher', Registry.method.deprecateService, () => ({ id: foreign.serviceId })],
     ['RetireService', 'publisher', Registry.method.retireService, () => ({ id: foreign.serviceId })],
+    [
+      'SetServiceDocument',
+      'publisher',
+      Registry.method.setServiceDocument,
+      () => ({ document: { serviceId: foreign.serviceId } }),
+    ],
   ] as const)('%s by id of another organization to %s', async (_, role, method, request) => {
     const message = fromJson(method.input, request())
     expect(await reasonOf(method, tokens.get(role), message)).toBe('ORGANIZATION_MISMATCH')
