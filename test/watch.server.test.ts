@@ -2,7 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Code, ConnectError, createClient } from '@connectrpc/connect'
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { WatchResponse_Kind as Kind, Registry, type WatchResponse } from '../gen/marketplace/v1/registry_pb.ts'
+import {
+  WatchResponse_Kind as Kind,
+  Registry,
+  ServiceStatus,
+  type WatchResponse,
+} from '../gen/marketplace/v1/registry_pb.ts'
 import { newId } from '../src/ids.ts'
 import { type CountedService, countUp, registerCounted } from './support/changing-services.ts'
 import { eventually } from './support/eventually.ts'
@@ -151,6 +156,34 @@ test('a change reaches watchers of every replica, and bookmarks move on when oth
   }
   stop.abort()
   for (const one of watching) await expect(one).rejects.toMatchObject({ code: Code.Canceled })
+})
+
+test('what one gate is told to do with a service, watchers of another one see', async () => {
+  const [one, other] = gates as [Tollgate, Tollgate]
+  const name = 'administered'
+  const stop = new AbortController()
+  const seen: WatchResponse[] = []
+  const watching = (async () => {
+    const stream = other.client(Registry, adminKey).watch({ services: [name] }, { signal: stop.signal })
+    for await (const event of stream) seen.push(event)
+  })()
+  await eventually(() => seen.some(({ snapshotComplete }) => snapshotComplete))
+  const registry = one.client(Registry, adminKey)
+  const endpoints = [{ url: 'http://127.0.0.1:9/v1' }]
+  const { id } = await registry.registerService({ service: { name, version: '1.0.0', endpoints } })
+  await registry.updateService({ service: { id, description: 'changed' }, updateMask: { paths: ['description'] } })
+  await registry.retireService({ id, reason: 'over' })
+  const deltas = await eventually(() => {
+    const changes = seen.filter(({ change }) => change !== '')
+    return changes.length === 3 && changes
+  })
+  expect(deltas).toMatchObject([
+    { kind: Kind.ADDED, change: 'service.registered', service: { id, status: ServiceStatus.ACTIVE } },
+    { kind: Kind.MODIFIED, change: 'service.updated', service: { id, description: 'changed' } },
+    { kind: Kind.MODIFIED, change: 'service.retired', service: { id, status: ServiceStatus.RETIRED } },
+  ])
+  stop.abort()
+  await expect(watching).rejects.toMatchObject({ code: Code.Canceled })
 })
 
 test('a version that nobody gave is refused', async () => {
