@@ -93,12 +93,31 @@ describe.each(fixtures)('the stream $name, $dialect', ({ provider, dialect, ...f
           request,
           Array.from(changed, (one) => Buffer.of(one)),
         )
-        expect(readStream(provider, request, [changed])).toEqual(parsed)
+        expect(withoutEmptyLines(readStream(provider, request, [changed]))).toEqual(withoutEmptyLines(parsed))
       }),
-      { numRuns: 300 },
+      {
+        numRuns: 300,
+        // An event whose line end became an empty line, and a comment after an event that is written anew.
+        examples: [
+          [1125, 10],
+          [721, 58],
+        ].filter(([place = 0]) => place < bytes.length),
+      },
     )
   })
 })
+
+/**
+ * Line ends that stand before an event say nothing, and an event that ends with CR is handed on before it is known whether LF
+ * follows: so the LF may stand before the next event, or be gone with an event that is not handed on.
+ */
+function withoutEmptyLines<T extends { readonly bytes: string }>(read: T): T {
+  const bytes = read.bytes
+    .replace(/\r\n?/g, '\n')
+    .replace(/\n{2,}/g, '\n\n')
+    .replace(/^\n+/, '')
+  return { ...read, bytes }
+}
 
 test('a stream of comments is judged the same when its last line end is cut in two', () => {
   const request = streamRequest({})
