@@ -13,6 +13,7 @@ import type { RequestFacts } from '../src/policy/facts.ts'
 import { createLocalJudge, defaultLimits } from '../src/policy/judge.ts'
 import { createPolicyEngine } from '../src/policy/policy-engine.ts'
 import type { PolicyRecord } from '../src/policy/policy-record.ts'
+import { emptyProfile } from '../src/registry/service-profile.ts'
 import { consumerRecord, serviceRecord } from '../test/support/registry-records.ts'
 import { describeMachine } from './report.ts'
 
@@ -61,7 +62,12 @@ const consumer = consumerRecord({
   tier: 'premium',
   grantedServices: new Set(['*']),
 })
-const service = serviceRecord({ id: 'service-1', name: 'chat' })
+const compliance = { classification: 'confidential', certifications: [], regions: ['eu'] } as const
+const service = serviceRecord({
+  id: 'service-1',
+  name: 'chat',
+  profile: { ...emptyProfile, tags: ['eu', 'chat'], compliance },
+})
 
 function records(wanted: readonly Spec[]): PolicyRecord[] {
   return wanted.map((spec, index) => ({

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt'
 import {
   PolicyMode,
@@ -186,12 +187,15 @@ export function createPolicyAdminService(options: PolicyAdminOptions): Handlers<
       return { matched, decision: decisionMessage(decision), cost: BigInt(subject.cost), error }
     },
 
-    async dryRunPolicy({ policyId, spec, maxCalls, beforeTime }) {
+    async dryRunPolicy({ policyId, spec, maxCalls, beforeTime }, call) {
       const rule = compileRule(checked(spec))
       const replaced = policyId === '' ? '' : found(await storing(() => selectPolicy(sql, policyId)), policyId).id
       const beforeMs = beforeTime && timestampMs(beforeTime)
       const decisions = await storing(() => selectDecisions(sql, beforeMs, maxCalls === 0 ? 1_000 : maxCalls))
-      const run = dryRun(decisions, rule, replaced, limits)
+      const run = await dryRun(decisions, rule, replaced, limits, async () => {
+        await turn()
+        call.signal.throwIfAborted()
+      })
       const oldest = decisions.at(-1)
       return {
         ...run,
