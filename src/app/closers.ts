@@ -1,0 +1,2 @@
+/** What takes parts down; run last to first. */
+export type Closers = (() => Promise<unknown>)[]

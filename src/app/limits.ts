@@ -1,0 +1,75 @@
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { Config } from '../config.ts'
+import { newId } from '../ids.ts'
+import { createFailoverLimits, type FailoverLimits } from '../limits/failover-limits.ts'
+import { monthOf } from '../limits/limit-keys.ts'
+import type { Limits, PeriodSeed } from '../limits/limits.ts'
+import { createLocalLimits } from '../limits/local-limits.ts'
+import { createRedisLimits } from '../limits/redis-limits.ts'
+import { startReplicas } from '../limits/replicas.ts'
+import { usedUnits } from '../metering/used-units.ts'
+import type { Sql } from '../storage/postgres.ts'
+import { connectRedis, type RedisClient } from '../storage/redis.ts'
+import type { Closers } from './closers.ts'
+
+/** Folder of the usage log of embedded limits. */
+export function usageFolder(config: Config): string {
+  return join(config.dataDir, 'usage')
+}
+
+/** Folder of what is used while Redis is away. */
+export function awayFolder(config: Config): string {
+  return join(config.dataDir, 'away')
+}
+
+/** Limits in Redis, with what stands in for it while it is away, or in this process. */
+export async function openLimits(
+  config: Config,
+  log: Logger,
+  instance: string,
+  sql: Sql,
+  closers: Closers,
+): Promise<{ limits: Limits; redis: RedisClient | undefined; failover: FailoverLimits | undefined }> {
+  const { url, commandTimeoutMs, whenAway } = config.redis
+  const seed = ledgerSeed(sql)
+  if (url === undefined) {
+    const limits = await createLocalLimits({ folder: usageFolder(config), seed, log })
+    closers.push(() => limits.close())
+    return { limits, redis: undefined, failover: undefined }
+  }
+  const redis = await connectRedis({ url, log, commandTimeoutMs })
+  closers.push(async () => redis.disconnect())
+  // Processes in containers often share host name and number: the id makes each start a reader of its own.
+  const instanceId = `${instance}-${newId()}`
+  const limits = await createRedisLimits({ redis, instanceId, seed, log })
+  closers.push(() => limits.close())
+  if (whenAway === 'closed') return { limits, redis, failover: undefined }
+  // A silent replica must have had the time for two announcements, whatever the timeout.
+  const replicas = await startReplicas({ redis, instanceId, leaseMs: Math.max(5_000, 3 * commandTimeoutMs) })
+  closers.push(() => replicas.stop())
+  const folder = awayFolder(config)
+  const failover = await createFailoverLimits({
+    primary: limits,
+    openLocal: (ownSeed) => createLocalLimits({ folder: join(folder, 'usage'), seed: ownSeed, log }),
+    folder,
+    mode: whenAway,
+    replicas: replicas.count,
+    seed,
+    log,
+  })
+  closers.push(() => failover.close())
+  return { limits: failover, redis, failover }
+}
+
+/** What the ledger knows of a period: the truth that every counter starts from. */
+function ledgerSeed(sql: Sql): PeriodSeed {
+  return ({ scope, unit, currency, endsAtMs }, waiting) =>
+    usedUnits(sql, {
+      scope,
+      unit: unit === 'nanos' ? { currency } : 'tokens',
+      monthStartMs: Date.parse(`${monthOf(endsAtMs - 1)}-01T00:00:00Z`),
+      monthEndMs: endsAtMs,
+      waiting,
+    })
+}

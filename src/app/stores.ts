@@ -1,0 +1,137 @@
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import { type BooksWatch, watchBooks } from '../books/books-watch.ts'
+import { readBooks } from '../books/read-books.ts'
+import type { Config } from '../config.ts'
+import { startChangeRetention } from '../control/change-retention.ts'
+import type { FailoverLimits } from '../limits/failover-limits.ts'
+import type { Limits } from '../limits/limits.ts'
+import { readLocalLimits } from '../limits/local-audit.ts'
+import { readRedisLimits } from '../limits/redis-audit.ts'
+import { createDrain, type Drain } from '../metering/drain.ts'
+import { readLedger } from '../metering/ledger-audit.ts'
+import { startPartitions } from '../metering/partitions.ts'
+import { startEmbeddedPostgres } from '../storage/embedded-postgres.ts'
+import { lockFolder } from '../storage/folder-lock.ts'
+import { migrate } from '../storage/migrate.ts'
+import { connectPostgres, describeError, type Sql } from '../storage/postgres.ts'
+import type { RedisClient } from '../storage/redis.ts'
+import type { Closers } from './closers.ts'
+import { awayFolder, openLimits, usageFolder } from './limits.ts'
+
+/** Where everything is kept, and what moves between the stores. */
+export interface Stores {
+  readonly sql: Sql
+  readonly limits: Limits
+  /** Undefined: limits are embedded. */
+  readonly redis: RedisClient | undefined
+  readonly failover: FailoverLimits | undefined
+  readonly drain: Drain
+  readonly books: BooksWatch
+  /** Events that wait for the ledger, in all usage logs. */
+  usageBacklog(): Promise<number>
+  /** What all drains wrote. */
+  drained(): { readonly lastWriteAtMs: number | undefined; readonly written: number; readonly duplicates: number }
+}
+
+export interface StoresParts {
+  readonly log: Logger
+  /** Name of this process among the replicas. */
+  readonly instanceId: string
+  /** Unix milliseconds. */
+  readonly now: () => number
+}
+
+/** Opens Postgres, with its schema up to date, the limits, and the way of usage into the ledger. */
+export async function openStores(
+  config: Config,
+  { log, instanceId, now }: StoresParts,
+  closers: Closers,
+): Promise<Stores> {
+  if (config.database.url === undefined || config.redis.url === undefined || config.redis.whenAway !== 'closed') {
+    closers.push(await takeDataDir(config))
+  }
+  const sql = await openPostgres(config, log, instanceId, closers)
+  await migrate(sql, { log })
+  const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
+  closers.push(() => partitions.stop())
+  const changeRetention = startChangeRetention({ sql, log, days: config.changesRetentionDays })
+  closers.push(() => changeRetention.stop())
+
+  const { limits, redis, failover } = await openLimits(config, log, instanceId, sql, closers)
+  const drain = createDrain({ usageLog: limits.usageLog, sql, log })
+  drain.start()
+  closers.push(() => drain.stop())
+  const localDrain = failover && createDrain({ usageLog: failover.localUsageLog, sql, log })
+  localDrain?.start()
+  closers.push(async () => localDrain?.stop())
+  // What an earlier process used while Redis was away must be in the counters before they admit anything.
+  if (localDrain !== undefined && !(await localDrain.drained(replayTimeoutMs))) {
+    throw new Error(
+      `The usage in ${awayFolder(config)} could not be written to the ledger: ${localDrain.state().failing}`,
+    )
+  }
+  const books = watchBooks({
+    sql,
+    read: (month) =>
+      readBooks(
+        {
+          limits: () => (redis === undefined ? readLocalLimits(usageFolder(config)) : readRedisLimits(redis)),
+          ledger: (question) => readLedger(sql, question),
+        },
+        { month, backends: undefined },
+      ),
+    repair: (counters) => limits.correct({ events: [], counters }),
+    log,
+    now,
+  })
+  closers.push(() => books.stop())
+  return {
+    sql,
+    limits,
+    redis,
+    failover,
+    drain,
+    books,
+    usageBacklog: async () => (await limits.usageLog.backlog()) + ((await failover?.localUsageLog.backlog()) ?? 0),
+    drained() {
+      const { lastWriteMs, written, duplicates } = drain.state()
+      const local = localDrain?.state()
+      return {
+        lastWriteAtMs: latest(lastWriteMs, local?.lastWriteMs),
+        written: written + (local?.written ?? 0),
+        duplicates: duplicates + (local?.duplicates ?? 0),
+      }
+    },
+  }
+}
+
+/** A log that takes longer than this to replay is a fault that somebody must look at. */
+const replayTimeoutMs = 600_000
+
+/** Makes this process the only user of the data folder; returns what gives it back. */
+async function takeDataDir({ dataDir, redis }: Config): Promise<() => Promise<void>> {
+  try {
+    await mkdir(dataDir, { recursive: true })
+    return await lockFolder(dataDir)
+  } catch (error) {
+    const user = redis.whenAway === 'closed' ? 'embedded stores' : `LIMITS_WHEN_REDIS_IS_AWAY=${redis.whenAway}`
+    throw new Error(`TOLLGATE_DATA_DIR is needed for ${user} and cannot be used: ${describeError(error)}`)
+  }
+}
+
+async function openPostgres(config: Config, log: Logger, applicationName: string, closers: Closers): Promise<Sql> {
+  const { url, maxConnections } = config.database
+  const embedded =
+    url === undefined ? await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log }) : undefined
+  if (embedded !== undefined) closers.push(() => embedded.stop())
+  const target = embedded ?? { url: url ?? '' }
+  const sql = connectPostgres({ ...target, log, maxConnections, applicationName })
+  closers.push(() => sql.end(2_000))
+  return sql
+}
+
+function latest(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? (one ?? other) : Math.max(one, other)
+}
