@@ -29,11 +29,12 @@ async function list(
   { field, columns }: NonNullable<CommandRow['rows']>,
   options: RunOptions,
 ): Promise<void> {
+  const isPaged = row.method.input.fields.some(({ name }) => name === 'page_size')
   const found: JsonValue[] = []
   let pageToken: JsonValue = ''
   do {
     const pageSize = Math.min(options.limit - found.length, maxPageSize)
-    const page = await ask(row, { ...request, pageSize, pageToken }, options)
+    const page = await ask(row, isPaged ? { ...request, pageSize, pageToken } : request, options)
     const rows = isObject(page) ? page[field] : undefined
     if (Array.isArray(rows)) found.push(...rows)
     pageToken = isObject(page) && typeof page.nextPageToken === 'string' ? page.nextPageToken : ''

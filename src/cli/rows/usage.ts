@@ -76,7 +76,15 @@ export const usageRows: readonly CommandRow[] = [
     method: audit.listAuditRecords,
     rows: { field: 'records', columns: ['time', 'kind', 'action', 'actor', 'resource', 'reason', 'count'] },
   },
-  { name: 'events sinks', summary: 'show where events go, and how far each is', method: events.listEventSinks },
+  {
+    name: 'events sinks',
+    summary: 'show where events go, and how far each is',
+    method: events.listEventSinks,
+    rows: {
+      field: 'eventSinks',
+      columns: ['name', 'position', 'behindCount', 'lag', 'waitingCount', 'deadLetterCount', 'failure'],
+    },
+  },
   {
     name: 'events dead-letters',
     summary: 'list events that a sink did not take',
