@@ -13,16 +13,22 @@ export interface CredentialGuardOptions {
   readonly maxAddresses?: number
 }
 
+/**
+ * What a credential costs its address while it is looked at: nothing; one failure, beforehand; or nothing more, because the
+ * same one is being looked at already.
+ */
+export type Charge = 'none' | 'charged' | 'shared'
+
 /** Keeps whoever tries credentials from costing the others anything. */
 export interface CredentialGuard {
   /**
    * To be asked before a credential is looked at. Throws CREDENTIAL_FAILURES for one that is not known to be good, from an
-   * address that sent too many wrong ones. From an address that sent any, one that is not known counts as wrong from now on,
-   * so that many at once are no more than one after the other: then it answers true.
+   * address that sent too many wrong ones. From an address that sent any, one that is not known is charged as wrong until it is
+   * found good, so that many at once are no more than one after the other; the same one many times at once is charged once.
    */
-  check(credential: string | undefined, address: string): boolean
-  /** To be told what became of a credential that was refused, and whether it is counted already. */
-  refused(error: unknown, address: string, isCounted: boolean): void
+  check(credential: string | undefined, address: string): Charge
+  /** To be told what became of a credential: without an error it was found good. Needless for one that cost nothing and is. */
+  settled(charge: Charge, credential: string | undefined, address: string, error?: unknown): void
   /** Addresses held, for tests of the ceiling and for metrics. */
   size(): number
 }
@@ -36,6 +42,8 @@ export interface CredentialGuard {
 export function createCredentialGuard(options: CredentialGuardOptions): CredentialGuard {
   const { perMinute, isKnown, clock, maxAddresses = 50_000 } = options
   const buckets = new BoundedMap<string, Bucket>(maxAddresses)
+  /** Credentials that were charged and are being looked at, each with its network. */
+  const charged = new Set<string>()
 
   function leftAt(bucket: Bucket, nowMs: number): number {
     return Math.min(perMinute, bucket.left + (Math.max(0, nowMs - bucket.atMs) * perMinute) / minuteMs)
@@ -43,27 +51,32 @@ export function createCredentialGuard(options: CredentialGuardOptions): Credenti
 
   return {
     check(credential, address) {
-      if (buckets.size === 0 || credential === undefined) return false
+      if (buckets.size === 0 || credential === undefined) return 'none'
       const network = networkOf(address)
       const bucket = buckets.get(network)
-      if (bucket === undefined) return false
+      if (bucket === undefined) return 'none'
       const nowMs = clock()
       const left = leftAt(bucket, nowMs)
       if (left >= perMinute) {
         buckets.delete(network)
-        return false
+        return 'none'
       }
-      if (isKnown(credential)) return false
+      if (isKnown(credential)) return 'none'
+      if (charged.has(`${network} ${credential}`)) return 'shared'
       if (left < 1) throw tooMany(Math.ceil(((1 - left) * minuteMs) / perMinute))
       buckets.set(network, { left: left - 1, atMs: nowMs })
-      return true
+      charged.add(`${network} ${credential}`)
+      return 'charged'
     },
-    refused(error, address, isCounted) {
-      if (perMinute === 0 || isCounted || !(error instanceof TollgateError) || !wrong.has(error.reason)) return
+    settled(charge, credential, address, error) {
+      const isWrong = error instanceof TollgateError && wrong.has(error.reason)
       const network = networkOf(address)
+      if (charge === 'charged') charged.delete(`${network} ${credential}`)
+      const cost = (isWrong && charge === 'none' ? 1 : 0) - (!isWrong && charge === 'charged' ? 1 : 0)
+      if (perMinute === 0 || cost === 0) return
       const nowMs = clock()
       const left = leftAt(buckets.get(network) ?? { left: perMinute, atMs: nowMs }, nowMs)
-      buckets.set(network, { left: Math.max(0, left - 1), atMs: nowMs })
+      buckets.set(network, { left: Math.max(0, Math.min(perMinute, left - cost)), atMs: nowMs })
     },
     size: () => buckets.size,
   }

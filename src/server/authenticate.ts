@@ -8,7 +8,7 @@ export interface AuthenticateOptions {
   /** False gives every authenticated caller every permission; for development. */
   readonly rbac: boolean
   /** Default: wrong credentials are looked at without end. */
-  readonly credentialGuard?: Pick<CredentialGuard, 'check' | 'refused'>
+  readonly credentialGuard?: Pick<CredentialGuard, 'check' | 'settled'>
   /** Told of each call with a key, and from which address it comes; must not throw or wait. Default: nobody is told. */
   readonly onKeyUse?: (keyId: string, address: string) => void
 }
@@ -26,13 +26,14 @@ export function authenticateCalls(options: AuthenticateOptions): Middleware {
     async enter(call) {
       if (call.rpc.access === 'public') return
       const credential = credentialOf(call)
-      const isCounted = guard?.check(credential, call.peerAddress) ?? false
+      const charge = guard?.check(credential, call.peerAddress) ?? 'none'
       try {
         const principal = await authenticate(credential, call.clientCertificate)
+        if (charge !== 'none') guard?.settled(charge, credential, call.peerAddress)
         if (principal.keyId !== undefined) onKeyUse?.(principal.keyId, call.peerAddress)
         call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
       } catch (error) {
-        guard?.refused(error, call.peerAddress, isCounted)
+        guard?.settled(charge, credential, call.peerAddress, error)
         throw error
       }
     },
