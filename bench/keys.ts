@@ -21,7 +21,7 @@ import { Pool } from 'undici'
 import { canPin, readCpu, startChild, stopChildren } from './children.ts'
 import { callGate, type Gate, startGate } from './gate.ts'
 import { describeMachine } from './report.ts'
-import type { FloodOrder, FloodReport } from './wrong-keys.ts'
+import type { FloodMessage, FloodOrder, FloodReport } from './wrong-keys.ts'
 
 const { values: flags } = parseArgs({ options: { wrong: { type: 'string' }, rate: { type: 'string' } } })
 const wrong = Number(flags.wrong ?? 100_000)
@@ -54,7 +54,7 @@ async function measure(): Promise<void> {
   const gate = await startGate('src/main.ts', dataDir, 'http://127.0.0.1:9', 0)
   const { key, consumerId } = await makeKey(gate)
   const child = await startChild('wrong-keys.ts', [], 1)
-  const floodBy = (order: Partial<FloodOrder>): (() => Promise<unknown>) => {
+  const floodBy = async (order: Partial<FloodOrder>): Promise<() => Promise<unknown>> => {
     const plain = {
       origin: gate.origin,
       total: wrong,
@@ -62,19 +62,21 @@ async function measure(): Promise<void> {
       addresses: 1,
       idSeed: `${consumerId} ${requestId}`,
     }
-    return () => child.ask({ ...plain, ...order }, hardStopMs)
+    await child.ask({ prepare: { ...plain, ...order } } satisfies FloodMessage, hardStopMs)
+    return () => child.ask({ begin: true } satisfies FloodMessage, hardStopMs)
   }
   await watch(gate, key, () => delay(3_000))
+  const quiet = async () => () => delay(quietMs)
   const rows: Row[] = []
   const scenes = [
-    ['quiet', () => delay(quietMs)],
-    ['no credential', floodBy({ total: wrong / 5, idSeed: undefined })],
-    ['one address', floodBy({})],
-    ['500 addresses', floodBy({ addresses: 500 })],
-    ['quiet again', () => delay(quietMs)],
+    ['quiet', quiet],
+    ['no credential', () => floodBy({ total: wrong / 5, idSeed: undefined })],
+    ['one address', () => floodBy({})],
+    ['500 addresses', () => floodBy({ addresses: 500 })],
+    ['quiet again', quiet],
   ] as const
-  for (const [scene, flood] of scenes) {
-    rows.push({ scene, ...(await watch(gate, key, flood)) })
+  for (const [scene, prepare] of scenes) {
+    rows.push({ scene, ...(await watch(gate, key, await prepare())) })
     process.stderr.write(`${scene}: done\n`)
   }
   print(rows)

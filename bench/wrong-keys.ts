@@ -16,6 +16,9 @@ export interface FloodOrder {
   readonly idSeed: string | undefined
 }
 
+/** Asks for the order's requests to be made, which takes a core for seconds; `begin` sends them. */
+export type FloodMessage = { readonly prepare: FloodOrder } | { readonly begin: true }
+
 /** What came of it: answers by status, and how long it took. */
 export interface FloodReport {
   readonly statuses: Readonly<Record<string, number>>
@@ -23,12 +26,25 @@ export interface FloodReport {
 }
 
 process.on('disconnect', () => process.exit())
-process.on('message', (order: FloodOrder) => void flood(order).then((report) => process.send?.(report)))
+let prepared: { order: FloodOrder; requests: readonly string[] } | undefined
+process.on('message', (message: FloodMessage) => {
+  if ('prepare' in message) {
+    prepared = { order: message.prepare, requests: requestsOf(message.prepare) }
+    process.send?.({ ready: true })
+  } else if (prepared !== undefined) {
+    void flood(prepared.order, prepared.requests).then((report) => process.send?.(report))
+  }
+})
 process.send?.({ ready: true })
 
-async function flood({ origin, total, perSecond, addresses, idSeed }: FloodOrder): Promise<FloodReport> {
-  const { hostname, port, host } = new URL(origin)
-  const requests = Array.from({ length: total }, (_, index) => requestOf(host, idSeed, index))
+function requestsOf({ origin, total, idSeed }: FloodOrder): string[] {
+  const { host } = new URL(origin)
+  return Array.from({ length: total }, (_, index) => requestOf(host, idSeed, index))
+}
+
+async function flood(order: FloodOrder, requests: readonly string[]): Promise<FloodReport> {
+  const { total, perSecond, addresses } = order
+  const { hostname, port } = new URL(order.origin)
   const statuses: Record<string, number> = {}
   let answered = 0
   const sockets: Socket[] = []
