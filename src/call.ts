@@ -17,7 +17,16 @@ export interface Call {
   readonly principal: Principal
   /** Unix milliseconds at which the caller stops waiting. Always set: the default deadline applies without one. */
   readonly deadlineMs: number
-  /** Aborted at the deadline, when the caller goes away, and at the end of the drain window. */
+  /** Why the call is over early: its deadline, its caller gone, the end of the drain window. Undefined while it lives. */
+  readonly ended: TollgateError | undefined
+  /** Tells `listener` once when the call ends early, or at once when it has; it must not throw. */
+  onEnd(listener: EndListener): void
+  /** Forgets one `listener` of {@link Call.onEnd}. */
+  offEnd(listener: EndListener): void
+  /**
+   * Aborted with `ended` when that comes. Made at its first use: for timers and the like that take a signal. `ended` and
+   * `onEnd` cost a fraction of it.
+   */
   readonly signal: AbortSignal
   /** Ends the call as its deadline would, for a reason that its caller is told. The first reason wins. */
   abort(reason: TollgateError): void
@@ -31,6 +40,9 @@ export interface Call {
   /** Sets a response header, lower case; must happen before the first response message. */
   setResponseHeader(name: string, value: string): void
 }
+
+/** Told why a call is over early. */
+export type EndListener = (reason: TollgateError) => void
 
 /** Implementation of one unary RPC. */
 export type UnaryHandler<I extends DescMessage, O extends DescMessage> = (

@@ -136,7 +136,7 @@ function route(
   })
   const principal = { ...keyOf({ id: consumer.id, organizationId }), keyId: 'key' }
   const request = { ...plain, ...asked }
-  return gate.route(request, { ...testCall(principal), id: newId(), signal, header: (name) => headers[name] })
+  return gate.route(request, testCall(principal, { id: newId(), signal, header: (name) => headers[name] }))
 }
 
 async function recorded(): Promise<UsageEvent[]> {

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { constants, type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import { boundedText, messageMaxBytes } from './connect-error.ts'
 import { bodyIsUnread, endAnswer } from './early-answer.ts'
+import type { ServerCall } from './server-call.ts'
 
 export type Request = IncomingMessage | Http2ServerRequest
 export type Response = ServerResponse | Http2ServerResponse
@@ -31,7 +32,7 @@ export function pathOf(request: Request): string {
 }
 
 /**
- * Writes an answer and returns when it left or its caller is gone. Once `signal` is aborted it has 5 seconds to leave, then
+ * Writes an answer and returns when it left or its caller is gone. Once `call` is over early it has 5 seconds to leave, then
  * its stream is cut: a caller that does not read cannot hold it. What `ready` returns is waited for before each part of the
  * answer; `written` is told when the last byte was handed over.
  */
@@ -39,11 +40,15 @@ export async function writeAnswer(
   answer: Answer,
   request: Request,
   response: Response,
-  signal: AbortSignal,
+  call: Pick<ServerCall, 'onEnd' | 'offEnd'>,
   ready: () => Promise<void> | undefined,
   written: () => void,
 ): Promise<void> {
-  const stopWatching = cutAfter(signal, response)
+  let timer: NodeJS.Timeout | undefined
+  const onEnd = (): void => {
+    timer = setTimeout(cut, writeGraceMs, response)
+  }
+  call.onEnd(onEnd)
   try {
     const left =
       'whole' in answer
@@ -53,7 +58,8 @@ export async function writeAnswer(
     written()
     await endAnswer(request, response)
   } finally {
-    stopWatching()
+    call.offEnd(onEnd)
+    clearTimeout(timer)
   }
 }
 
@@ -118,7 +124,7 @@ export async function answerWhole(
   headers: Readonly<Record<string, string>>,
   body = '',
 ): Promise<void> {
-  const stopWatching = cutAfter(AbortSignal.timeout(writeGraceMs), response)
+  const timer = setTimeout(cut, 2 * writeGraceMs, response)
   try {
     response.statusCode = status
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value)
@@ -128,7 +134,7 @@ export async function answerWhole(
     if (bytes.length > 0 && request.method !== 'HEAD' && !(await write(response, bytes))) return
     await endAnswer(request, response)
   } finally {
-    stopWatching()
+    clearTimeout(timer)
   }
 }
 
@@ -167,21 +173,9 @@ function isGone(response: Response): boolean {
   return response instanceof Http2ServerResponse ? response.stream.destroyed : response.destroyed
 }
 
-/** Cuts the stream some time after the signal; returns how to stop watching. */
-function cutAfter(signal: AbortSignal, response: Response): () => void {
-  let timer: NodeJS.Timeout | undefined
-  const onAbort = (): void => {
-    timer = setTimeout(() => {
-      if (response instanceof Http2ServerResponse) response.stream.close(constants.NGHTTP2_CANCEL)
-      else response.destroy()
-    }, writeGraceMs)
-  }
-  if (signal.aborted) onAbort()
-  else signal.addEventListener('abort', onAbort, { once: true })
-  return () => {
-    signal.removeEventListener('abort', onAbort)
-    clearTimeout(timer)
-  }
+function cut(response: Response): void {
+  if (response instanceof Http2ServerResponse) response.stream.close(constants.NGHTTP2_CANCEL)
+  else response.destroy()
 }
 
 /** Errors of the decoder quote what they could not decode, of any length: clients drop trailers that are too large. */

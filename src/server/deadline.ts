@@ -12,8 +12,8 @@ export interface DeadlineOptions {
 }
 
 /**
- * Aborts the call's signal with DEADLINE_EXCEEDED when its time is up. Whoever waits for the call races against the
- * signal, so the caller is answered then, whatever the implementation does.
+ * Ends the call with DEADLINE_EXCEEDED when its time is up. Whoever waits for the call races against its end, so the caller
+ * is answered then, whatever the implementation does.
  */
 export function limitDeadlines(options: DeadlineOptions): Middleware {
   return {

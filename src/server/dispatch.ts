@@ -78,7 +78,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
       const written = (): void => {
         call.answeredMs = performance.now()
       }
-      await writeAnswer(answer, request, response, call.signal, told, written)
+      await writeAnswer(answer, request, response, call, told, written)
     } finally {
       // A caller that left before its answer was denied all the same.
       void told()
@@ -97,7 +97,8 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
   function end(call: ServerCall, answer: Answer | undefined): void {
     // Requests that the router refused for their method or content type never became a call.
     if (call.entered > 0) options.chain.exit(call, outcomeOf(call, answer))
-    void call.settled().then(() => calls.delete(call))
+    if (call.isSettled) calls.delete(call)
+    else void call.settled().then(() => calls.delete(call))
   }
 
   return {
@@ -140,7 +141,7 @@ function outcomeOf(call: ServerCall, answer: Answer | undefined): Outcome {
 /** Answers of RPCs that failed before any implementation ran carry their code in the status only. */
 function errorOf(call: ServerCall, answer: Answer | undefined): TollgateError | undefined {
   if (call.error !== undefined) return call.error
-  if (call.signal.reason instanceof TollgateError) return call.signal.reason
+  if (call.ended !== undefined) return call.ended
   if (answer === undefined) return new TollgateError('INTERNAL', 'internal error')
   if (call.rpc.method === undefined || 'whole' in answer) return undefined
   const code = Number(answer.trailer?.get('grpc-status') ?? 0)

@@ -51,16 +51,14 @@ export interface ServerHealth {
 }
 
 /** Resolves at the next change; rejects when the call is over, so that no watcher outlives its stream. */
-async function nextChange(watchers: Set<() => void>, { signal }: Call): Promise<void> {
-  signal.throwIfAborted()
+async function nextChange(watchers: Set<() => void>, call: Call): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
-  const onAbort = (): void => reject(signal.reason)
   watchers.add(resolve)
-  signal.addEventListener('abort', onAbort, { once: true })
+  call.onEnd(reject)
   try {
     await promise
   } finally {
     watchers.delete(resolve)
-    signal.removeEventListener('abort', onAbort)
+    call.offEnd(reject)
   }
 }

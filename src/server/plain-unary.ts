@@ -120,15 +120,15 @@ async function serve(
   { chain, maxMessageBytes, bodyTimeoutMs, askRouter }: PlainUnaryOptions,
 ): Promise<Uint8Array | UniversalServerResponse> {
   await chain.headers(call)
-  call.signal.throwIfAborted()
+  call.throwIfEnded()
   const limits = { maxMessageBytes, bodyTimeoutMs }
   const body = await (format.isEnveloped ? readWhole(request, call, limits, 5) : readUnframed(request, call, limits))
-  call.signal.throwIfAborted()
+  call.throwIfEnded()
   const message = messageIn(body, format, reading)
   if (message === undefined) return askRouter(request, call, body)
   call.request = message
   await chain.message(call)
-  call.signal.throwIfAborted()
+  call.throwIfEnded()
   const answer = await Promise.resolve(invoke(handler, message, call))
   return writing.serialize(create(output, messageOf(answer)))
 }

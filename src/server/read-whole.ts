@@ -1,3 +1,4 @@
+import type { TollgateError } from '../errors.ts'
 import type { Request } from './answer.ts'
 import { messageTooLarge } from './connect-error.ts'
 import { tooSlow } from './request-body.ts'
@@ -30,11 +31,11 @@ export function readWhole(
     request.off('data', onData)
     request.off('end', onEnd)
     request.off('close', onClose)
-    call.signal.removeEventListener('abort', onAbort)
+    call.offEnd(onCallEnd)
   }
-  const onAbort = (): void => {
+  const onCallEnd = (reason: TollgateError): void => {
     settle()
-    reject(call.signal.reason)
+    reject(reason)
   }
   const onData = (chunk: Uint8Array): void => {
     chunks.push(chunk)
@@ -55,7 +56,7 @@ export function readWhole(
   request.on('data', onData)
   request.on('end', onEnd)
   request.on('close', onClose)
-  call.signal.addEventListener('abort', onAbort)
+  call.onEnd(onCallEnd)
   return promise
 }
 

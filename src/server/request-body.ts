@@ -15,7 +15,7 @@ export interface BodyLimits {
 
 /**
  * The body of a request, chunk by chunk. Fails with what the caller shall see: MESSAGE_TOO_LARGE as soon as a length is
- * announced that is over the limit, and with the reason of the call's signal while it waits for bytes.
+ * announced that is over the limit, and with why the call is over while it waits for bytes.
  *
  * Node's own iterator would destroy the request when it is left early, and with it the answer.
  */
@@ -31,7 +31,7 @@ export async function* readBody(
   try {
     const check = limits.enveloped ? envelopeCheck(limits) : lengthCheck(limits)
     for (;;) {
-      call.signal.throwIfAborted()
+      call.throwIfEnded()
       const chunk: unknown = request.read()
       if (chunk instanceof Uint8Array) {
         check(chunk)
@@ -41,7 +41,7 @@ export async function* readBody(
       } else if (request.destroyed) {
         throw callerGone()
       } else {
-        await moreOf(request, call.signal)
+        await moreOf(request, call)
       }
     }
   } catch (error) {
@@ -97,18 +97,17 @@ function envelopeCheck({ maxMessageBytes }: BodyLimits): (chunk: Uint8Array) => 
   }
 }
 
-/** Resolves when reading is worth another try; rejects with the signal's reason. */
-async function moreOf(request: IncomingMessage | Http2ServerRequest, signal: AbortSignal): Promise<void> {
+/** Resolves when reading is worth another try; rejects with why the call is over. */
+async function moreOf(request: IncomingMessage | Http2ServerRequest, call: ServerCall): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const again = (): void => resolve()
-  const onAbort = (): void => reject(signal.reason)
   for (const event of wakingEvents) request.on(event, again)
-  signal.addEventListener('abort', onAbort, { once: true })
+  call.onEnd(reject)
   try {
     await promise
   } finally {
     for (const event of wakingEvents) request.off(event, again)
-    signal.removeEventListener('abort', onAbort)
+    call.offEnd(reject)
   }
 }
 

@@ -1,6 +1,6 @@
 import type { DescField, DescMethod, Message } from '@bufbuild/protobuf'
 import { type Context, INVALID_SPAN_CONTEXT, ROOT_CONTEXT, type Span, trace } from '@opentelemetry/api'
-import type { Call } from '../call.ts'
+import type { Call, EndListener } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { ClientCertificate } from '../identity/client-certificate.ts'
 import { anonymous, type Principal } from '../identity/principal.ts'
@@ -36,10 +36,13 @@ export class ServerCall implements Call {
   /** How many middlewares were entered; the chain's own. */
   entered = 0
   deadlineTimer: NodeJS.Timeout | undefined
+  ended: TollgateError | undefined
   #responseHeaders: HeaderSink | undefined
-  /** Work of the implementation that has not settled yet, even if the caller was answered. */
-  readonly #pending = new Set<Promise<unknown>>()
-  readonly #abort = new AbortController()
+  /** How much work of the implementation has not settled yet, even if the caller was answered. */
+  #pending = 0
+  #whenSettled: (() => void)[] = []
+  #endListeners: EndListener[] = []
+  #abort: AbortController | undefined
   readonly #headers: IncomingHeaders
 
   constructor(
@@ -57,7 +60,26 @@ export class ServerCall implements Call {
   }
 
   get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      if (this.ended !== undefined) this.#abort.abort(this.ended)
+    }
     return this.#abort.signal
+  }
+
+  onEnd(listener: EndListener): void {
+    if (this.ended === undefined) this.#endListeners.push(listener)
+    else listener(this.ended)
+  }
+
+  offEnd(listener: EndListener): void {
+    const at = this.#endListeners.lastIndexOf(listener)
+    if (at >= 0) this.#endListeners.splice(at, 1)
+  }
+
+  /** Throws why the call is over early, if it is. */
+  throwIfEnded(): void {
+    if (this.ended !== undefined) throw this.ended
   }
 
   get userAgent(): string {
@@ -84,7 +106,12 @@ export class ServerCall implements Call {
 
   /** Ends the call: deadline, caller gone, end of the drain window or of its key. The first reason wins. */
   abort(reason: TollgateError): void {
-    if (!this.#abort.signal.aborted) this.#abort.abort(reason)
+    if (this.ended !== undefined) return
+    this.ended = reason
+    this.#abort?.abort(reason)
+    const listeners = this.#endListeners
+    this.#endListeners = []
+    for (const listener of listeners) listener(reason)
   }
 
   /** Ends the call because its caller went away, by itself or because its own timer for the deadline ran out. */
@@ -97,28 +124,43 @@ export class ServerCall implements Call {
   }
 
   /**
-   * Settles as `work` does, or rejects with the signal's reason as soon as the signal is aborted. `work` stays known as
-   * pending until it settles; a failure that comes after the abort goes to `late`.
+   * Settles as `work` does, or rejects with why the call is over as soon as it is. `work` stays known as pending until it
+   * settles; a failure that comes after the end goes to `late`.
    */
-  async race<T>(work: Promise<T>, late: (error: unknown) => void): Promise<T> {
-    this.#pending.add(work)
-    const { promise: aborted, reject } = Promise.withResolvers<never>()
-    const onAbort = (): void => reject(this.signal.reason)
-    if (this.signal.aborted) onAbort()
-    else this.signal.addEventListener('abort', onAbort, { once: true })
-    const settled = work.finally(() => {
-      this.#pending.delete(work)
-      this.signal.removeEventListener('abort', onAbort)
+  race<T>(work: Promise<T>, late: (error: unknown) => void): Promise<T> {
+    this.#pending++
+    return new Promise((resolve, reject) => {
+      this.onEnd(reject)
+      work.then(
+        (value) => {
+          this.offEnd(reject)
+          resolve(value)
+          this.#workSettled()
+        },
+        (error: unknown) => {
+          this.offEnd(reject)
+          reject(error)
+          if (this.ended !== undefined && error !== this.ended) late(error)
+          this.#workSettled()
+        },
+      )
     })
-    settled.catch((error: unknown) => {
-      if (this.signal.aborted && error !== this.signal.reason) late(error)
-    })
-    return await Promise.race([settled, aborted])
+  }
+
+  /** True when no work of the implementation is left. */
+  get isSettled(): boolean {
+    return this.#pending === 0
   }
 
   /** Resolves when no work of the implementation is left; never rejects. */
   async settled(): Promise<void> {
-    while (this.#pending.size > 0) await Promise.allSettled(this.#pending)
+    while (this.#pending > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve))
+  }
+
+  #workSettled(): void {
+    this.#pending--
+    if (this.#pending > 0) return
+    for (const resolve of this.#whenSettled.splice(0)) resolve()
   }
 }
 
