@@ -18,7 +18,7 @@ function planOf(service: ServiceRecord, body: string, dialect: Dialect, mode: 'u
     idempotencyKey: '',
     dialect,
   }
-  const context = { rules: new Map(), rateLimiting: false, cache: undefined, newId, nowMs: 0 }
+  const context = { rules: new Map(), limitsOf: undefined, cache: undefined, newId, nowMs: 0 }
   return planCall(request, mode, testCall(), consumerRecord(), service, context)
 }
 

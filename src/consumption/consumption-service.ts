@@ -130,7 +130,8 @@ export function createConsumptionService(
       }
       const rules = snapshots.current().limitRules
       const cache = undefined
-      const plan = planCall(body, 'unary', call, consumer, service, { rules, rateLimiting, cache, newId, nowMs: now() })
+      const limitsOf = rateLimiting ? limitsOfCall : undefined
+      const plan = planCall(body, 'unary', call, consumer, service, { rules, limitsOf, cache, newId, nowMs: now() })
       const standings = await standingsOf(plan.costs.map((cost) => cost.limit))
       const reservations = standings.map(({ limit, state }, index) => {
         const amount = plan.costs[index]?.amount ?? 0

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
+import { createKnownLimits } from '../limits/known-limits.ts'
 import { tightestHeaders } from '../limits/limit-headers.ts'
 import type { Admission, AdmissionResult, Limits } from '../limits/limits.ts'
 import type { Mode } from '../providers/provider.ts'
@@ -49,6 +50,7 @@ export interface EntranceOptions
 
 export function createEntrance(options: EntranceOptions): Entrance {
   const { limits, observer, now } = options
+  const limitsOf = options.rateLimiting ? createKnownLimits() : undefined
 
   /** Also with refusals: whoever cannot call it today should not learn of its end when it is too late. */
   function warn({ status, deprecation }: ServiceRecord, call: Call): void {
@@ -89,7 +91,7 @@ export function createEntrance(options: EntranceOptions): Entrance {
     consumer: ConsumerRecord,
     service: ServiceRecord,
   ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
-    const { rateLimiting, newId } = options
+    const { newId } = options
     const { idempotencyKey } = request
     // A repetition asks for the same, whichever version it would be given.
     const named = request.splitName ?? (takenOver ?? service).id
@@ -100,7 +102,7 @@ export function createEntrance(options: EntranceOptions): Entrance {
       const { limitRules: rules } = options.snapshots.current()
       const plan = planCall(request, mode, call, consumer, service, {
         rules,
-        rateLimiting,
+        limitsOf,
         cache,
         asked,
         newId,
@@ -124,10 +126,11 @@ export function createEntrance(options: EntranceOptions): Entrance {
       try {
         requireServiceScope(call.principal, service)
         const { policy } = options
-        const passed =
+        const checked =
           policy === undefined
             ? { request, asked: undefined }
-            : await checkPolicy({ policy, observer, now }, request, mode, call, { consumer, service })
+            : checkPolicy({ policy, observer, now }, request, mode, call, { consumer, service })
+        const passed = checked instanceof Promise ? await checked : checked
         const { plan, admission, result } = await admit(leg, passed, mode, call, consumer, service)
         if (result.outcome === 'answered') {
           call.setResponseHeader('idempotent-replayed', 'true')

@@ -1,6 +1,7 @@
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
-import { type CallLimit, type LimitedCall, type LimitRules, limitsOfCall } from '../limits/call-limits.ts'
+import type { CallLimit, LimitedCall, LimitRules } from '../limits/call-limits.ts'
+import type { LimitsOfCall } from '../limits/known-limits.ts'
 import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
 import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
@@ -60,8 +61,8 @@ export interface PlannedCost extends LimitCost {
 
 export interface PlanContext {
   readonly rules: LimitRules
-  /** False: the call is subject to no limit. */
-  readonly rateLimiting: boolean
+  /** Undefined: the call is subject to no limit. */
+  readonly limitsOf: LimitsOfCall | undefined
   /** Of a call whose answer may come from the response cache, or go into it. */
   readonly cache: Cacheable | undefined
   /** Of a request that was read before; default it is read now. */
@@ -91,9 +92,9 @@ export function planCall(
   const isCached = context.cache?.answer !== undefined
   const reserved = reservedTokens(request, asked, service)
   const price = priceAt(service, startMs)
-  const limits = context.rateLimiting
-    ? limitsOfCall(context.rules, { consumer, serviceId: service.id, ...keyOf(call), atMs: startMs })
-    : []
+  const { keyId, keyTier } = keyOf(call)
+  const limited = { consumer, serviceId: service.id, keyId, keyTier, atMs: startMs }
+  const limits = context.limitsOf?.(context.rules, limited) ?? noLimits
   return {
     attemptId: context.newId(),
     request,
@@ -112,6 +113,8 @@ export function planCall(
     traceparent: traceparentOf(call.span),
   }
 }
+
+const noLimits: readonly CallLimit[] = []
 
 /** What a request asks of a backend. Throws as {@link planCall}. */
 export function readAsked(request: GateRequest, mode: Mode, service: ServiceRecord, startMs: number): ReadRequest {

@@ -4,7 +4,7 @@
  */
 import type { Call } from '../call.ts'
 import type { Decision } from '../policy/decision.ts'
-import { noRequest, type RequestFacts } from '../policy/facts.ts'
+import { type CallFacts, noRequest, type RequestFacts } from '../policy/facts.ts'
 import { factsOf, type PolicyEngine } from '../policy/policy-engine.ts'
 import type { PolicyTold } from '../policy/told.ts'
 import { dearestCharge } from '../pricing/price.ts'
@@ -35,14 +35,17 @@ export interface PolicyCheckOptions {
   readonly now: () => number
 }
 
-/** Throws POLICY_DENIED, and what a request that cannot be read deserves when a policy wants to know of it. */
-export async function checkPolicy(
+/**
+ * Throws POLICY_DENIED, and what a request that cannot be read deserves when a policy wants to know of it. With an engine that
+ * answers at once it answers at once, too.
+ */
+export function checkPolicy(
   { policy, observer, now }: PolicyCheckOptions,
   request: GateRequest,
   mode: Mode,
   call: Call,
   { consumer, service }: Parties,
-): Promise<Passed> {
+): Passed | Promise<Passed> {
   const startedMs = performance.now()
   const atMs = now()
   let asked: ReadRequest | undefined
@@ -52,31 +55,23 @@ export async function checkPolicy(
     known ??= requestFacts(request, asked, call, service, atMs)
     return known
   }
-  const decision = await policy.validateConsumption({
-    consumer,
-    service,
-    payload: request.payload,
-    address: call.peerAddress,
-    request: read,
-  })
-  observer.policyDecided({
-    requestId: call.id,
-    keyId: keyIdOf(call),
-    decision,
-    consumer,
-    service,
-    facts: () => {
-      try {
-        return factsOf({ consumer, service }, read(), call.peerAddress, atMs)
-      } catch {
-        // The plan refuses the request, and says why.
-        return undefined
-      }
-    },
-    seconds: (performance.now() - startedMs) / 1000,
-  })
-  if (!decision.allowed) throw policyDenial(decision, service.id)
-  return passed(request, asked, decision, call)
+  const facts = (): CallFacts | undefined => {
+    try {
+      return factsOf({ consumer, service }, read(), call.peerAddress, atMs)
+    } catch {
+      // The plan refuses the request, and says why.
+      return undefined
+    }
+  }
+  const conclude = (decision: Decision): Passed => {
+    const seconds = (performance.now() - startedMs) / 1000
+    observer.policyDecided({ requestId: call.id, keyId: keyIdOf(call), decision, consumer, service, facts, seconds })
+    if (!decision.allowed) throw policyDenial(decision, service.id)
+    return passed(request, asked, decision, call)
+  }
+  const { payload } = request
+  const decision = policy.validateConsumption({ consumer, service, payload, address: call.peerAddress, request: read })
+  return decision instanceof Promise ? decision.then(conclude) : conclude(decision)
 }
 
 function passed(request: GateRequest, asked: ReadRequest | undefined, decision: Decision, call: Call): Passed {

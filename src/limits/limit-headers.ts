@@ -1,4 +1,4 @@
-import type { LimitCost, LimitState } from './limits.ts'
+import type { LimitCost, LimitState, LimitUnit } from './limits.ts'
 
 /** What a caller's libraries look for: where it stands with the limit that binds it. */
 export interface LimitStanding {
@@ -13,12 +13,8 @@ export interface LimitStanding {
  * `x-ratelimit-limit`, `x-ratelimit-remaining` (whole, never below 0) and `x-ratelimit-reset` (whole seconds from now, as
  * in reference 002), alike on answers and on refusals.
  */
-export function limitHeaders({ capacity, remaining, resetAtMs }: LimitStanding, nowMs: number): [string, string][] {
-  return [
-    ['x-ratelimit-limit', String(capacity)],
-    ['x-ratelimit-remaining', String(Math.max(0, Math.floor(remaining)))],
-    ['x-ratelimit-reset', String(Math.max(0, Math.ceil((resetAtMs - nowMs) / 1000)))],
-  ]
+export function limitHeaders(standing: LimitStanding, nowMs: number): [string, string][] {
+  return standingHeaders(plainNames, standing, nowMs)
 }
 
 /**
@@ -31,30 +27,54 @@ export function tightestHeaders(
   nowMs: number,
 ): [string, string][] {
   const headers: [string, string][] = []
-  for (const [unit, suffix] of families) {
+  for (const { unit, names } of families) {
     const standing = tightest(costs, states, unit)
-    if (standing === undefined) continue
-    for (const [name, value] of limitHeaders(standing, nowMs)) headers.push([`${name}${suffix}`, value])
+    if (standing !== undefined) headers.push(...standingHeaders(names, standing, nowMs))
   }
   return headers
 }
 
-const families = [
-  ['requests', ''],
-  ['tokens', '-tokens'],
-] as const
+function standingHeaders(
+  [limit, left, reset]: HeaderNames,
+  { capacity, remaining, resetAtMs }: LimitStanding,
+  nowMs: number,
+): [string, string][] {
+  return [
+    [limit, String(capacity)],
+    [left, String(Math.max(0, Math.floor(remaining)))],
+    [reset, String(Math.max(0, Math.ceil((resetAtMs - nowMs) / 1000)))],
+  ]
+}
 
-function tightest(costs: readonly LimitCost[], states: readonly LimitState[], unit: string): LimitStanding | undefined {
+type HeaderNames = readonly [limit: string, remaining: string, reset: string]
+
+const plainNames: HeaderNames = ['x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset']
+
+const families: readonly { readonly unit: LimitUnit; readonly names: HeaderNames }[] = [
+  { unit: 'requests', names: plainNames },
+  {
+    unit: 'tokens',
+    names: ['x-ratelimit-limit-tokens', 'x-ratelimit-remaining-tokens', 'x-ratelimit-reset-tokens'],
+  },
+]
+
+function tightest(
+  costs: readonly LimitCost[],
+  states: readonly LimitState[],
+  unit: LimitUnit,
+): LimitStanding | undefined {
   let least: LimitStanding | undefined
-  costs.forEach(({ limit }, index) => {
+  for (let index = 0; index < costs.length; index++) {
+    const limit = costs[index]?.limit
     const state = states[index]
-    if (limit.unit !== unit || state === undefined) return
-    const standing = { ...state, capacity: limit.capacity }
-    if (least === undefined || share(standing) < share(least)) least = standing
-  })
+    if (limit?.unit !== unit || state === undefined) continue
+    const { capacity } = limit
+    if (least !== undefined && share(state.remaining, capacity) >= share(least.remaining, least.capacity)) continue
+    least = { capacity, remaining: state.remaining, resetAtMs: state.resetAtMs }
+  }
   return least
 }
 
-function share({ remaining, capacity }: LimitStanding): number {
+function share(remaining: number, capacity: number): number {
   return remaining / Math.max(1, capacity)
 }

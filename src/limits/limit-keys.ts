@@ -95,13 +95,25 @@ const subjectFields = {
   service: 'serviceId',
 } as const satisfies Record<UsageScope['kind'], keyof UsageEvent>
 
+/** The month that was asked for last: nearly all calls ask for the same. */
+let latest = { startMs: 0, endMs: 0, text: '' }
+
 /** UTC, "YYYY-MM". */
 export function monthOf(atMs: number): string {
-  return new Date(atMs).toISOString().slice(0, 7)
+  return monthAt(atMs).text
 }
 
 /** Unix milliseconds at which the UTC month of a moment ends. */
 export function monthEndMs(atMs: number): number {
-  const at = new Date(atMs)
-  return Date.UTC(at.getUTCFullYear(), at.getUTCMonth() + 1, 1)
+  return monthAt(atMs).endMs
+}
+
+function monthAt(atMs: number): typeof latest {
+  if (!(atMs >= latest.startMs && atMs < latest.endMs)) {
+    const at = new Date(atMs)
+    const [year, month] = [at.getUTCFullYear(), at.getUTCMonth()]
+    const text = at.toISOString().slice(0, 7)
+    latest = { startMs: Date.UTC(year, month), endMs: Date.UTC(year, month + 1), text }
+  }
+  return latest
 }

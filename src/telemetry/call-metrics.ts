@@ -1,3 +1,4 @@
+import type { CounterChild, HistogramChild } from './metric-families.ts'
 import type { Metrics } from './metrics.ts'
 
 /**
@@ -14,6 +15,12 @@ interface CallOutcome {
   readonly ms: number
   readonly httpStatus: number
   readonly error?: unknown
+}
+
+/** What counts calls of one operation that ended with one status. */
+interface Ends {
+  readonly all: CounterChild
+  readonly duration: HistogramChild
 }
 
 /** How the gate refused a call. */
@@ -47,17 +54,30 @@ export interface CallMetrics {
 
 /** Counts calls. It knows calls by their shape only, so that telemetry depends on no domain folder. */
 export function createCallMetrics(metrics: Metrics): CallMetrics {
+  /** What counts the ends of an operation, by status. */
+  const ends = new WeakMap<Operation, Map<number, Ends>>()
+
+  function endsOf(operation: Operation, httpStatus: number): Ends {
+    const known = ends.get(operation)?.get(httpStatus)
+    if (known !== undefined) return known
+    const labels = [operation.verb, operation.path, String(httpStatus)] as const
+    const made = { all: metrics.httpRequests.of(...labels), duration: metrics.httpRequestDuration.of(...labels) }
+    ends.set(operation, (ends.get(operation) ?? new Map<number, Ends>()).set(httpStatus, made))
+    return made
+  }
+
   return {
     rpcs: {
       start() {
         metrics.httpRequestsInFlight.inc()
       },
-      end(_call, { verb, path }, { ms, httpStatus, error }) {
-        const status = String(httpStatus)
+      end(_call, operation, { ms, httpStatus, error }) {
         metrics.httpRequestsInFlight.dec()
-        metrics.httpRequests.of(verb, path, status).inc()
-        if (error !== undefined) metrics.httpRequestsFailed.of(verb, path, status).inc()
-        metrics.httpRequestDuration.of(verb, path, status).observe(ms / 1000)
+        const { all, duration } = endsOf(operation, httpStatus)
+        all.inc()
+        duration.observe(ms / 1000)
+        if (error === undefined) return
+        metrics.httpRequestsFailed.of(operation.verb, operation.path, String(httpStatus)).inc()
       },
     },
     gate: {

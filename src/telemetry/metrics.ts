@@ -80,11 +80,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       buckets: callBuckets,
     }),
     httpRequestsFailed: counter('http_requests_failed_total', 'Calls that were refused or failed', http),
-    httpRequestsInFlight: new Gauge({
-      name: 'http_requests_in_flight',
-      help: 'Calls that have begun and not ended',
-      registers: [registry],
-    }),
+    httpRequestsInFlight: inFlightGauge(registry),
     consumptionRequests: counter('consumption_requests_total', 'Calls to services by outcome', [
       'service_id',
       'status',
@@ -165,5 +161,22 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
     },
     render: () => registry.metrics(),
     contentType: registry.contentType,
+  }
+}
+
+/** A gauge that is counted here and set once a scrape. */
+function inFlightGauge(registry: Registry): Metrics['httpRequestsInFlight'] {
+  let count = 0
+  new Gauge({
+    name: 'http_requests_in_flight',
+    help: 'Calls that have begun and not ended',
+    registers: [registry],
+    collect() {
+      this.set(count)
+    },
+  })
+  return {
+    inc: () => void count++,
+    dec: () => void count--,
   }
 }

@@ -61,11 +61,7 @@ export async function startTracing(options: TracingOptions): Promise<Tracing> {
  * Runs `run` in a child span of the active one, which ends with it; a rejection marks it as failed. Without an active
  * recording span (tracing off, trace not sampled) it is a plain call.
  */
-export async function withSpan<T>(
-  name: string,
-  run: (span: Span) => Promise<T>,
-  options: SpanOptions = {},
-): Promise<T> {
+export function withSpan<T>(name: string, run: (span: Span) => Promise<T>, options: SpanOptions = {}): Promise<T> {
   if (trace.getActiveSpan()?.isRecording() !== true) return run(noSpan)
   return trace.getTracer('tollgate').startActiveSpan(name, options, async (span) => {
     try {
