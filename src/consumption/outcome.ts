@@ -36,8 +36,20 @@ export interface Outcome extends Ending {
 
 export function answered(price: PriceRecord | undefined, attempts: readonly Attempt[], answer: Answer): Outcome {
   const { tokens, usageSource, model, finishReason, body } = answer
-  const used = { tokens, usageSource, model, finishReason, charge: chargeFor(price, tokens), firstTokenMs: 0 }
-  return { ...lastOf(attempts), ...used, status: 'succeeded', errorReason: '', body }
+  return {
+    attempts,
+    attempt: attempts.length,
+    endpointId: attempts.at(-1)?.endpointId ?? '',
+    tokens,
+    usageSource,
+    model,
+    finishReason,
+    charge: chargeFor(price, tokens),
+    firstTokenMs: 0,
+    status: 'succeeded',
+    errorReason: '',
+    body,
+  }
 }
 
 /** No backend was asked. */

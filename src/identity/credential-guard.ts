@@ -1,6 +1,6 @@
 import { isIPv6 } from 'node:net'
+import { BoundedMap } from '../bounded-map.ts'
 import { type Reason, TollgateError } from '../errors.ts'
-import { BoundedMap } from './bounded-map.ts'
 
 export interface CredentialGuardOptions {
   /** Wrong credentials that an address may send in a minute, and at once. 0: as many as it likes. */

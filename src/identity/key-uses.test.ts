@@ -47,6 +47,23 @@ describe('the last use of a key', () => {
     await uses.stop()
   })
 
+  test('that comes while an earlier one is being written is written after it', async () => {
+    const written: KeyUse[] = []
+    const begun = Promise.withResolvers<void>()
+    const write = async (batch: readonly KeyUse[]): Promise<void> => {
+      written.push(...batch)
+      await begun.promise
+    }
+    const uses = createKeyUses({ write, log: silentLog, clock: Date.now, everyMs: 60_000, flushMs: 5_000 })
+    uses.note('a', '::1')
+    await vi.advanceTimersByTimeAsync(60_000)
+    uses.note('a', '::2')
+    begun.resolve()
+    await vi.advanceTimersByTimeAsync(5_000)
+    expect(written.map(({ address }) => address)).toEqual(['::1', '::2'])
+    await uses.stop()
+  })
+
   test('is written at the end, and no timer stays behind', async () => {
     const { state, uses } = setup()
     uses.note('a', '::1')

@@ -1,5 +1,5 @@
+import { BoundedMap } from '../bounded-map.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
-import { BoundedMap } from './bounded-map.ts'
 
 /** When a key was used, and from where. */
 export interface KeyUse {

@@ -1,7 +1,7 @@
 import { hash, randomBytes } from 'node:crypto'
 import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, jwtVerify } from 'jose'
+import { BoundedMap } from '../bounded-map.ts'
 import { TollgateError } from '../errors.ts'
-import { BoundedMap } from './bounded-map.ts'
 import type { TokenAlgorithm } from './token-algorithms.ts'
 import { type ClaimNames, type IdentityClaims, readClaims } from './token-claims.ts'
 import type { TokenKeys } from './token-keys.ts'

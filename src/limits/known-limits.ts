@@ -1,4 +1,4 @@
-import { BoundedMap } from '../identity/bounded-map.ts'
+import { BoundedMap } from '../bounded-map.ts'
 import { type CallLimit, type LimitedCall, type LimitRules, limitsOfCall } from './call-limits.ts'
 import { monthEndMs } from './limit-keys.ts'
 

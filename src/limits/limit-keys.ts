@@ -1,3 +1,4 @@
+import { BoundedMap } from '../bounded-map.ts'
 import { totalTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { PeriodLimit, UsageScope } from './limits.ts'
 
@@ -72,10 +73,20 @@ export function counterKeysOf(usage: UsageDimensions): { tokens: string[]; cost:
   }
 }
 
-/** All of {@link counterKeysOf} an event. */
-export function periodKeysOf(event: UsageEvent): string[] {
-  const { tokens, cost } = counterKeysOf({ ...event, month: monthOf(event.startMs) })
-  return [...tokens, ...cost]
+/** By what they follow from. */
+const keysOfEvents = new BoundedMap<string, readonly string[]>(10_000)
+
+/** All of {@link counterKeysOf} an event. Every call asks for them, and calls are alike: they are remembered. */
+export function periodKeysOf(event: UsageEvent): readonly string[] {
+  const { organizationId, consumerId, keyId, serviceId, currency } = event
+  const month = monthOf(event.startMs)
+  const id = `${organizationId} ${consumerId} ${keyId} ${serviceId} ${month} ${currency}`
+  const known = keysOfEvents.get(id)
+  if (known !== undefined) return known
+  const { tokens, cost } = counterKeysOf({ organizationId, consumerId, keyId, serviceId, month, currency })
+  const keys = [...tokens, ...cost]
+  keysOfEvents.set(id, keys)
+  return keys
 }
 
 /** The units of an event that a period limit counts; undefined when the event is not of its scope, month or currency. */
