@@ -1,6 +1,7 @@
+import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { TollgateError } from '../errors.ts'
-import { type BreakerState, type Breakers, createBreakers } from './breaker.ts'
+import { type BreakerState, type Breakers, createBreakers, type Pass, type Verdict } from './breaker.ts'
 
 const failing = (): Promise<string> => Promise.reject(new TollgateError('BACKEND_FAILED', 'no'))
 const healthy = (): Promise<string> => Promise.resolve('yes')
@@ -142,4 +143,115 @@ test('a refusal answers the probe: the backend is there', async () => {
 test('endpoints do not share a breaker', async () => {
   await reasons(failing, 5)
   expect(await breakers.run('other', healthy)).toBe('yes')
+})
+
+test('what was let in before it opened says nothing to a half-open breaker', async () => {
+  for (const verdict of ['healthy', 'failing', 'unknown'] as const) {
+    const breaker = breakers.of(verdict)
+    expect(breaker.enter()).toBe('call')
+    for (let i = 0; i < 5; i += 1) breaker.leave('call', 'failing')
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(breaker.state).toBe('half_open')
+    breaker.leave('call', verdict)
+    expect(breaker.state).toBe('half_open')
+    expect(breaker.enter()).toBe('probe')
+    breaker.leave('call', verdict)
+    expect([breaker.state, breaker.mayPass]).toEqual(['half_open', false])
+  }
+})
+
+test('counts again after the clock was set back', () => {
+  for (let i = 0; i < 4; i += 1) breakers.of('e').leave('call', 'failing')
+  vi.setSystemTime(Date.now() - 3_600_000)
+  for (let i = 0; i < 4; i += 1) breakers.of('e').leave('call', 'failing')
+  expect(breakers.stateOf('e')).toBe('closed')
+  breakers.of('e').leave('call', 'failing')
+  expect(breakers.stateOf('e')).toBe('open')
+})
+
+test('leaves no timer behind', () => {
+  for (let i = 0; i < 5; i += 1) breakers.fail('e', new TollgateError('BACKEND_FAILED', 'no'))
+  breakers.close()
+  expect(vi.getTimerCount()).toBe(0)
+})
+
+/** What is promised, counted from the whole of what happened. */
+class Model {
+  state: BreakerState = 'closed'
+  readonly changes: BreakerState[] = []
+  #failedAtMs: number[] = []
+  #openedAtMs = 0
+  #probes = 0
+
+  advance(toMs: number): void {
+    if (this.state === 'open' && toMs >= this.#openedAtMs + 1_000) this.#become('half_open')
+  }
+
+  enter(): Pass | undefined {
+    if (this.state === 'closed') return 'call'
+    if (this.state === 'open' || this.#probes > 0) return undefined
+    this.#probes += 1
+    return 'probe'
+  }
+
+  leave(pass: Pass, verdict: Verdict, nowMs: number): void {
+    if (pass === 'probe') this.#probes -= 1
+    if (pass === 'probe' && verdict === 'healthy') this.#become('closed')
+    else if (pass === 'probe') this.#open(nowMs)
+    else if (verdict === 'failing' && this.state === 'closed') {
+      this.#failedAtMs.push(nowMs)
+      if (this.#failedAtMs.filter((atMs) => nowMs - atMs < 10_000).length >= 5) this.#open(nowMs)
+    }
+  }
+
+  #open(nowMs: number): void {
+    this.#openedAtMs = nowMs
+    this.#become('open')
+  }
+
+  #become(state: BreakerState): void {
+    this.state = state
+    this.changes.push(state)
+  }
+}
+
+test('does what the model does, whatever happens in whatever order', () => {
+  const step = fc.oneof(
+    { weight: 1, arbitrary: fc.record({ ms: fc.integer({ min: 1, max: 3_000 }) }) },
+    { weight: 6, arbitrary: fc.constant('enter' as const) },
+    {
+      weight: 8,
+      arbitrary: fc.record({
+        call: fc.nat(),
+        verdict: fc.constantFrom<Verdict>('failing', 'failing', 'healthy', 'unknown'),
+      }),
+    },
+  )
+  let number = 0
+  fc.assert(
+    fc.property(fc.array(step, { minLength: 100, maxLength: 200 }), (steps) => {
+      number += 1
+      const breaker = breakers.of(`endpoint-${number}`)
+      const model = new Model()
+      const open: Pass[] = []
+      changes = []
+      for (const each of steps) {
+        if (each === 'enter') {
+          const pass = breaker.enter()
+          expect(pass).toBe(model.enter())
+          if (pass !== undefined) open.push(pass)
+        } else if ('ms' in each) {
+          vi.advanceTimersByTime(each.ms)
+          model.advance(Date.now())
+        } else {
+          const [pass] = open.splice(each.call % Math.max(1, open.length), 1)
+          if (pass === undefined) continue
+          breaker.leave(pass, each.verdict)
+          model.leave(pass, each.verdict, Date.now())
+        }
+        expect([breaker.state, changes]).toEqual([model.state, model.changes])
+      }
+      breaker.close()
+    }),
+  )
 })
