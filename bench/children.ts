@@ -39,13 +39,20 @@ export async function startChild(script: string, args: readonly string[], cpu: n
 export function spawnPinned(
   args: readonly string[],
   cpu: number,
-  options: { readonly ipc?: boolean; readonly env?: NodeJS.ProcessEnv; readonly cwd?: string } = {},
+  options: {
+    readonly ipc?: boolean
+    readonly env?: NodeJS.ProcessEnv
+    readonly cwd?: string
+    /** Where it writes to: a file's descriptor; without it, pipes. */
+    readonly output?: number
+  } = {},
 ): ChildProcess {
   if (stopping) throw new Error('the benchmark is being stopped')
   const command = canPin ? ['taskset', '-c', String(cpu), process.execPath, ...args] : [process.execPath, ...args]
   const [file = '', ...rest] = command
+  const output = options.output ?? 'pipe'
   const child = spawn(file, rest, {
-    stdio: options.ipc ? ['ignore', 'inherit', 'inherit', 'ipc'] : ['ignore', 'pipe', 'pipe'],
+    stdio: options.ipc ? ['ignore', 'inherit', 'inherit', 'ipc'] : ['ignore', output, output],
     env: options.env ?? process.env,
     cwd: options.cwd,
   })
@@ -58,15 +65,17 @@ export function spawnPinned(
 /** Ends every child: SIGTERM, and SIGKILL for what is left after `graceMs`. Returns when all have left; none can be started after. */
 export async function stopChildren(graceMs = 10_000): Promise<void> {
   stopping = true
-  await Promise.all(
-    [...running].map(async (child) => {
-      const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
-      child.kill('SIGTERM')
-      const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)
-      await gone
-      clearTimeout(timer)
-    }),
-  )
+  await Promise.all([...running].map((child) => stopChild(child, graceMs)))
+}
+
+/** Ends one child, as {@link stopChildren} does with all. */
+export async function stopChild(child: ChildProcess, graceMs = 10_000): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)
+  await gone
+  clearTimeout(timer)
 }
 
 /** CPU time so far, in microseconds. */

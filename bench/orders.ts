@@ -12,6 +12,8 @@ export interface LoadOrder {
   readonly durationMs: number
   /** Ends the measurement early, however fast the calls are. */
   readonly maxCalls: number
+  /** Tokens that each answer must have, in their order; absent where answers are no streams. */
+  readonly tokens?: number
 }
 
 /** What came of it. Latencies are of calls begun and ended in the measured time, after the warm-up. */
@@ -22,16 +24,16 @@ export interface LoadReport {
   readonly elapsedMs: number
   readonly p50Ms: number
   readonly p99Ms: number
+  readonly p999Ms: number
+  /** From the request to the first token; NaN where answers are no streams, as are the other figures of tokens. */
+  readonly firstTokenP50Ms: number
+  readonly firstTokenP99Ms: number
+  /** From the first token of an answer to its last one, for each token between them. */
+  readonly perTokenUs: number
   /** CPU time of the load generator itself, microseconds. */
   readonly loadCpuUs: number
   /** Text of the first failure; a measurement with one is worthless. */
   readonly failure: string | null
-}
-
-/** One client: makes a call and rejects unless the answer is a success. */
-export interface Client {
-  call(): Promise<void>
-  close(): void
 }
 
 /** True for a {@link LoadOrder} that came over a process channel. */

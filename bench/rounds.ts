@@ -1,0 +1,55 @@
+import { medians, type Sample, type Scene, type Stage, takeSample } from './sample.ts'
+
+/** A scene and what came of it. */
+export interface Result {
+  readonly scene: Scene
+  readonly median: Sample
+  readonly rounds: readonly Sample[]
+}
+
+/** How often, and how long. */
+export interface Effort {
+  readonly rounds: number
+  readonly warmupMs: number
+  readonly durationMs: number
+}
+
+const runInMs = 700
+
+/**
+ * Measures all scenes in turn, round after round, so that whatever else the machine does meets all of them, and returns the
+ * medians. Before the first round each scene is run in, unrecorded: a cold process measures the compiler.
+ */
+export async function measureInTurn(stage: Stage, scenes: readonly Scene[], rounds: number): Promise<Result[]> {
+  for (const scene of scenes) await takeSample(stage, { ...scene, durationMs: Math.min(scene.durationMs, runInMs) })
+  const samples = scenes.map((): Sample[] => [])
+  for (let round = 1; round <= rounds; round += 1) {
+    for (const [index, scene] of scenes.entries()) {
+      const sample = await takeSample(stage, scene)
+      samples[index]?.push(sample)
+      process.stderr.write(
+        `round ${round} of ${rounds}, ${scene.target.name}, ${scene.service.name}, ${scene.callers} callers: ${sample.perSecond.toFixed(0)}/s\n`,
+      )
+    }
+  }
+  return scenes.map((scene, index) => ({
+    scene,
+    median: medians(samples[index] ?? []),
+    rounds: samples[index] ?? [],
+  }))
+}
+
+/** The result of the scene with the same service and callers by another way. */
+export function counterpart(results: readonly Result[], { scene }: Result, targetName: string): Result | undefined {
+  return results.find(
+    (other) =>
+      other.scene.target.name === targetName &&
+      other.scene.service === scene.service &&
+      other.scene.callers === scene.callers,
+  )
+}
+
+/** A figure of a result as a share of the same figure of its counterpart; NaN without one. */
+export function shareOf(results: readonly Result[], result: Result, targetName: string): number {
+  return result.median.perSecond / (counterpart(results, result, targetName)?.median.perSecond ?? Number.NaN)
+}

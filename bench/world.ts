@@ -1,0 +1,82 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Child, startChild, stopChildren } from './children.ts'
+import { type Gate, type GateOptions, startGate } from './gate.ts'
+import type { Effort } from './rounds.ts'
+import type { Stage } from './sample.ts'
+import { directName, plainTarget, proxyName, type Target } from './targets.ts'
+
+/** Core of the gate and of the proxy; backend and load generator have the other one. */
+export const gateCpu = 0
+export const loadCpu = 1
+
+/** What all parts share: a stage, both baselines, and gates that are started when a part first asks for them. */
+export interface World extends Stage {
+  readonly effort: Effort
+  readonly isQuick: boolean
+  readonly backendUrl: string
+  readonly direct: Target
+  readonly proxy: Target
+  /** The gate that governs everything, with embedded stores; it was seen to govern before it is measured. */
+  gate(): Promise<Gate>
+  /** Another gate, with a data folder of its own; the part stops it. */
+  startGate(options: GateOptions): Promise<Gate>
+  /** A folder that goes when the world ends. */
+  scratch(): string
+  close(): Promise<void>
+}
+
+export interface WorldOptions {
+  readonly effort: Effort
+  readonly isQuick: boolean
+  /** `src/main.ts`, or the bundle. */
+  readonly main: string
+  /** Throws unless the gate governs. */
+  readonly check: (gate: Gate) => Promise<void>
+}
+
+/** Starts backend, proxy and load generator. */
+export async function openWorld({ effort, isQuick, main, check }: WorldOptions): Promise<World> {
+  const folders: string[] = []
+  const scratch = (): string => {
+    const folder = mkdtempSync(join(tmpdir(), 'tollgate-bench-'))
+    // The embedded Postgres runs as somebody else when the benchmark runs as root.
+    chmodSync(folder, 0o755)
+    folders.push(folder)
+    return folder
+  }
+  const backend = await startChild('backend.ts', [], loadCpu)
+  const backendUrl = urlOf(backend)
+  const proxy = await startChild('bare-proxy.ts', [backendUrl], gateCpu)
+  const load = await startChild('load.ts', [], loadCpu)
+  const start = (options: GateOptions): Promise<Gate> => startGate(main, scratch(), backendUrl, gateCpu, options)
+  let gate: Promise<Gate> | undefined
+  return {
+    effort,
+    isQuick,
+    load,
+    backend,
+    backendUrl,
+    direct: plainTarget(directName, undefined, backendUrl),
+    proxy: plainTarget(proxyName, proxy.pid, urlOf(proxy)),
+    gate: () => {
+      gate ??= start({}).then(async (started) => {
+        await check(started)
+        return started
+      })
+      return gate
+    },
+    startGate: start,
+    scratch,
+    close: async () => {
+      await stopChildren()
+      for (const folder of folders) rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+function urlOf({ hello }: Child): string {
+  if (typeof hello === 'object' && hello !== null && 'url' in hello && typeof hello.url === 'string') return hello.url
+  throw new Error('a child process told no address')
+}
