@@ -7,7 +7,7 @@ import { newId } from '../ids.ts'
 import type { DomainEvent } from './domain-event.ts'
 import type { Delivery, OutboxSink } from './outbox-sink.ts'
 import { type Relay, type RelayOptions, startRelay } from './relay.ts'
-import { selectDeadLetters, selectSinkStatus } from './sink-store.ts'
+import { reviveDeadLetters, rewindSink, selectDeadLetters, selectSinkStatus } from './sink-store.ts'
 
 let server: PostgresServer
 let relays: Relay[] = []
@@ -144,6 +144,57 @@ describe('events arrive', () => {
     expect(arrived).toHaveLength(20)
   })
 
+  test('none before an earlier one of its resource that waits', async () => {
+    const [bad, good] = [newId(), newId()]
+    answer = ({ data }) => (Reflect.get(Object(data.resource), 'nth') === 0 ? refused : 'delivered')
+    await start({ retryMinMs: 3_600_000, retryMaxMs: 3_600_000, random: () => 1 })
+    await change(bad, 0)
+    await eventually(async () => (await selectSinkStatus(server.sql, [sinkName]))[0]?.waiting === 1)
+    await change(bad, 1)
+    await change(good, 1)
+    await eventually(() => numbersOf(good).length === 1)
+    expect(numbersOf(bad)).toEqual([])
+  })
+
+  test('all that waits at once when the sink takes events again', async () => {
+    const ids = upTo(8).map(() => newId())
+    answer = () => refused
+    const relay = await start({ retryMinMs: 3_600_000, retryMaxMs: 3_600_000, random: () => 1 })
+    for (const id of ids) await change(id, 0)
+    await eventually(() => relay.failing() === 'HTTP 500')
+    answer = () => 'delivered'
+    const last = newId()
+    await change(last, 0)
+    await eventually(() => arrived.length === 9)
+  })
+
+  test('anew from where a replay began while others were on their way', async () => {
+    const id = newId()
+    await start()
+    const first = await change(id, 0)
+    await eventually(() => arrived.length === 1)
+    await relays.pop()?.stop()
+    const onTheWay = Promise.withResolvers<void>()
+    const released = Promise.withResolvers<void>()
+    const slow = sink()
+    await start({
+      sink: {
+        ...slow,
+        async deliver(events, signal) {
+          onTheWay.resolve()
+          await released.promise
+          return slow.deliver(events, signal)
+        },
+      },
+    })
+    await change(id, 1)
+    await onTheWay.promise
+    await server.sql.begin((tx) => rewindSink(tx, sinkName, first - 1))
+    released.resolve()
+    await eventually(() => arrived.length === 4)
+    expect(arrived.map(({ data }) => Reflect.get(Object(data.resource), 'nth'))).toEqual([0, 1, 0, 1])
+  })
+
   test('a sink that was away gets everything in order', async () => {
     const ids = [newId(), newId(), newId()]
     outage = new Error('connect ECONNREFUSED')
@@ -254,5 +305,30 @@ describe('a dead letter', () => {
     const [letter] = await selectDeadLetters(server.sql, sinkName, 0, 10)
     expect(letter?.attempts).toBeGreaterThan(1)
     expect(died).toBe(1)
+  })
+
+  test('is sent again without the others, when only that is asked for', async () => {
+    const [one, other] = [newId(), newId()]
+    answer = () => ({ ...refused, isFinal: true })
+    await start()
+    const position = await change(one, 0)
+    await change(other, 0)
+    await eventually(async () => (await selectDeadLetters(server.sql, sinkName, 0, 10)).length === 2)
+    answer = () => 'delivered'
+    expect(await server.sql.begin((tx) => reviveDeadLetters(tx, sinkName, [position]))).toBe(1)
+    await eventually(() => numbersOf(one).length === 1)
+    expect(await selectDeadLetters(server.sql, sinkName, 0, 10)).toMatchObject([{ resource_id: other }])
+  })
+
+  test('is none any more once a replay from before it brought it', async () => {
+    const id = newId()
+    answer = () => ({ ...refused, isFinal: true })
+    await start()
+    const position = await change(id, 0)
+    await eventually(async () => (await selectDeadLetters(server.sql, sinkName, 0, 10)).length === 1)
+    answer = () => 'delivered'
+    await server.sql.begin((tx) => rewindSink(tx, sinkName, position - 1))
+    await eventually(() => arrived.length === 1)
+    expect(await selectDeadLetters(server.sql, sinkName, 0, 10)).toEqual([])
   })
 })
