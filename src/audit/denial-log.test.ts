@@ -72,6 +72,15 @@ describe('a flood', () => {
     expect(written().length).toBeLessThan(20)
   })
 
+  test('of one caller that waits for each answer makes a record, and after it another one each pause', async () => {
+    const { written } = open({ pauseMs: 3_600_000 })
+    await log.record(alike, 10_000)
+    for (let call = 0; call < 5; call++) await log.record(alike, 1)
+    expect(written()).toMatchObject([{ count: 1 }])
+    await log.close()
+    expect(written()).toMatchObject([{ count: 1 }, { count: 5 }])
+  })
+
   test('of denials that are all different cannot pass the budget of its actor, and their counts add up', async () => {
     const { written, sum } = open({ now: () => 1_000 })
     const different = Array.from({ length: 3_000 }, () => ({ ...alike, resource: `consumer/${newId()}` }))
