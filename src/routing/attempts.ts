@@ -1,14 +1,15 @@
-import { context, propagation, SpanKind } from '@opentelemetry/api'
+import { context, propagation } from '@opentelemetry/api'
 import type { Call } from '../call.ts'
 import type { TollgateError } from '../errors.ts'
 import type { BackendRequest } from '../providers/provider.ts'
 import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
-import { BackendCall } from './backend-call.ts'
+import { BackendCall, type BodySink } from './backend-call.ts'
 import { asTollgateError } from './backend-errors.ts'
 import type { BackendPool } from './backend-pool.ts'
 import type { Breakers, Verdict } from './breaker.ts'
 import type { Credentials } from './credentials.ts'
+import type { Ending } from './disconnect.ts'
 import type { EndpointLoads } from './endpoint-loads.ts'
 import { type Failure, failureOf } from './retry-table.ts'
 
@@ -42,14 +43,11 @@ export interface Attempt {
 }
 
 /** Takes an answer in. Made anew for each attempt. */
-export interface Receiver<T> {
-  /** Longest answer; undefined for no limit. */
-  readonly maxBytes: number | undefined
-  onData(chunk: Buffer, post: BackendCall): void
+export interface Receiver<T> extends BodySink {
   /** Resolves as soon as the attempt counts as good: what the caller gets. Rejects when it failed. */
   value(post: BackendCall): Promise<T>
   /** Of a value that goes on after that: resolves at its end, with what went wrong. Never rejects. */
-  over?(value: T): Promise<TollgateError | undefined>
+  over?(): Promise<TollgateError | undefined>
 }
 
 /** Told of what happens at backends; must not throw or wait. */
@@ -60,9 +58,12 @@ export interface AttemptObserver {
   credentialRefused(service: ServiceRecord, endpoint: EndpointRecord): void
 }
 
-/** What came of an attempt. Without one, the breaker refused; `over` is the attempt as it stands when all of it ended. */
+/**
+ * What came of an attempt. Without one, the breaker refused. Of a value that goes on, `over` is the attempt as it stands when
+ * all of it ended; of others it is undefined.
+ */
 export type Made<T> =
-  | { readonly attempt: Attempt; readonly value: T; readonly over: Promise<Attempt> }
+  | { readonly attempt: Attempt; readonly value: T; readonly over: Promise<Attempt> | undefined }
   | { readonly attempt: Attempt | undefined; readonly error: TollgateError }
 
 export interface AttemptParts {
@@ -83,8 +84,8 @@ export interface AttemptPlan {
   readonly number: number
   readonly task: Task
   readonly call: Call
-  /** What ends it; see `disconnect.ts`. */
-  readonly signal: AbortSignal
+  /** What ends it. */
+  readonly ending: Ending
 }
 
 /** A backend that is too busy and does not say for how long rests so long. */
@@ -92,105 +93,113 @@ const busyRestMs = 1_000
 
 /** Makes one attempt, unless the endpoint's breaker refuses, and tells everyone who learns from it. Never rejects. */
 export async function makeAttempt<T>(parts: AttemptParts, plan: AttemptPlan, receiver: Receiver<T>): Promise<Made<T>> {
-  const { pool, breakers, loads, now } = parts
-  const { service, endpoint, number, task } = plan
-  const id = task.attemptId(number)
-  const startMs = now()
-  let post: BackendCall | undefined
-  let valueAtMs: number | undefined
+  const { pool, breakers, loads } = parts
+  const { service, endpoint } = plan
+  const breaker = breakers.of(endpoint.id)
+  const pass = breaker.enter()
+  if (pass === undefined) return { attempt: undefined, error: breaker.refusal() }
+  loads.begin(endpoint.id)
+  const running = new RunningAttempt(parts, plan, receiver)
+  let value: T
+  try {
+    value = await withSpan('POST', () => running.value(), pool.target(endpoint.url).span)
+  } catch (cause) {
+    const error = asTollgateError(cause)
+    breaker.leave(pass, judge(error))
+    const attempt = running.standing(error)
+    learn(parts, service, endpoint, attempt)
+    return { attempt, error }
+  }
+  breaker.leave(pass, 'healthy')
+  const attempt = running.standing(undefined)
+  if (receiver.over === undefined) {
+    learn(parts, service, endpoint, attempt)
+    return { attempt, value, over: undefined }
+  }
+  const over = receiver.over().then((error) => {
+    if (error !== undefined) breaker.leave('call', judge(error))
+    const ended = running.standing(error)
+    learn(parts, service, endpoint, ended)
+    return ended
+  })
+  return { attempt, value, over }
+}
 
-  function attemptNow(error: TollgateError | undefined): Attempt {
+/** An attempt that its breaker let in. */
+class RunningAttempt<T> {
+  readonly #parts: AttemptParts
+  readonly #plan: AttemptPlan
+  readonly #receiver: Receiver<T>
+  readonly #id: string
+  readonly #startMs: number
+  #post: BackendCall | undefined
+  #firstTokenMs: number | undefined
+
+  constructor(parts: AttemptParts, plan: AttemptPlan, receiver: Receiver<T>) {
+    this.#parts = parts
+    this.#plan = plan
+    this.#receiver = receiver
+    this.#id = plan.task.attemptId(plan.number)
+    this.#startMs = parts.now()
+  }
+
+  /** Sends the request; resolves as its receiver's value does. Throws or rejects when there is no credential. */
+  value(): Promise<T> {
+    const credential = this.#parts.credentials.resolve(this.#plan.endpoint.credentialRef)
+    // A promise is made and awaited only where a file has to be read.
+    return typeof credential === 'object' ? credential.then((read) => this.#send(read)) : this.#send(credential)
+  }
+
+  /** The attempt as it stands now. */
+  standing(error: TollgateError | undefined): Attempt {
+    const post = this.#post
+    const durationMs = this.#parts.now() - this.#startMs
+    if (error === undefined && this.#receiver.over !== undefined) this.#firstTokenMs ??= durationMs
     return {
-      id,
-      number,
-      endpointId: endpoint.id,
-      startMs,
-      durationMs: now() - startMs,
-      headersMs: post?.headersAtMs === undefined ? undefined : post.headersAtMs - startMs,
-      firstTokenMs: receiver.over === undefined || valueAtMs === undefined ? undefined : valueAtMs - startMs,
+      id: this.#id,
+      number: this.#plan.number,
+      endpointId: this.#plan.endpoint.id,
+      startMs: this.#startMs,
+      durationMs,
+      headersMs: post?.headersAtMs === undefined ? undefined : post.headersAtMs - this.#startMs,
+      firstTokenMs: this.#firstTokenMs,
       status: post?.status ?? 0,
       receivedBytes: post?.receivedBytes ?? 0,
       error,
     }
   }
 
-  let hasBegun = false
-  const run = async (): Promise<T> => {
-    hasBegun = true
-    loads.begin(endpoint.id)
-    post = await send(parts, plan, id, receiver)
-    return receiver.value(post)
-  }
-  const attributes = pool.target(endpoint.url).attributes
-  try {
-    const value = await breakers.run(endpoint.id, () => withSpan('POST', run, { kind: SpanKind.CLIENT, attributes }))
-    valueAtMs = now()
-    const attempt = attemptNow(undefined)
-    if (receiver.over === undefined) {
-      learn(parts, service, endpoint, attempt)
-      return { attempt, value, over: Promise.resolve(attempt) }
-    }
-    const over = receiver.over(value).then((error) => {
-      if (error !== undefined && judge(error) === 'failing') breakers.fail(endpoint.id, error)
-      const ended = attemptNow(error)
-      learn(parts, service, endpoint, ended)
-      return ended
+  #send(credential: string | undefined): Promise<T> {
+    const { pool, now } = this.#parts
+    const { endpoint, task, call, ending } = this.#plan
+    const { url, headers, body, isGrpc = false } = task.prepare(endpoint, credential)
+    const remainingMs = call.deadlineMs - now()
+    const totalMs = endpoint.timeoutMs ?? remainingMs
+    const timeoutMs = String(Math.max(1, Math.floor(Math.min(totalMs, remainingMs))))
+    const all: Record<string, string> = { ...headers, 'x-request-id': call.id, 'x-tollgate-attempt-id': this.#id }
+    if (isGrpc) all['grpc-timeout'] = `${timeoutMs}m`
+    else all['x-request-timeout-ms'] = timeoutMs
+    propagation.inject(context.active(), all)
+    const { origin, path } = pool.target(url)
+    this.#post = new BackendCall({
+      transport: isGrpc ? pool.http2(origin, endpoint.connectTimeoutMs) : pool.agent(endpoint.connectTimeoutMs),
+      request: { origin, path, method: 'POST', headers: all, body },
+      isGrpc,
+      isPoolFull: () => !isGrpc && pool.isFull(origin, endpoint.connectTimeoutMs),
+      deadlines: {
+        connect: endpoint.connectTimeoutMs ?? pool.connectTimeoutMs,
+        headers: endpoint.headersTimeoutMs,
+        firstToken: this.#receiver.over === undefined ? undefined : endpoint.firstTokenTimeoutMs,
+        idle: endpoint.idleTimeoutMs,
+        // The call's own deadline ends it.
+        total: totalMs < remainingMs ? totalMs : undefined,
+      },
+      ending,
+      now,
+      sink: this.#receiver,
     })
-    return { attempt, value, over }
-  } catch (cause) {
-    const error = asTollgateError(cause)
-    if (!hasBegun) return { attempt: undefined, error }
-    const attempt = attemptNow(error)
-    learn(parts, service, endpoint, attempt)
-    return { attempt, error }
+    return this.#receiver.value(this.#post)
   }
-}
-
-/** Begins the request of an attempt. */
-async function send<T>(
-  { pool, credentials, now }: AttemptParts,
-  { endpoint, task, call, signal }: AttemptPlan,
-  attemptId: string,
-  receiver: Receiver<T>,
-): Promise<BackendCall> {
-  const {
-    url,
-    headers,
-    body,
-    isGrpc = false,
-  } = task.prepare(endpoint, await credentials.resolve(endpoint.credentialRef))
-  const remainingMs = call.deadlineMs - now()
-  const totalMs = endpoint.timeoutMs ?? remainingMs
-  const timeoutMs = String(Math.max(1, Math.floor(Math.min(totalMs, remainingMs))))
-  const all: Record<string, string> = {
-    ...headers,
-    'x-request-id': call.id,
-    'x-tollgate-attempt-id': attemptId,
-    ...(isGrpc ? { 'grpc-timeout': `${timeoutMs}m` } : { 'x-request-timeout-ms': timeoutMs }),
-  }
-  propagation.inject(context.active(), all)
-  const { origin, path } = pool.target(url)
-  return new BackendCall({
-    transport: isGrpc ? pool.http2(origin, endpoint.connectTimeoutMs) : pool.agent(endpoint.connectTimeoutMs),
-    origin,
-    path,
-    headers: all,
-    body,
-    isGrpc,
-    isPoolFull: () => !isGrpc && pool.isFull(origin, endpoint.connectTimeoutMs),
-    deadlines: {
-      connect: endpoint.connectTimeoutMs ?? pool.connectTimeoutMs,
-      headers: endpoint.headersTimeoutMs,
-      firstToken: receiver.over === undefined ? undefined : endpoint.firstTokenTimeoutMs,
-      idle: endpoint.idleTimeoutMs,
-      // The call's own deadline ends it by its signal.
-      total: totalMs < remainingMs ? totalMs : undefined,
-    },
-    maxBytes: receiver.maxBytes,
-    signal,
-    now,
-    onData: receiver.onData,
-  })
 }
 
 /** What an attempt says about its endpoint, for the calls after it. */

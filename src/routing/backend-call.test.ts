@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { testCall } from '../../test/support/invoke.ts'
 import { BackendCall, type Deadlines } from './backend-call.ts'
 import { failureOf } from './retry-table.ts'
 import type { TransportController, TransportHandler } from './transport.ts'
@@ -13,17 +14,13 @@ function begin(deadlines: Partial<Deadlines>): { call: BackendCall; failure: () 
   const none = { connect: 1_000, headers: undefined, firstToken: undefined, idle: undefined, total: undefined }
   const call = new BackendCall({
     transport: { dispatch: (_, handler: TransportHandler) => handler.onRequestStart(controller) },
-    origin: 'http://backend',
-    path: '/',
-    headers: {},
-    body: Buffer.from(''),
+    request: { origin: 'http://backend', path: '/', method: 'POST', headers: {}, body: Buffer.from('') },
     isGrpc: false,
     isPoolFull: () => false,
     deadlines: { ...none, ...deadlines },
-    maxBytes: undefined,
-    signal: new AbortController().signal,
+    ending: testCall(),
     now: Date.now,
-    onData: () => {},
+    sink: { maxBytes: undefined, onData: () => {} },
   })
   let failure = ''
   call.done.catch((error: unknown) => {

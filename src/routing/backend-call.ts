@@ -4,36 +4,38 @@ import { invalidAnswer } from '../providers/failures.ts'
 import {
   answerTooLarge,
   asTollgateError,
-  callEnded,
   connectionFailed,
   noFreeConnection,
   statusFailed,
   timedOut,
 } from './backend-errors.ts'
+import type { Ending } from './disconnect.ts'
 import { grpcError } from './grpc-status.ts'
 import { StoppableTimer } from './stoppable-timer.ts'
-import type { Transport, TransportController, TransportHandler } from './transport.ts'
+import type { Transport, TransportController, TransportHandler, TransportRequest } from './transport.ts'
 
 /** One POST to a backend. */
 export interface BackendPost {
   readonly transport: Transport
-  readonly origin: string
-  readonly path: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly body: Uint8Array
+  readonly request: TransportRequest
   /** How an answer ended stands in its trailers. */
   readonly isGrpc: boolean
   /** Whether calls wait because every connection that may be is in use. */
   readonly isPoolFull: () => boolean
   readonly deadlines: Deadlines
-  /** Longest answer that is accepted; undefined for a stream, whose reader counts. */
-  readonly maxBytes: number | undefined
-  /** Ends the call; its reason is what the call then fails with. */
-  readonly signal: AbortSignal
+  /** Ends the call, which then fails with its reason. */
+  readonly ending: Ending
   /** Unix milliseconds. */
   readonly now: () => number
-  /** Told of each piece of the body of a status 2xx, in order; a throw ends the call with that error. */
-  readonly onData: (chunk: Buffer, call: BackendCall) => void
+  readonly sink: BodySink
+}
+
+/** Where the body of an answer of status 2xx goes. */
+export interface BodySink {
+  /** Longest answer that is accepted; undefined for a stream, whose reader counts. */
+  readonly maxBytes: number | undefined
+  /** Told of each piece of the body, in order; a throw ends the call with that error. */
+  onData(chunk: Buffer, call: BackendCall): void
 }
 
 /** In milliseconds; undefined for none. */
@@ -79,14 +81,14 @@ export class BackendCall implements TransportHandler {
   constructor(post: BackendPost) {
     this.#post = post
     this.done = this.#ending.promise
-    const { transport, origin, path, headers, body, deadlines, signal } = post
-    if (signal.aborted) {
-      this.fail(callEnded(signal))
+    const { transport, request, deadlines, ending } = post
+    if (ending.ended !== undefined) {
+      this.fail(ending.ended)
       return
     }
-    signal.addEventListener('abort', this.#onAbort)
+    ending.onEnd(this.#onCallEnd)
     this.#total = this.#stoppable(deadlines.total, (ms) => this.#totalError(ms))
-    transport.dispatch({ origin, path, method: 'POST', headers: { ...headers }, body }, this)
+    transport.dispatch(request, this)
   }
 
   /** Ends the call with an error, unless it is over: the connection is closed. */
@@ -163,14 +165,15 @@ export class BackendCall implements TransportHandler {
       if (this.receivedBytes > maxErrorBytes) this.#failByStatus()
       return
     }
-    const { maxBytes, onData } = this.#post
+    const { sink } = this.#post
+    const { maxBytes } = sink
     if (maxBytes !== undefined && this.receivedBytes > maxBytes) {
       this.fail(answerTooLarge(maxBytes))
       return
     }
     if (!this.#isPaused) this.#phase?.refresh()
     try {
-      onData(chunk, this)
+      sink.onData(chunk, this)
     } catch (error) {
       this.fail(asTollgateError(error))
     }
@@ -191,7 +194,7 @@ export class BackendCall implements TransportHandler {
     this.fail(this.status > 0 && !isSuccess(this.status) ? this.#statusError() : this.#connectionError(error))
   }
 
-  readonly #onAbort = (): void => this.fail(callEnded(this.#post.signal))
+  readonly #onCallEnd = (reason: TollgateError): void => this.fail(reason)
 
   #connectionError(error: Error): TollgateError {
     const code = 'code' in error ? String(error.code) : ''
@@ -217,7 +220,7 @@ export class BackendCall implements TransportHandler {
     clearTimeout(this.#phase)
     this.#total?.stop()
     this.#firstToken?.stop()
-    this.#post.signal.removeEventListener('abort', this.#onAbort)
+    this.#post.ending.offEnd(this.#onCallEnd)
     return true
   }
 

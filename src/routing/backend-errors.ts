@@ -100,13 +100,6 @@ function failureOfStatus(status: number, said: string): Failure {
   return said === 'credential' ? 'credential_refused' : 'rejected'
 }
 
-/** The error that a call's signal was aborted with. */
-export function callEnded(signal: AbortSignal): TollgateError {
-  return signal.reason instanceof TollgateError
-    ? signal.reason
-    : new TollgateError('CANCELLED', 'The caller went away before the answer.', { cause: signal.reason })
-}
-
 /** An error of the vocabulary as it is; anything else is a failure of the gate: INTERNAL. */
 export function asTollgateError(error: unknown): TollgateError {
   return error instanceof TollgateError

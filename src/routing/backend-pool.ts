@@ -1,4 +1,4 @@
-import type { Attributes } from '@opentelemetry/api'
+import { SpanKind, type SpanOptions } from '@opentelemetry/api'
 import { Agent } from 'undici'
 import { createHttp2Transport, type Http2Transport } from './http2-transport.ts'
 import type { Transport } from './transport.ts'
@@ -28,8 +28,8 @@ export interface BackendPool {
 export interface Target {
   readonly origin: string
   readonly path: string
-  /** For the span of a call. */
-  readonly attributes: Attributes
+  /** Of a call's span. */
+  readonly span: SpanOptions
 }
 
 /** URLs of endpoints are few; one that names a model in its path is one of many. */
@@ -99,11 +99,14 @@ function parse(url: string): Target {
   return {
     origin,
     path: pathname + search,
-    attributes: {
-      'http.request.method': 'POST',
-      'server.address': hostname,
-      'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
-      'url.full': origin + pathname,
+    span: {
+      kind: SpanKind.CLIENT,
+      attributes: {
+        'http.request.method': 'POST',
+        'server.address': hostname,
+        'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
+        'url.full': origin + pathname,
+      },
     },
   }
 }

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { StreamReader } from '../providers/provider.ts'
-import type { ServiceRecord } from '../registry/records.ts'
+import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
 import {
   type Attempt,
   type AttemptObserver,
@@ -17,14 +17,13 @@ import {
   type Receiver,
   type Task,
 } from './attempts.ts'
-import { callEnded } from './backend-errors.ts'
 import { createBackendPool } from './backend-pool.ts'
 import { type BreakerState, createBreakers } from './breaker.ts'
 import { chooseEndpoint, type EndpointView } from './choose-endpoint.ts'
 import type { Credentials } from './credentials.ts'
-import { backendSignal } from './disconnect.ts'
+import { Drain, type Ending } from './disconnect.ts'
 import { createEndpointLoads } from './endpoint-loads.ts'
-import { type BackendStream, streamedAnswer, wholeAnswer } from './receivers.ts'
+import { type BackendStream, streamedAnswer, WholeAnswer } from './receivers.ts'
 import { createRetryBudget } from './retry-budget.ts'
 import { nextAttempt } from './retry-policy.ts'
 import { failureOf } from './retry-table.ts'
@@ -57,8 +56,8 @@ export interface Dispatcher {
   /**
    * Posts a call and returns what `task.read` makes of the whole answer of a status 2xx, or the error of the last attempt:
    * BREAKER_OPEN when no endpoint could be asked, BACKEND_UNREACHABLE, BACKEND_TIMEOUT, BACKEND_FAILED, BACKEND_REJECTED,
-   * BACKEND_CREDENTIAL_REFUSED, BACKEND_ANSWER_TOO_LARGE, what `task.read` threw, or the reason that the call's signal was
-   * aborted with. Never rejects.
+   * BACKEND_CREDENTIAL_REFUSED, BACKEND_ANSWER_TOO_LARGE, what `task.read` threw, or why the call was over early. Never
+   * rejects.
    */
   dispatch<T>(service: ServiceRecord, task: UnaryTask<T>, call: Call): Promise<Dispatched<T>>
   /**
@@ -111,41 +110,59 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const loads = createEndpointLoads(now)
   const budget = createRetryBudget(now)
   const parts = { pool, breakers, loads, credentials, observer, now }
-  const closing = new AbortController()
   /** Service of each endpoint that has a breaker. */
   const services = new Map<string, string>()
+  /** Calls that may go on without their callers. */
+  const drains = new Set<Drain>()
+  /** Why no attempt begins any more. */
+  let closed: TollgateError | undefined
 
   function viewOf(endpointId: string): EndpointView {
     return { ...loads.of(endpointId), isOpen: !breakers.mayPass(endpointId), isSick: isSick(endpointId) }
   }
 
+  function endingOf(call: Call, { onDisconnect, drainLimitMs }: ServiceRecord): Ending {
+    if (onDisconnect === 'cancel') return call
+    const drain = new Drain(call, drainLimitMs, now)
+    drains.add(drain)
+    return drain
+  }
+
+  function release(ending: Ending): void {
+    if (!(ending instanceof Drain)) return
+    ending.release()
+    drains.delete(ending)
+  }
+
+  const whole = <T>(task: UnaryTask<T>): Receiver<T> => new WholeAnswer(options.maxResponseBytes, task)
+  const streamed = (task: StreamTask): Receiver<BackendStream> => streamedAnswer(task.openReader())
+
   /** Attempt after attempt, until one is good or none may follow. */
-  async function attemptAll<T>(
+  async function attemptAll<K extends Task, T>(
     service: ServiceRecord,
-    task: Task,
+    task: K,
     call: Call,
-    signal: AbortSignal,
+    ending: Ending,
     mode: 'unary' | 'stream',
-    receiver: () => Receiver<T>,
+    receiverOf: (task: K) => Receiver<T>,
   ): Promise<{ attempts: Attempt[]; made: Made<T> }> {
     const attempts: Attempt[] = []
-    const tried: string[] = []
     let candidates = service.endpoints
     /** Until then no attempt begins: at the endpoint named, and anywhere else. */
-    const readyAtMs = new Map<string, number>()
+    let readyAtMs: Map<string, number> | undefined
     let pauseUntilMs = 0
     let made: Made<T> | undefined
     budget.deposit(service.id)
     for (;;) {
-      const { routing } = service
-      const endpoint = chooseEndpoint({ routing, endpoints: candidates, view: viewOf, tried, random })
+      const endpoint = choose(service, candidates, attempts)
       if (endpoint === undefined) break
-      await pause((readyAtMs.get(endpoint.id) ?? pauseUntilMs) - now(), call.signal)
+      if (pauseUntilMs > 0) await pause((readyAtMs?.get(endpoint.id) ?? pauseUntilMs) - now(), call)
       // The caller may have left during admission, or during the pause.
-      if (call.signal.aborted) return { attempts, made: { attempt: undefined, error: callEnded(call.signal) } }
+      const ended = call.ended ?? closed
+      if (ended !== undefined) return { attempts, made: { attempt: undefined, error: ended } }
       services.set(endpoint.id, service.id)
       const number = attempts.length + 1
-      const latest = await makeAttempt(parts, { service, endpoint, number, task, call, signal }, receiver())
+      const latest = await makeAttempt(parts, { service, endpoint, number, task, call, ending }, receiverOf(task))
       if (latest.attempt === undefined) {
         // Its breaker refused. That is the answer only when no backend gave one.
         if (attempts.length === 0) made = soonest(made, latest)
@@ -155,7 +172,6 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       made = latest
       attempts.push(latest.attempt)
       if ('value' in latest) break
-      tried.push(endpoint.id)
       const { error } = latest
       const { retryAfterMs } = error
       const remainingMs = call.deadlineMs - now()
@@ -163,27 +179,36 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       if (retry === undefined) break
       pauseUntilMs = now() + retry.delayMs
       if (retry.sameDelayMs === undefined) candidates = candidates.filter((candidate) => candidate !== endpoint)
-      else readyAtMs.set(endpoint.id, now() + retry.sameDelayMs)
+      else readyAtMs = new Map(readyAtMs).set(endpoint.id, now() + retry.sameDelayMs)
       if (candidates.length === 0 || !budget.withdraw(service.id)) break
     }
     return { attempts, made: made ?? { attempt: undefined, error: noEndpoint(service) } }
   }
 
+  /** Of the endpoints that may be asked, after the attempts so far. */
+  function choose({ routing }: ServiceRecord, endpoints: readonly EndpointRecord[], attempts: readonly Attempt[]) {
+    // By far the most services have one.
+    if (endpoints.length <= 1) return endpoints[0]
+    const tried = attempts.map(({ endpointId }) => endpointId)
+    return chooseEndpoint({ routing, endpoints, view: viewOf, tried, random })
+  }
+
   return {
     async dispatch(service, task, call) {
-      const { signal, release } = backendSignal(call, service, closing.signal, now)
-      const whole = () => wholeAnswer(options.maxResponseBytes, task.read)
-      const { attempts, made } = await attemptAll(service, task, call, signal, 'unary', whole)
-      release()
+      const ending = endingOf(call, service)
+      const { attempts, made } = await attemptAll(service, task, call, ending, 'unary', whole)
+      release(ending)
       return 'value' in made ? { attempts, value: made.value } : { attempts, error: toldAttempts(made.error, attempts) }
     },
 
     async open(service, task, call) {
-      const { signal, release } = backendSignal(call, service, closing.signal, now)
-      const streamed = () => streamedAnswer(task.openReader())
-      const { attempts, made } = await attemptAll(service, task, call, signal, 'stream', streamed)
-      if ('value' in made) return { attempts, value: made.value, over: made.over.finally(release) }
-      release()
+      const ending = endingOf(call, service)
+      const { attempts, made } = await attemptAll(service, task, call, ending, 'stream', streamed)
+      if ('value' in made) {
+        const over = made.over ?? Promise.resolve(made.attempt)
+        return { attempts, value: made.value, over: over.finally(() => release(ending)) }
+      }
+      release(ending)
       return { attempts, error: toldAttempts(made.error, attempts) }
     },
 
@@ -197,7 +222,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       })),
 
     async close() {
-      closing.abort(new TollgateError('SHUTTING_DOWN', 'The gate is shutting down.'))
+      closed = new TollgateError('SHUTTING_DOWN', 'The gate is shutting down.')
+      for (const drain of drains) drain.end(closed)
       breakers.close()
       await pool.close()
     },
@@ -218,7 +244,7 @@ function waitOf<T>(made: Made<T>): number {
   return 'error' in made ? (made.error.retryAfterMs ?? 0) : 0
 }
 
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
+async function pause(ms: number, { signal }: Call): Promise<void> {
   if (ms > 0) await delay(ms, undefined, { signal }).catch(() => {})
 }
 

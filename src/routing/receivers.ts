@@ -4,17 +4,29 @@ import type { StreamEnd, StreamFailure, StreamPiece, StreamReader, StreamReport 
 import type { Receiver } from './attempts.ts'
 import type { BackendCall } from './backend-call.ts'
 
-/** Takes in a whole answer. `read` makes of it what the caller gets; an answer that it refuses is no answer. */
-export function wholeAnswer<T>(maxBytes: number, read: (answer: Uint8Array) => T): Receiver<T> {
-  const chunks: Buffer[] = []
-  return {
-    maxBytes,
-    onData: (chunk) => chunks.push(chunk),
-    async value(post) {
-      await post.done
-      const [only] = chunks
-      return read(chunks.length === 1 && only !== undefined ? only : Buffer.concat(chunks))
-    },
+/** Takes in a whole answer. What `reader` makes of it is what the caller gets; an answer that it refuses is no answer. */
+export class WholeAnswer<T> implements Receiver<T> {
+  readonly maxBytes: number
+  readonly #reader: { read(answer: Uint8Array): T }
+  /** By far the most answers come in one chunk. */
+  #first: Buffer | undefined
+  #rest: Buffer[] | undefined
+
+  constructor(maxBytes: number, reader: { read(answer: Uint8Array): T }) {
+    this.maxBytes = maxBytes
+    this.#reader = reader
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.#first === undefined) this.#first = chunk
+    else if (this.#rest === undefined) this.#rest = [chunk]
+    else this.#rest.push(chunk)
+  }
+
+  async value(post: BackendCall): Promise<T> {
+    await post.done
+    const first = this.#first ?? Buffer.alloc(0)
+    return this.#reader.read(this.#rest === undefined ? first : Buffer.concat([first, ...this.#rest]))
   }
 }
 
