@@ -1,54 +1,41 @@
-import { open, readFile, rename } from 'node:fs/promises'
+import { writeFileSync } from 'node:fs'
+import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { syncFolder } from './segment-log.ts'
 
-/** The number through which all events are in the ledger, in a small file that is replaced as a whole. */
+/** Of every number that is stored: each stands where the one before it stood. */
+const digits = 15
+
+/**
+ * The number through which all events are in the ledger, in a small file that is written in place. It survives the death
+ * of the process, and not always that of the machine: what is delivered again after that, the ledger absorbs. Were it
+ * synced, each batch of the ledger would stand in the way of the syncs that calls wait for.
+ */
 export class AcknowledgedFile {
-  readonly #folder: string
+  readonly #path: string
   #through: number
-  #stored: number
-  #storing: Promise<void> | undefined
 
-  private constructor(folder: string, through: number) {
-    this.#folder = folder
+  private constructor(path: string, through: number) {
+    this.#path = path
     this.#through = through
-    this.#stored = through
   }
 
-  /** Without the file, or with one that cannot be understood, everything is delivered again: the ledger absorbs it. */
+  /** Without the file, or with one that cannot be understood, everything is delivered again. */
   static async open(folder: string): Promise<AcknowledgedFile> {
-    const text = await readFile(join(folder, 'acknowledged'), 'utf8').catch(() => '0')
-    const through = /^\d{1,15}\s*$/.test(text) ? Number(text) : 0
-    return new AcknowledgedFile(folder, through)
+    const path = join(folder, 'acknowledged')
+    const text = await readFile(path, 'utf8').catch(() => '')
+    // Made if it is missing; what is there stays.
+    await (await open(path, 'a', 0o600)).close()
+    return new AcknowledgedFile(path, /^\d{1,15}\s*$/.test(text) ? Number(text) : 0)
   }
 
   get through(): number {
     return this.#through
   }
 
-  /** Resolves when this number or a later one is durable; calls that come together share a write. */
-  async store(through: number): Promise<void> {
-    this.#through = Math.max(this.#through, through)
-    while (this.#stored < through) {
-      this.#storing ??= this.#replace().finally(() => {
-        this.#storing = undefined
-      })
-      await this.#storing
-    }
-  }
-
-  async #replace(): Promise<void> {
-    const through = this.#through
-    const path = join(this.#folder, 'acknowledged')
-    const file = await open(`${path}.new`, 'w')
-    try {
-      await file.writeFile(`${through}\n`)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(`${path}.new`, path)
-    await syncFolder(this.#folder)
-    this.#stored = through
+  /** Keeps this number, unless a larger one is kept; throws the problem of the file system. */
+  store(through: number): void {
+    if (through <= this.#through) return
+    this.#through = through
+    writeFileSync(this.#path, `${String(through).padStart(digits, '0')}\n`, { flag: 'r+' })
   }
 }

@@ -83,27 +83,28 @@ export const concurrencyRetryMs = 500
  * add up.
  */
 export function admit(slots: Slots, costs: readonly LimitCost[], nowMicros: number): Verdict {
-  const indices = unseeded(
-    slots,
-    costs.map((cost) => cost.limit),
-  )
-  if (indices.length > 0) return { kind: 'unseeded', indices }
-  const taken = new Map<string, Slot>()
+  const after: Slot[] = []
   let refusedBy = -1
   let longest = 0
-  costs.forEach(({ limit, amount }, index) => {
-    const before = taken.get(limit.key) ?? current(slots, limit, nowMicros)
+  for (const { limit, amount } of costs) {
+    const index = after.length
+    const before = after[lastWith(costs, limit.key, index)] ?? current(slots, limit, nowMicros)
+    if (before.kind === 'unknown') return { kind: 'unseeded', indices: unseeded(slots, costs.map(limitOf)) }
     const wait = waitMs(before, limit, amount, nowMicros)
     if (wait > longest) {
       longest = wait
       refusedBy = index
     }
-    taken.set(limit.key, take(before, limit, amount))
-  })
+    after.push(take(before, limit, amount))
+  }
   if (refusedBy >= 0) {
     return { kind: 'refused', refusedBy, retryAfterMs: longest, limits: states(slots, costs, nowMicros) }
   }
-  for (const [key, slot] of taken) slots.set(key, slot)
+  // Of costs on the same key the last one takes for all.
+  after.forEach((slot, index) => {
+    const cost = costs[index]
+    if (cost !== undefined) slots.set(cost.limit.key, slot)
+  })
   return { kind: 'admitted', limits: states(slots, costs, nowMicros) }
 }
 
@@ -212,7 +213,7 @@ export function refilled(slot: Slot | undefined, limit: BucketLimit, nowMicros: 
   const full = limit.capacity * partsOf(limit)
   if (slot?.kind !== 'bucket') return { kind: 'bucket', level: full, at: nowMicros }
   const elapsed = nowMicros - slot.at
-  if (elapsed <= 0) return { kind: 'bucket', level: Math.min(slot.level, full), at: slot.at }
+  if (elapsed <= 0) return slot.level <= full ? slot : { kind: 'bucket', level: full, at: slot.at }
   const missing = full - slot.level
   // Compared by division first: rate times a long absence would leave the range of exact integers.
   const whole = missing <= 0 || elapsed > missing / limit.refill + 1
@@ -223,6 +224,17 @@ export function refilled(slot: Slot | undefined, limit: BucketLimit, nowMicros: 
 /** Parts of a unit. */
 export function partsOf(limit: BucketLimit): number {
   return limit.windowMs * 1_000
+}
+
+/** Index of the last cost before `end` on this key, or -1. */
+function lastWith(costs: readonly LimitCost[], key: string, end: number): number {
+  let index = end - 1
+  while (index >= 0 && costs[index]?.limit.key !== key) index--
+  return index
+}
+
+function limitOf(cost: LimitCost): Limit {
+  return cost.limit
 }
 
 function current(slots: Slots, limit: Limit, nowMicros: number): Slot {
@@ -241,11 +253,13 @@ function periodSlot(slots: Slots, key: string): PeriodSlot | UnknownSlot {
 function take(slot: Slot, limit: Limit, amount: number): Slot {
   switch (slot.kind) {
     case 'bucket':
-      return { ...slot, level: slot.level - bucketParts(amount, limit) }
+      return { kind: 'bucket', level: slot.level - bucketParts(amount, limit), at: slot.at }
     case 'concurrency':
       return { kind: 'concurrency', open: slot.open + amount }
-    default:
+    case 'unknown':
       return { ...slot, held: slot.held + amount }
+    case 'period':
+      return periodWith(slot, slot.used, slot.held + amount)
   }
 }
 
@@ -254,15 +268,20 @@ function settled(slot: Slot, limit: Limit, amount: number, used: number): Slot {
     case 'bucket': {
       const full = limit.capacity * bucketParts(1, limit)
       const level = Math.min(full, slot.level + bucketParts(amount, limit) - bucketParts(used, limit))
-      return { ...slot, level: Math.max(level, -maxDebtParts) }
+      return { kind: 'bucket', level: Math.max(level, -maxDebtParts), at: slot.at }
     }
     case 'concurrency':
       return { kind: 'concurrency', open: Math.max(0, slot.open - amount) }
     case 'unknown':
       return { ...slot, held: Math.max(0, slot.held - amount), version: slot.version + 1 }
     case 'period':
-      return { ...slot, used: slot.used + used, held: Math.max(0, slot.held - amount) }
+      return periodWith(slot, slot.used + used, Math.max(0, slot.held - amount))
   }
+}
+
+/** Field by field: to spread a slot costs as much as the rest of a take. */
+function periodWith({ told80, told100 }: PeriodSlot, used: number, held: number): PeriodSlot {
+  return { kind: 'period', used, held, told80, told100 }
 }
 
 /** The highest threshold that was passed, if nobody was told of it. */

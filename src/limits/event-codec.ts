@@ -20,6 +20,97 @@ export function asEvent(value: unknown): UsageEvent | undefined {
   return isEvent(value) ? value : undefined
 }
 
+/** The fields of an event by their places, without their names: half the bytes, and half the time to write and read. */
+export type EventFields = readonly [
+  id: string,
+  requestId: string,
+  organizationId: string,
+  consumerId: string,
+  serviceId: string,
+  endpointId: string,
+  keyId: string,
+  startMs: number,
+  requests: number,
+  corrects: string,
+  durationMs: number,
+  firstTokenMs: number,
+  status: CallStatus,
+  errorReason: string,
+  tokens: readonly number[],
+  usageSource: UsageSource,
+  costNanos: number,
+  currency: string,
+  priceVersion: string,
+  model: string,
+  attempt: number,
+  metadata: Readonly<Record<string, string>>,
+  traceparent: string,
+]
+
+/** What JSON is to be made of. */
+export function fieldsOf(event: UsageEvent): EventFields {
+  const { tokens } = event
+  return [
+    event.id,
+    event.requestId,
+    event.organizationId,
+    event.consumerId,
+    event.serviceId,
+    event.endpointId,
+    event.keyId,
+    event.startMs,
+    event.requests,
+    event.corrects,
+    event.durationMs,
+    event.firstTokenMs,
+    event.status,
+    event.errorReason,
+    [tokens.input, tokens.cachedInput, tokens.cacheWriteInput, tokens.output, tokens.reasoningOutput],
+    event.usageSource,
+    event.costNanos,
+    event.currency,
+    event.priceVersion,
+    event.model,
+    event.attempt,
+    event.metadata,
+    event.traceparent,
+  ]
+}
+
+/** The event in parsed {@link EventFields}, or undefined when a field is missing or of another type. */
+export function eventOfFields(value: unknown): UsageEvent | undefined {
+  if (!Array.isArray(value)) return undefined
+  const fields: readonly unknown[] = value
+  const parts = fields[14]
+  if (!Array.isArray(parts)) return undefined
+  const [input, cachedInput, cacheWriteInput, output, reasoningOutput]: readonly unknown[] = parts
+  return asEvent({
+    id: fields[0],
+    requestId: fields[1],
+    organizationId: fields[2],
+    consumerId: fields[3],
+    serviceId: fields[4],
+    endpointId: fields[5],
+    keyId: fields[6],
+    startMs: fields[7],
+    requests: fields[8],
+    corrects: fields[9],
+    durationMs: fields[10],
+    firstTokenMs: fields[11],
+    status: fields[12],
+    errorReason: fields[13],
+    tokens: { input, cachedInput, cacheWriteInput, output, reasoningOutput },
+    usageSource: fields[15],
+    costNanos: fields[16],
+    currency: fields[17],
+    priceVersion: fields[18],
+    model: fields[19],
+    attempt: fields[20],
+    metadata: fields[21],
+    traceparent: fields[22],
+  })
+}
+
 const texts = [
   'id',
   'requestId',

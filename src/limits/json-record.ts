@@ -1,4 +1,3 @@
-import { isObject } from '../is-object.ts'
 import { frame } from './segment-frames.ts'
 
 /**
@@ -10,17 +9,16 @@ export function encodeJson(value: object, bytes?: Uint8Array): Buffer {
   return bytes === undefined ? frame(JSON.stringify(value)) : frame(`${JSON.stringify(value)}\n`, bytes)
 }
 
-/** What {@link encodeJson} wrote; `value` is undefined when the payload is no JSON object. Keeps nothing of the payload's memory. */
-export function decodeJson(payload: Buffer): { value: Record<string, unknown> | undefined; bytes?: Uint8Array } {
+/** What {@link encodeJson} wrote; `value` is undefined when the payload is no JSON. Keeps nothing of the payload's memory. */
+export function decodeJson(payload: Buffer): { value: unknown; bytes?: Uint8Array } {
   const lineEnd = payload.indexOf(0x0a)
   const value = parse(payload.toString('utf8', 0, lineEnd < 0 ? payload.length : lineEnd))
   return lineEnd < 0 ? { value } : { value, bytes: Uint8Array.from(payload.subarray(lineEnd + 1)) }
 }
 
-function parse(json: string): Record<string, unknown> | undefined {
+function parse(json: string): unknown {
   try {
-    const value: unknown = JSON.parse(json)
-    return isObject(value) ? value : undefined
+    return JSON.parse(json)
   } catch {
     return undefined
   }

@@ -93,7 +93,7 @@ export class LateSettlements {
     const isKept = answer !== undefined && this.#answerBytes + answer.length <= answersMaxBytes
     const kept: Settlement = isKept ? settlement : rest
     try {
-      await this.#segments.append(encodeSettlement(kept), true, (sequence) => this.#hold(kept, sequence))
+      await this.#segments.append(encodeSettlement(kept), (sequence) => this.#hold(kept, sequence))
     } catch (cause) {
       throw new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
     }
@@ -144,7 +144,7 @@ export class LateSettlements {
   async #forget(): Promise<void> {
     if (this.#waiting.size > 0 || this.#last === this.#acknowledged.through) return
     const last = this.#last
-    await this.#acknowledged.store(last)
+    this.#acknowledged.store(last)
     await this.#segments.forget(last + 1)
   }
 }

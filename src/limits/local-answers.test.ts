@@ -1,10 +1,11 @@
-import { open, readFile, truncate } from 'node:fs/promises'
+import { readFile, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { admission, claim, drain, FakeLedger, settlement, unknownCall } from './conformance-support.ts'
 import type { AdmissionResult, Claim, Limits } from './limits.ts'
 import type { LocalLimitsOptions } from './local-limits.ts'
 import { LocalFolders, segmentsOf } from './local-support.ts'
+import { openSegmentFile } from './segment-file.ts'
 
 const folders = new LocalFolders()
 let folder: string
@@ -150,7 +151,7 @@ it('stay in their segment while they cannot be moved', async () => {
     segmentBytes: 4_000,
     async openFile(path, flags) {
       if (isFull && path.includes('/answers/')) throw new Error('ENOSPC: no space left on device')
-      return open(path, flags)
+      return openSegmentFile(path, flags)
     },
   })
   const held = await answer(limits, everyByte)

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { LocalClaims } from './local-claims.ts'
-import { type AnswerRecord, encodeRecord, replayRecords } from './local-records.ts'
+import { type AnswerRecord, encodeSettled, replayRecords } from './local-records.ts'
 import { SegmentLog, type SegmentLogOptions } from './segment-log.ts'
 
 /** Answers that are moved at once. */
@@ -44,8 +44,8 @@ export class LocalAnswers {
 
   #take({ key, fingerprint, untilMs, bytes }: AnswerRecord): Promise<void> {
     const answer = { key, fingerprint, untilMs, bytes }
-    const record = encodeRecord({ type: 'settled', id: '', events: [], answer })
-    return this.#segments.append(record, true, (sequence) => this.#claims.move(answer, sequence))
+    const record = encodeSettled({ id: '', events: [], answer })
+    return this.#segments.append(record, (sequence) => this.#claims.move(answer, sequence))
   }
 
   close(): Promise<void> {

@@ -5,10 +5,8 @@ export interface OpenCall {
   readonly admission: Admission
   /** Unix milliseconds. */
   readonly leaseEndMs: number
-  /** The writing of its record; rejects when the admission failed. */
-  opening: Promise<void>
-  /** Number of its record, once that is written. */
-  sequence: number | undefined
+  /** Number of its record. */
+  readonly sequence: number
   /** Its settlement or abandonment, while that is being written. */
   closing: Promise<Settled> | undefined
   /** When it was recorded as abandoned; it is kept for a late settlement. */
@@ -26,7 +24,7 @@ export class LocalCalls extends Map<string, OpenCall> {
     for (const [id, call] of this) {
       if (call.abandonedAtMs !== undefined) {
         if (nowMs - call.abandonedAtMs > abandonedKeepMs) this.delete(id)
-      } else if (call.closing === undefined && call.sequence !== undefined && call.leaseEndMs <= nowMs) {
+      } else if (call.closing === undefined && call.leaseEndMs <= nowMs) {
         due.push(call)
       }
     }
@@ -37,20 +35,8 @@ export class LocalCalls extends Map<string, OpenCall> {
   oldestSequence(): number {
     let oldest = Number.POSITIVE_INFINITY
     for (const { sequence, abandonedAtMs } of this.values()) {
-      if (sequence !== undefined && abandonedAtMs === undefined) oldest = Math.min(oldest, sequence)
+      if (abandonedAtMs === undefined) oldest = Math.min(oldest, sequence)
     }
     return oldest
-  }
-}
-
-/** A call whose record is still to be written. */
-export function newCall(admission: Admission, leaseEndMs: number): OpenCall {
-  return {
-    admission,
-    leaseEndMs,
-    opening: Promise.resolve(),
-    sequence: undefined,
-    closing: undefined,
-    abandonedAtMs: undefined,
   }
 }

@@ -60,9 +60,7 @@ export class LocalCounters implements Slots {
 
   /** Makes periods unknown; what is held stays held. A counter that nobody has or asks for has nothing to forget. */
   forget(keys: readonly string[], nowMicros: number): void {
-    for (const key of keys) {
-      if (this.#slots.has(key) || this.#asking.has(key)) forget(this, key, nowMicros)
-    }
+    for (const key of keys) if (this.#isThere(key)) forget(this, key, nowMicros)
   }
 
   /**
@@ -72,8 +70,9 @@ export class LocalCounters implements Slots {
    */
   follow(event: UsageEvent, counted: readonly LimitCost[], nowMicros: number): void {
     if (event.requests === 0) return
-    const others = periodKeysOf(event).filter((key) => !counted.some(({ limit }) => limit.key === key))
-    this.forget(others, nowMicros)
+    for (const key of periodKeysOf(event)) {
+      if (this.#isThere(key) && !counted.some(({ limit }) => limit.key === key)) forget(this, key, nowMicros)
+    }
   }
 
   /** Drops what is the same as unknown: full buckets, concurrencies of 0, and periods that ended long ago. */
@@ -83,6 +82,10 @@ export class LocalCounters implements Slots {
       this.#slots.delete(key)
       this.#limits.delete(key)
     }
+  }
+
+  #isThere(key: string): boolean {
+    return this.#slots.has(key) || this.#asking.has(key)
   }
 
   #isGone(limit: Limit, slot: Slot | undefined, nowMs: number): boolean {

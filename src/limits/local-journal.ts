@@ -1,8 +1,9 @@
 import type { Logger } from 'pino'
+import type { UsageEvent } from '../metering/usage-event.ts'
 import type { AcknowledgedFile } from './acknowledged-file.ts'
 import type { LocalAnswers } from './local-answers.ts'
-import { encodeRecord, type LocalRecord } from './local-records.ts'
-import type { SegmentLog } from './segment-log.ts'
+import { encodeAdmitted, encodeSettled, type SettledRecord } from './local-records.ts'
+import type { RecordWaiter, SegmentLog } from './segment-log.ts'
 
 export interface LocalJournalParts {
   readonly segments: SegmentLog
@@ -21,23 +22,47 @@ export class LocalJournal {
     this.#parts = parts
   }
 
-  /** What the last append failed with; undefined while all is well. */
+  /** What the last record failed with; undefined while all is well. */
   get failure(): string | undefined {
     return this.#failure
   }
 
-  /** As {@link SegmentLog.append}; tells of the first failure, and of the end of failing. */
-  async append(record: LocalRecord, durable: boolean, stored: (sequence: number) => void): Promise<void> {
-    const { segments, log } = this.#parts
+  /** Whether {@link admitted} may be called. */
+  get isReady(): boolean {
+    return this.#parts.segments.isReady
+  }
+
+  /** Resolves when it may; rejects with the problem of the file system. */
+  async makeReady(): Promise<void> {
     try {
-      await segments.append(encodeRecord(record), durable, stored)
-      if (this.#failure !== undefined) log.info('usage log can be written again')
-      this.#failure = undefined
+      await this.#parts.segments.makeReady()
     } catch (error) {
-      const problem = problemOf(error)
-      if (this.#failure === undefined) log.error({ problem }, 'usage log cannot be written')
-      this.#failure = problem
-      throw error
+      throw this.#failed(error)
+    }
+  }
+
+  /** Writes that a call was admitted, and returns the number of the record; see {@link SegmentLog.write}. */
+  admitted(id: string, event: UsageEvent): number {
+    try {
+      const sequence = this.#parts.segments.write(encodeAdmitted(id, event))
+      this.#works()
+      return sequence
+    } catch (error) {
+      throw this.#failed(error)
+    }
+  }
+
+  /** Appends what is on its way to the ledger, and tells the waiter; never throws. */
+  settled(record: SettledRecord, waiter: RecordWaiter): void {
+    const failed = (error: unknown): void => waiter.failed(this.#failed(error))
+    const stored = (sequence: number): void => {
+      this.#works()
+      waiter.stored(sequence)
+    }
+    try {
+      this.#parts.segments.enqueue(encodeSettled(record), { stored, failed })
+    } catch (error) {
+      failed(error)
     }
   }
 
@@ -47,19 +72,20 @@ export class LocalJournal {
    * and the worst that follows of a failure is that they are delivered once more.
    */
   async forget(through: number, neededFrom: () => number): Promise<void> {
+    const { acknowledged, log } = this.#parts
     try {
-      await this.#parts.acknowledged.store(through)
+      acknowledged.store(through)
       // One after the other, so that no segment is deleted before its answers are moved.
       const trimming = this.#trimming.then(() => this.#trim(Math.min(through + 1, neededFrom())))
       this.#trimming = trimming.catch(() => undefined)
       await trimming
     } catch (error) {
-      this.#parts.log.warn({ problem: problemOf(error) }, 'the position of the usage log cannot be stored')
+      log.warn({ problem: problemOf(error) }, 'the position of the usage log cannot be stored')
     }
   }
 
   /** Resolves when what is to be deleted is deleted; everything below is the caller's to close. */
-  settled(): Promise<void> {
+  trimmed(): Promise<void> {
     return this.#trimming
   }
 
@@ -67,6 +93,20 @@ export class LocalJournal {
     const { segments, answers } = this.#parts
     await answers.takeBefore(segments.oldestAfter(needed))
     await segments.forget(needed)
+  }
+
+  #works(): void {
+    if (this.#failure === undefined) return
+    this.#failure = undefined
+    this.#parts.log.info('usage log can be written again')
+  }
+
+  /** Tells of the first failure; returns what it was given. */
+  #failed(error: unknown): unknown {
+    const problem = problemOf(error)
+    if (this.#failure === undefined) this.#parts.log.error({ problem }, 'usage log cannot be written')
+    this.#failure = problem
+    return error
   }
 }
 

@@ -16,7 +16,7 @@ import {
 } from './conformance-support.ts'
 import type { LimitCost, Limits, Settlement } from './limits.ts'
 import { LocalFolders, segmentsOf } from './local-support.ts'
-import type { SegmentFile } from './segment-log.ts'
+import { openSegmentFile, type SegmentFile } from './segment-file.ts'
 
 const folders = new LocalFolders()
 
@@ -202,13 +202,14 @@ describe('segment files', () => {
     let syncs = 0
     const limits = await folders.start(await folders.make(), {
       async openFile(path, flags) {
-        const file = await open(path, flags)
-        const datasync = file.datasync.bind(file)
-        file.datasync = () => {
-          syncs++
-          return datasync()
+        const file = await openSegmentFile(path, flags)
+        return {
+          ...file,
+          datasync() {
+            syncs++
+            return file.datasync()
+          },
         }
-        return file
       },
     })
     await Promise.all(Array.from({ length: 500 }, () => record(limits)))
@@ -238,11 +239,12 @@ describe('a disk that fails', () => {
   })
 
   async function openFile(path: string, flags: string): Promise<SegmentFile> {
-    const file = await open(path, flags)
+    const file = await openSegmentFile(path, flags)
     const full = () => Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' })
     return {
-      async write(bytes, from, length, position) {
-        if (fault === 'short write') await file.write(bytes, from, Math.min(length, 11), position)
+      ...file,
+      write(bytes, from, length, position) {
+        if (fault === 'short write') file.write(bytes, from, Math.min(length, 11), position)
         if (fault === 'write' || fault === 'short write') throw full()
         return file.write(bytes, from, length, position)
       },
@@ -250,8 +252,6 @@ describe('a disk that fails', () => {
         if (fault === 'sync') throw full()
         await file.datasync()
       },
-      truncate: (size: number) => file.truncate(size),
-      close: () => file.close(),
     }
   }
 

@@ -19,7 +19,7 @@ import type {
   Settlement,
 } from './limits.ts'
 import { LocalAnswers } from './local-answers.ts'
-import { LocalCalls, newCall, type OpenCall } from './local-calls.ts'
+import { LocalCalls, type OpenCall } from './local-calls.ts'
 import { LocalClaims } from './local-claims.ts'
 import { LocalCounters } from './local-counters.ts'
 import { LocalJournal } from './local-journal.ts'
@@ -113,7 +113,8 @@ interface Parts {
 
 const nothingCrossed: Settled = { crossed: [] }
 const settledKeepMs = 600_000
-const settledMost = 1_000_000
+/** A call is settled twice when somebody tries again at once, if at all. */
+const settledMost = 100_000
 const evictEveryMs = 60_000
 /** Events in one record of a correction, so that a large one fits. */
 const maxCorrectionEvents = 100
@@ -168,13 +169,12 @@ class LocalLimits implements Limits {
       if (answer !== undefined) this.#claims.keep(answer, sequence)
       if (sequence > through) this.usageLog.add(sequence, events)
     }
-    await Promise.all([...open].map(([id, event]) => this.#record({ type: 'settled', id, events: [event] }, [])))
+    await Promise.all([...open].map(([id, event]) => this.#record({ id, events: [event] }, [])))
     if (open.size > 0) log.warn({ calls: open.size }, 'calls of a process that died are recorded as abandoned')
   }
 
   async admit(admission: Admission): Promise<AdmissionResult> {
     const { id, costs, claim } = admission
-    const limits = costs.map((cost) => cost.limit)
     for (;;) {
       // Asked twice, for example after a lost answer: it is in already.
       if (this.#calls.has(id) || this.#settled.has(id)) return this.#admittedBefore(admission)
@@ -184,33 +184,28 @@ class LocalLimits implements Limits {
       if (this.usageLog.size >= (this.#options.maxBacklog ?? 200_000)) {
         throw new TollgateError('LIMITS_UNAVAILABLE', 'too much usage waits to be recorded')
       }
+      if (!this.#journal.isReady) {
+        await this.#journal.makeReady().catch(notAdmitted)
+        continue
+      }
       const verdict = admit(this.#counters, costs, this.#nowMicros())
       if (verdict.kind === 'unseeded') {
-        await this.#counters.know(limits)
+        await this.#counters.know(costs.map((cost) => cost.limit))
         continue
       }
       if (verdict.kind === 'refused') {
-        const { refusedBy, retryAfterMs, limits: states } = verdict
-        return { outcome: 'refused', refusedBy, retryAfterMs, limits: states }
+        const { refusedBy, retryAfterMs, limits } = verdict
+        return { outcome: 'refused', refusedBy, retryAfterMs, limits }
       }
-      await this.#open(admission)
+      this.#open(admission)
       return { outcome: 'admitted', limits: verdict.limits }
     }
   }
 
-  async settle(settlement: Settlement): Promise<Settled> {
-    const { id } = settlement.admission
-    const call = this.#calls.get(id)
-    if (call === undefined) {
-      if (!this.#settled.has(id)) await this.#settleStranger(settlement)
-      return nothingCrossed
-    }
-    await call.opening
-    if (call.closing !== undefined) {
-      await call.closing
-      // The other settlement won, or the lease ran out meanwhile.
-      return this.settle(settlement)
-    }
+  settle(settlement: Settlement): Promise<Settled> {
+    const call = this.#calls.get(settlement.admission.id)
+    if (call === undefined) return this.#settleUnknown(settlement)
+    if (call.closing !== undefined) return this.#settleAfter(call.closing, settlement)
     const closing = call.abandonedAtMs === undefined ? this.#settleOpen(settlement) : this.#settleLate(settlement)
     return this.#whileClosing(call, closing)
   }
@@ -219,7 +214,7 @@ class LocalLimits implements Limits {
     const records: Promise<void>[] = []
     for (let from = 0; from < events.length; from += maxCorrectionEvents) {
       const part = events.slice(from, from + maxCorrectionEvents)
-      records.push(this.#record({ type: 'settled', id: '', events: part }, []))
+      records.push(this.#record({ id: '', events: part }, []))
     }
     try {
       await Promise.all(records)
@@ -242,57 +237,69 @@ class LocalLimits implements Limits {
 
   async close(): Promise<void> {
     this.usageLog.close()
-    await this.#journal.settled()
+    await this.#journal.trimmed()
     for (const close of this.#closers) await close()
   }
 
-  async #admittedBefore({ id, costs }: Admission): Promise<AdmissionResult> {
-    const limits = await this.read(costs.map((cost) => cost.limit))
-    await this.#calls.get(id)?.opening
-    return { outcome: 'admitted', limits }
+  async #admittedBefore({ costs }: Admission): Promise<AdmissionResult> {
+    return { outcome: 'admitted', limits: await this.read(costs.map((cost) => cost.limit)) }
   }
 
   /** Writes down that a call was admitted, whose cost is taken; gives all of it back when that fails. */
-  async #open(admission: Admission): Promise<void> {
+  #open(admission: Admission): void {
     const { id, costs, claim, ifAbandoned } = admission
-    const call = newCall(admission, this.#clock() + admission.leaseMs)
+    try {
+      const sequence = this.#journal.admitted(id, ifAbandoned)
+      const leaseEndMs = this.#clock() + admission.leaseMs
+      this.#calls.set(id, { admission, leaseEndMs, sequence, closing: undefined, abandonedAtMs: undefined })
+    } catch (error) {
+      release(this.#counters, costs, this.#nowMicros())
+      notAdmitted(error)
+    }
     this.#counters.learn(costs)
-    this.#calls.set(id, call)
     if (claim !== undefined) this.#claims.take(claim, id)
-    call.opening = this.#journal
-      .append({ type: 'admitted', id, event: ifAbandoned }, false, (sequence) => {
-        call.sequence = sequence
-      })
-      .catch((cause: unknown) => {
-        this.#calls.delete(id)
-        this.#claims.free(claim, id)
-        release(this.#counters, costs, this.#nowMicros())
-        throw new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
-      })
-    await call.opening
   }
 
-  async #settleOpen({ admission, actual, event, answer: bytes }: Settlement): Promise<Settled> {
+  async #settleUnknown(settlement: Settlement): Promise<Settled> {
+    if (!this.#settled.has(settlement.admission.id)) await this.#settleStranger(settlement)
+    return nothingCrossed
+  }
+
+  /** The other settlement won, or the lease ran out, unless that fails; then so does this. */
+  async #settleAfter(closing: Promise<Settled>, settlement: Settlement): Promise<Settled> {
+    await closing
+    return this.settle(settlement)
+  }
+
+  #settleOpen({ admission, actual, event, answer: bytes }: Settlement): Promise<Settled> {
     const { id, costs, claim } = admission
     const answer = this.#claims.answerOf(claim, bytes)
-    let crossed: Settled['crossed'] = []
-    await this.#record({ type: 'settled', id, events: [event], answer }, costs, (sequence) => {
-      crossed = settle(this.#counters, costs, actual, this.#nowMicros()).flatMap(({ index, used, threshold }) => {
-        const limit = costs[index]?.limit
-        return limit?.kind === 'period' ? [{ limit, used, threshold }] : []
-      })
-      this.#end(admission, answer, sequence)
+    return new Promise((done, failed) => {
+      const stored = (sequence: number): void => {
+        const crossed = this.#settleCosts(costs, actual)
+        this.#end(admission, answer, sequence)
+        done(crossed.length === 0 ? nothingCrossed : this.#tell(crossed))
+      }
+      this.#write({ id, events: [event], answer }, costs, stored, failed)
     })
-    if (crossed.length > 0) await this.#tell(crossed)
-    return { crossed }
   }
 
-  async #tell(crossed: Settled['crossed']): Promise<void> {
+  #settleCosts(costs: readonly LimitCost[], actual: readonly number[]): Settled['crossed'] {
+    const passed = settle(this.#counters, costs, actual, this.#nowMicros())
+    if (passed.length === 0) return nothingCrossed.crossed
+    return passed.flatMap(({ index, used, threshold }) => {
+      const limit = costs[index]?.limit
+      return limit?.kind === 'period' ? [{ limit, used, threshold }] : []
+    })
+  }
+
+  async #tell(crossed: Settled['crossed']): Promise<Settled> {
     try {
       await this.#told.tell(crossed)
     } catch (error) {
       this.#options.log.warn({ err: error }, 'a told threshold cannot be stored; after a restart it is told again')
     }
+    return { crossed }
   }
 
   /**
@@ -328,7 +335,7 @@ class LocalLimits implements Limits {
     const answer = isFree ? this.#claims.answerOf(claim, bytes) : undefined
     if (isFree) this.#claims.take(claim, id)
     try {
-      await this.#record({ type: 'settled', id, events, answer }, [], (sequence) => {
+      await this.#record({ id, events, answer }, [], (sequence) => {
         this.#end(admission, answer, sequence)
       })
     } catch (error) {
@@ -344,24 +351,37 @@ class LocalLimits implements Limits {
     if (answer !== undefined) this.#claims.keep(answer, sequence)
   }
 
+  /** As {@link #write}; resolves when it is durable, rejects with STORAGE_UNAVAILABLE. */
+  #record(record: SettledRecord, counted: readonly LimitCost[], stored?: (sequence: number) => void): Promise<void> {
+    return new Promise((done, failed) => {
+      const settled = (sequence: number): void => {
+        stored?.(sequence)
+        done()
+      }
+      this.#write(record, counted, settled, failed)
+    })
+  }
+
   /**
-   * Appends what is on its way to the ledger; resolves when it is durable, rejects with STORAGE_UNAVAILABLE. Counters
-   * follow in the same step: those of `counted` as `stored` moves them, all others by their next seed.
+   * Appends what is on its way to the ledger. When it is durable, counters follow in the same step: those of `counted` as
+   * `stored` moves them, all others by their next seed. Else `failed` is told STORAGE_UNAVAILABLE.
    */
-  async #record(
+  #write(
     record: SettledRecord,
     counted: readonly LimitCost[],
-    stored?: (sequence: number) => void,
-  ): Promise<void> {
-    try {
-      await this.#journal.append(record, true, (sequence) => {
+    stored: (sequence: number) => void,
+    failed: (error: TollgateError) => void,
+  ): void {
+    this.#journal.settled(record, {
+      stored: (sequence) => {
         this.usageLog.add(sequence, record.events)
         for (const event of record.events) this.#counters.follow(event, counted, this.#nowMicros())
-        stored?.(sequence)
-      })
-    } catch (cause) {
-      throw new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
-    }
+        stored(sequence)
+      },
+      failed(cause) {
+        failed(new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause }))
+      },
+    })
   }
 
   async #sweep(): Promise<number> {
@@ -379,7 +399,7 @@ class LocalLimits implements Limits {
 
   async #abandon(call: OpenCall, now: number): Promise<Settled> {
     const { id, costs, claim, ifAbandoned } = call.admission
-    await this.#record({ type: 'settled', id, events: [ifAbandoned] }, costs, () => {
+    await this.#record({ id, events: [ifAbandoned] }, costs, () => {
       abandon(this.#counters, costs, this.#nowMicros())
       this.#claims.free(claim, id)
       call.abandonedAtMs = now
@@ -388,13 +408,19 @@ class LocalLimits implements Limits {
   }
 
   #whileClosing(call: OpenCall, closing: Promise<Settled>): Promise<Settled> {
-    call.closing = closing.finally(() => {
+    call.closing = closing
+    const over = (): void => {
       call.closing = undefined
-    })
-    return call.closing
+    }
+    closing.then(over, over)
+    return closing
   }
 
   #nowMicros(): number {
     return Math.floor(this.#clock() * 1_000)
   }
+}
+
+function notAdmitted(cause: unknown): never {
+  throw new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
 }

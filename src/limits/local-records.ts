@@ -1,22 +1,11 @@
 import { isObject } from '../is-object.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
-import { asEvent } from './event-codec.ts'
+import { eventOfFields, fieldsOf } from './event-codec.ts'
 import { decodeJson, encodeJson } from './json-record.ts'
 import type { StoredRecord } from './segment-log.ts'
 
-/** What the log of one process stores. */
-export type LocalRecord = AdmittedRecord | SettledRecord
-
-/** A call was admitted; `event` is what to record if it is never settled. */
-export interface AdmittedRecord {
-  readonly type: 'admitted'
-  readonly id: string
-  readonly event: UsageEvent
-}
-
 /** A call is over, or (with an empty id) something was corrected. All of it is there, or nothing. */
 export interface SettledRecord {
-  readonly type: 'settled'
   readonly id: string
   /** On their way to the ledger. */
   readonly events: readonly UsageEvent[]
@@ -33,31 +22,41 @@ export interface AnswerRecord {
   readonly bytes: Uint8Array
 }
 
-/** A record as it stands in a segment; the bytes of an answer stand after the JSON. */
-export function encodeRecord(record: LocalRecord): Buffer {
-  if (record.type === 'admitted' || record.answer === undefined) return encodeJson(record)
-  const { bytes, ...answer } = record.answer
-  return encodeJson({ ...record, answer }, bytes)
+/** The record of a call that was admitted, as it stands in a segment: what is to be recorded if it is never settled. */
+export function encodeAdmitted(id: string, event: UsageEvent): Buffer {
+  return encodeJson(['admitted', id, fieldsOf(event)])
 }
 
+/** A record as it stands in a segment; the bytes of an answer stand after the JSON. */
+export function encodeSettled({ id, events, answer }: SettledRecord): Buffer {
+  const all = events.map(fieldsOf)
+  if (answer === undefined) return encodeJson(['settled', id, all])
+  const { key, fingerprint, untilMs, bytes } = answer
+  return encodeJson(['settled', id, all, { key, fingerprint, untilMs }], bytes)
+}
+
+type DecodedRecord =
+  | { readonly type: 'admitted'; readonly id: string; readonly event: UsageEvent }
+  | { readonly type: 'settled'; readonly record: SettledRecord }
+
 /** The stored record, or undefined when the payload is not one. Keeps nothing of the payload's memory. */
-function decodeRecord(payload: Buffer): LocalRecord | undefined {
+function decodeRecord(payload: Buffer): DecodedRecord | undefined {
   const { value, bytes } = decodeJson(payload)
-  if (value === undefined) return undefined
-  const { type, id } = value
+  if (!Array.isArray(value)) return undefined
+  const [type, id, content, answer]: readonly unknown[] = value
   if (typeof id !== 'string') return undefined
   if (type === 'admitted') {
-    const event = asEvent(value.event)
+    const event = eventOfFields(content)
     return event === undefined ? undefined : { type, id, event }
   }
-  if (type !== 'settled' || !Array.isArray(value.events)) return undefined
-  const events = value.events.flatMap((event) => asEvent(event) ?? [])
-  if (events.length < value.events.length) return undefined
-  if (bytes === undefined) return { type, id, events }
-  if (!isObject(value.answer)) return undefined
-  const { key, fingerprint, untilMs } = value.answer
+  if (type !== 'settled' || !Array.isArray(content)) return undefined
+  const events = content.flatMap((fields) => eventOfFields(fields) ?? [])
+  if (events.length < content.length) return undefined
+  if (bytes === undefined) return { type, record: { id, events } }
+  if (!isObject(answer)) return undefined
+  const { key, fingerprint, untilMs } = answer
   if (typeof key !== 'string' || typeof fingerprint !== 'string' || typeof untilMs !== 'number') return undefined
-  return { type, id, events, answer: { key, fingerprint, untilMs, bytes } }
+  return { type, record: { id, events, answer: { key, fingerprint, untilMs, bytes } } }
 }
 
 /** What records say together. */
@@ -75,12 +74,12 @@ export function replayRecords(records: Iterable<StoredRecord>): Replay {
   const settled: (SettledRecord & { sequence: number })[] = []
   const unreadable: number[] = []
   for (const { sequence, payload } of records) {
-    const record = decodeRecord(payload)
-    if (record === undefined) unreadable.push(sequence)
-    else if (record.type === 'admitted') open.set(record.id, record.event)
+    const decoded = decodeRecord(payload)
+    if (decoded === undefined) unreadable.push(sequence)
+    else if (decoded.type === 'admitted') open.set(decoded.id, decoded.event)
     else {
-      open.delete(record.id)
-      settled.push({ ...record, sequence })
+      open.delete(decoded.record.id)
+      settled.push({ ...decoded.record, sequence })
     }
   }
   return { open, settled, unreadable }

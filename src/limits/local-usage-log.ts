@@ -14,8 +14,9 @@ export interface LocalUsageLogOptions {
 }
 
 interface Waiting {
-  /** Number of the record that holds it. */
+  /** Number of the record that holds it, and its place among the events of that record. */
   readonly sequence: number
+  readonly index: number
   readonly event: UsageEvent
 }
 
@@ -23,12 +24,16 @@ interface Held extends Waiting {
   readonly sinceMs: number
 }
 
+/** Room for what was read is given back when it is so much. */
+const maxRead = 10_000
+
 /** The reading end of the log of one process. Events that are durable and not acknowledged stand in memory. */
 export class LocalUsageLog implements UsageLog {
   readonly #options: LocalUsageLogOptions
   readonly #news = new Nudge()
-  /** By position; numbers ascend. */
-  readonly #waiting = new Map<string, Waiting>()
+  /** From `#next` on; numbers ascend. */
+  #waiting: Waiting[] = []
+  #next = 0
   /** By position, in the order of delivery. */
   readonly #held = new Map<string, Held>()
   #last: number
@@ -41,24 +46,23 @@ export class LocalUsageLog implements UsageLog {
 
   /** The events of a record became durable; numbers only grow. */
   add(sequence: number, events: readonly UsageEvent[]): void {
-    events.forEach((event, index) => {
-      this.#waiting.set(`${sequence}.${index}`, { sequence, event })
-    })
+    for (let index = 0; index < events.length; index++) {
+      const event = events[index]
+      if (event !== undefined) this.#waiting.push({ sequence, index, event })
+    }
     this.#last = sequence
     this.#news.ring()
   }
 
   get size(): number {
-    return this.#waiting.size + this.#held.size
+    return this.#waiting.length - this.#next + this.#held.size
   }
 
   /** The events of a limit's scope and month that are not acknowledged; of those with one id the first, as in the ledger. */
   waitingFor(limit: PeriodLimit): UsageEvent[] {
     const events = new Map<string, UsageEvent>()
-    for (const entries of [this.#held, this.#waiting]) {
-      for (const { event } of entries.values()) {
-        if (unitsOf(limit, event) !== undefined && !events.has(event.id)) events.set(event.id, event)
-      }
+    for (const { event } of [...this.#held.values(), ...this.#waiting.slice(this.#next)]) {
+      if (unitsOf(limit, event) !== undefined && !events.has(event.id)) events.set(event.id, event)
     }
     return [...events.values()]
   }
@@ -81,10 +85,7 @@ export class LocalUsageLog implements UsageLog {
   }
 
   async acknowledge(entries: readonly UsageLogEntry[]): Promise<void> {
-    for (const { position } of entries) {
-      this.#held.delete(position)
-      this.#waiting.delete(position)
-    }
+    for (const { position } of entries) this.#held.delete(position)
     await this.#options.acknowledgedThrough(this.#through())
   }
 
@@ -97,30 +98,40 @@ export class LocalUsageLog implements UsageLog {
   }
 
   #take(max: number): UsageLogEntry[] {
-    const now = this.#options.clock()
-    const taken: [position: string, entry: Waiting][] = []
+    const sinceMs = this.#options.clock()
+    const taken: UsageLogEntry[] = []
     for (const [position, held] of this.#held) {
-      if (taken.length >= max || now - held.sinceMs < this.#options.reclaimIdleMs) break
-      taken.push([position, held])
+      if (taken.length >= max || sinceMs - held.sinceMs < this.#options.reclaimIdleMs) break
+      taken.push({ position, event: held.event })
     }
-    for (const [position, waiting] of this.#waiting) {
-      if (taken.length >= max) break
-      this.#waiting.delete(position)
-      taken.push([position, waiting])
+    for (const { position } of taken) this.#holdAgain(position, sinceMs)
+    while (taken.length < max) {
+      const waiting = this.#waiting[this.#next]
+      if (waiting === undefined) break
+      this.#next += 1
+      const { sequence, index, event } = waiting
+      const position = `${sequence}.${index}`
+      this.#held.set(position, { sequence, index, event, sinceMs })
+      taken.push({ position, event })
     }
-    return taken.map(([position, { sequence, event }]) => {
-      // Deleted first, so that it stands at the end again.
-      this.#held.delete(position)
-      this.#held.set(position, { sequence, event, sinceMs: now })
-      return { position, event }
-    })
+    if (this.#next === this.#waiting.length || this.#next >= maxRead) {
+      this.#waiting = this.#waiting.slice(this.#next)
+      this.#next = 0
+    }
+    return taken
+  }
+
+  /** Deleted first, so that it stands at the end again. */
+  #holdAgain(position: string, sinceMs: number): void {
+    const held = this.#held.get(position)
+    this.#held.delete(position)
+    if (held !== undefined) this.#held.set(position, { ...held, sinceMs })
   }
 
   /** The number before the oldest record with an event that is not acknowledged. */
   #through(): number {
-    let oldest = this.#last + 1
+    let oldest = this.#waiting[this.#next]?.sequence ?? this.#last + 1
     for (const { sequence } of this.#held.values()) oldest = Math.min(oldest, sequence)
-    const [first] = this.#waiting.values()
-    return Math.min(oldest, first?.sequence ?? oldest) - 1
+    return oldest - 1
   }
 }

@@ -3,6 +3,7 @@ export class Nudge {
   readonly #waiting = new Set<() => void>()
 
   ring(): void {
+    if (this.#waiting.size === 0) return
     for (const wake of [...this.#waiting]) wake()
   }
 

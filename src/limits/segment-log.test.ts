@@ -16,8 +16,12 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
 async function append(segments: SegmentLog, text: string, durable = true): Promise<number> {
+  if (!durable) {
+    await segments.makeReady()
+    return segments.write(frame(text))
+  }
   let found = 0
-  await segments.append(frame(text), durable, (sequence) => {
+  await segments.append(frame(text), (sequence) => {
     found = sequence
   })
   return found
@@ -76,10 +80,23 @@ it('opens at every byte at which the last record can be torn, and goes on from t
   }
 })
 
+it('writes at once what is to outlive the process, after what waits for the disk', async () => {
+  const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
+  await segments.makeReady()
+  const appended = append(segments, 'first')
+  expect(segments.write(frame('second'))).toBe(2)
+  const [name = ''] = await readdir(folder)
+  const { payloads } = unframe(await readFile(join(folder, name)))
+  expect(payloads.map(String)).toEqual(['first', 'second'])
+  expect(await appended).toBe(1)
+  await segments.close()
+})
+
 it('fails an append after it is closed', async () => {
   const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
   await segments.close()
   await expect(append(segments, 'late')).rejects.toThrow(/closed/)
+  await expect(append(segments, 'late', false)).rejects.toThrow(/closed/)
 })
 
 it('knows which records it would leave, and leaves those', async () => {

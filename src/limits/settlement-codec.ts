@@ -11,7 +11,7 @@ export function encodeSettlement({ answer, ...rest }: Settlement): Buffer {
 /** The stored settlement, or undefined when the payload is not one. Keeps nothing of the payload's memory. */
 export function decodeSettlement(payload: Buffer): Settlement | undefined {
   const { value, bytes } = decodeJson(payload)
-  if (value === undefined) return undefined
+  if (!isObject(value)) return undefined
   const { actual } = value
   const admission = asAdmission(value.admission)
   const event = asEvent(value.event)
