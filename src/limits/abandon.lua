@@ -11,7 +11,7 @@ if state ~= 'o' then
   return false
 end
 local now = now_micros()
-forget(4, #KEYS, now)
+forget(keys_of(4, #KEYS), now)
 release_plan(plan, true, now)
 redis.call('SET', KEYS[1], 'a' .. plan .. '\n' .. event, 'PX', ARGV[2])
 return redis.call('XADD', KEYS[3], '*', 'event', event)

@@ -14,13 +14,21 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+local function words_of(text, pattern)
+  local words = {}
+  for word in string.gmatch(text, pattern) do
+    words[#words + 1] = word
+  end
+  return words
+end
+
 local function now_micros()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
 -- A limit: { kind = 'b' (bucket) | 'p' (period) | 'c' (concurrency), key, capacity, rate and parts (b), ends_at_ms (p) }.
-local function new_limit(kind, key, capacity, rate_or_end, parts)
+local function new_limit(kind, capacity, rate_or_end, parts, key)
   local limit = { kind = kind, key = key, capacity = tonumber(capacity) }
   if kind == 'b' then
     limit.rate = tonumber(rate_or_end)
@@ -163,20 +171,84 @@ local function remind(slot, told80, told100)
   slot.told100 = math.max(slot.told100, told100)
 end
 
--- Makes the periods of KEYS[first...last] unknown, those that exist: a seed is asked for a period that exists, so a period
--- without a key has nothing to forget. By the clock, so that no version comes twice, whatever the counter was meanwhile.
-local function forget(first, last, now)
-  if first > last or (last - first < 1000 and redis.call('EXISTS', unpack(KEYS, first, last)) == 0) then
-    return
+-- The slots of a script that takes many calls: each is loaded once and stored once, however many calls share it. What a
+-- call sees is what it would see alone after those before it.
+local slots = {}
+local loaded_by = {}
+local changed = {}
+
+local function slot_of(limit, now)
+  local slot = slots[limit.key]
+  if slot and loaded_by[limit.key] ~= limit and limit.kind == 'b' then
+    -- The same counter with another capacity or rate, because somebody set it meanwhile.
+    if changed[limit.key] then
+      return { level = math.min(slot.level, limit.capacity * limit.parts), at = slot.at }
+    end
+    slot = nil
   end
-  for i = first, last do
-    local raw = redis.call('GET', KEYS[i])
-    if raw then
-      local slot = load_period(raw)
-      local version = math.max(now, slot.used and 1 or slot.version + 1)
-      redis.call('SET', KEYS[i], period_text(period_slot(nil, slot.held, version, slot)), 'KEEPTTL')
+  if not slot then
+    slot = load_slot(limit, now)
+    slots[limit.key] = slot
+    loaded_by[limit.key] = limit
+  end
+  return slot
+end
+
+local function put_slot(limit, slot)
+  slots[limit.key] = slot
+  loaded_by[limit.key] = limit
+  changed[limit.key] = limit
+end
+
+local function store_slots(now)
+  for key, limit in pairs(changed) do
+    store_slot(limit, slots[key], now)
+  end
+end
+
+-- By the clock, so that no version comes twice, whatever the counter was meanwhile.
+local function forgotten(slot, now)
+  return period_slot(nil, slot.held, math.max(now, slot.used and 1 or slot.version + 1), slot)
+end
+
+-- Names of periods that this script has found not to exist.
+local absent = {}
+
+-- Makes the periods unknown, those that exist: a seed is asked for a period that exists, so a period without a key has
+-- nothing to forget.
+local function forget(names, now)
+  local stored = {}
+  for _, name in ipairs(names) do
+    if changed[name] then
+      slots[name] = forgotten(slots[name], now)
+    elseif not absent[name] then
+      stored[#stored + 1] = name
     end
   end
+  if #stored == 0 then
+    return
+  elseif #stored < 1000 and redis.call('EXISTS', unpack(stored)) == 0 then
+    for _, name in ipairs(stored) do
+      absent[name] = true
+    end
+    return
+  end
+  for _, name in ipairs(stored) do
+    local raw = redis.call('GET', name)
+    if raw then
+      redis.call('SET', name, period_text(forgotten(load_period(raw), now)), 'KEEPTTL')
+      slots[name] = nil
+    end
+  end
+end
+
+-- KEYS[first...last].
+local function keys_of(first, last)
+  local names = {}
+  for i = first, last do
+    names[#names + 1] = KEYS[i]
+  end
+  return names
 end
 
 local function push_state(reply, limit, slot, now)
@@ -193,50 +265,73 @@ local function push_state(reply, limit, slot, now)
   end
 end
 
--- Limits from KEYS[first_key...] and arguments each: kind, capacity, rate or end, and last parts of a bucket or the seed
--- of a period, 'used version' or ''.
-local function read_limits(first_key, count, first_arg, width)
+-- Limits that a script has read, by what is written of them: calls of a batch share them.
+local limits_read = {}
+
+-- What a call takes: its limits, and the amount of each. A plan has 'amount kind capacity rate-or-end parts key' of each,
+-- with a tab between two; no key has white space. It is all that is needed to settle, so a settlement names no limits;
+-- their keys share the slot of those that are named.
+local function read_plan(plan)
   local limits = {}
-  for i = 1, count do
-    local arg = first_arg + (i - 1) * width
-    local limit = new_limit(ARGV[arg], KEYS[first_key + i - 1], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3])
-    limit.seed = ARGV[arg + 3]
-    limits[i] = limit
+  local amounts = {}
+  for amount, text in string.gmatch(plan, '(%d+) ([^\t]+)') do
+    local limit = limits_read[text]
+    if not limit then
+      limit = new_limit(string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.*)$'))
+      limits_read[text] = limit
+    end
+    limits[#limits + 1] = limit
+    amounts[#amounts + 1] = tonumber(amount)
   end
-  return limits
+  return limits, amounts
 end
 
--- The slots of limits by key, and a reply that names the periods among them that are unknown, or nil. A seed that was
--- asked at the version that its period still has is installed first, whatever becomes of the call. A period that does not
--- exist begins to, so that its version moves from now on.
-local function load_known(limits, now)
-  local slots = {}
+-- Loads the slots of limits, and answers a reply that names the periods among them that are unknown, or nil. A seed that
+-- was asked at the version that its period still has is installed first, whatever becomes of the call. A period that does
+-- not exist begins to, so that its version moves from now on. Seeds: 'index used version', with a comma between two.
+local function load_known(limits, seeds, now)
+  local seed_of = {}
+  for index, used, version in string.gmatch(seeds, '(%d+) (%d+) (%d+)') do
+    seed_of[tonumber(index) + 1] = { used = tonumber(used), version = tonumber(version) }
+  end
   local unseeded = { 'unseeded' }
   for i, limit in ipairs(limits) do
-    local slot = slots[limit.key] or load_slot(limit, now)
+    local slot = slot_of(limit, now)
     local is_unknown = limit.kind == 'p' and not slot.used
     if is_unknown then
-      local used, version = string.match(limit.seed, '^(%d+) (%d+)$')
-      if used and tonumber(version) == slot.version then
-        slot = period_slot(tonumber(used), slot.held, 0, slot)
-        store_slot(limit, slot, now)
+      local seed = seed_of[i]
+      if seed and seed.version == slot.version then
+        put_slot(limit, period_slot(seed.used, slot.held, 0, slot))
         is_unknown = false
       elseif slot.version == 0 then
         slot = period_slot(nil, slot.held, now, slot)
-        store_slot(limit, slot, now)
+        put_slot(limit, slot)
       end
     end
     if is_unknown then
       unseeded[#unseeded + 1] = i - 1
       unseeded[#unseeded + 1] = int(slot.version)
     end
-    slots[limit.key] = slot
   end
-  return slots, #unseeded > 1 and unseeded or nil
+  return #unseeded > 1 and unseeded or nil
+end
+
+-- For each call of a batch, by the index of its first argument, what `run` answers; { 'failed', why } of one that Redis
+-- could not run, so that it fails alone.
+local function answer_each(run, first, width)
+  local replies = {}
+  for at = first, #ARGV, width do
+    local is_run, reply = pcall(run, at)
+    if not is_run then
+      reply = { 'failed', type(reply) == 'table' and reply.err or tostring(reply) }
+    end
+    replies[#replies + 1] = reply
+  end
+  return replies
 end
 
 -- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's': settled, where it
--- has them with the id of its stream entry and, each after a space, what its settlement told of thresholds.
+-- has one with its outcome (see settle.lua).
 local function read_reservation(key)
   local held = redis.call('GET', key)
   if not held then
@@ -246,24 +341,13 @@ local function read_reservation(key)
   return string.sub(held, 1, 1), plan, event
 end
 
--- What a reservation took: its limits, each with the amount. A plan is JSON of all that is needed to settle, so a
--- settlement names no limits; their keys share the slot of those that are named.
-local function read_plan(plan)
-  local limits = {}
-  for i, taken in ipairs(cjson.decode(plan)) do
-    local limit = new_limit(taken[1], taken[2], taken[3], taken[4], taken[5])
-    limit.amount = tonumber(taken[6])
-    limits[i] = limit
-  end
-  return limits
-end
-
 -- Settles what a reservation took except its buckets: nothing was used, or all that was reserved. Nobody hears of
 -- thresholds then.
 local function release_plan(plan, is_used, now)
-  for _, limit in ipairs(read_plan(plan)) do
+  local limits, amounts = read_plan(plan)
+  for i, limit in ipairs(limits) do
     if limit.kind ~= 'b' then
-      store_slot(limit, settled(limit, load_slot(limit, now), limit.amount, is_used and limit.amount or 0), now)
+      store_slot(limit, settled(limit, load_slot(limit, now), amounts[i], is_used and amounts[i] or 0), now)
     end
   end
 end

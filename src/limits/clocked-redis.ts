@@ -64,8 +64,8 @@ export class ClockedRedis {
     const reply = await run(command, body, ...rest)
     const losing = this.#losing
     if (losing === undefined || !rest.some((arg) => String(arg).includes(losing))) return reply
-    // Of a question that is asked again at once.
-    if (['unseeded', 'generation'].includes(String(asArray(reply)[0]))) return reply
+    // Of a question that is asked again at once; calls of a batch are answered each by itself.
+    if (['unseeded', 'generation'].includes(String(asArray(reply).flat()[0]))) return reply
     this.#losing = undefined
     throw new Error('Connection is closed.')
   }

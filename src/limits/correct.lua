@@ -30,10 +30,10 @@ for i = 5, #ARGV, 4 do
     if ended == 's' then
       redis.call('SET', key, 's', 'PX', ARGV[3])
     elseif state == 'o' or state == '' then
-      redis.call('SET', key, 'a' .. (plan or '[]') .. '\n' .. event, 'PX', ARGV[4])
+      redis.call('SET', key, 'a' .. (plan or '') .. '\n' .. event, 'PX', ARGV[4])
     end
   end
   reply[#reply + 1] = has(entry, event) and entry or redis.call('XADD', KEYS[3], '*', 'event', event)
 end
-forget(4, #KEYS, now)
+forget(keys_of(4, #KEYS), now)
 return reply

@@ -18,15 +18,16 @@ local now = now_micros()
 local events = tonumber(ARGV[8])
 if state == 'a' then
   -- Buckets were left at the reserved amount.
-  for i, limit in ipairs(read_plan(plan)) do
+  local limits, amounts = read_plan(plan)
+  for i, limit in ipairs(limits) do
     if limit.kind == 'b' then
-      local used = tonumber(ARGV[8 + events + i]) or limit.amount
-      store_slot(limit, settled(limit, load_slot(limit, now), limit.amount, used), now)
+      local used = tonumber(ARGV[8 + events + i]) or amounts[i]
+      store_slot(limit, settled(limit, load_slot(limit, now), amounts[i], used), now)
     end
   end
 end
 local claim = ARGV[5] ~= '' and KEYS[#KEYS] or nil
-forget(4, #KEYS - (claim and 1 or 0), now)
+forget(keys_of(4, #KEYS - (claim and 1 or 0)), now)
 if claim then
   end_claim(claim, ARGV[2], ARGV[5], ARGV[6], ARGV[7])
 end

@@ -3,7 +3,6 @@ import { partsOf } from './buckets.ts'
 import { periodKeysOf } from './limit-keys.ts'
 import type { Limit, LimitCost, LimitState } from './limits.ts'
 import type { RedisKeys } from './redis-keys.ts'
-import { asArray } from './redis-scripts.ts'
 
 /** What the ledger said of a period that a script did not know. */
 export interface KnownSeed {
@@ -12,19 +11,16 @@ export interface KnownSeed {
   readonly version: string
 }
 
-/** A limit as `read_limits` of buckets.lua takes it. */
-export function limitArguments(limit: Limit, seed?: KnownSeed): [string, string, string, string] {
-  const [kind, capacity, rateOrEnd, parts] = describe(limit)
-  return [kind, capacity, rateOrEnd, seed === undefined ? parts : `${seed.used} ${seed.version}`]
-}
-
 /** What a reservation takes, as `read_plan` of buckets.lua reads it. */
 export function encodePlan(costs: readonly LimitCost[], keys: RedisKeys): string {
-  const plan = costs.map(({ limit, amount }) => {
-    const [kind, ...rest] = describe(limit)
-    return [kind, keys.limit(limit.key), ...rest, String(amount)]
-  })
-  return JSON.stringify(plan)
+  let plan = ''
+  for (const { limit, amount } of costs) plan += `${plan === '' ? '' : '\t'}${amount} ${describe(limit, keys)}`
+  return plan
+}
+
+/** Seeds by the index of their limits, as `load_known` of buckets.lua reads them. */
+export function encodeSeeds(seeds: ReadonlyMap<number, KnownSeed>): string {
+  return [...seeds].map(([index, { used, version }]) => `${index} ${used} ${version}`).join()
 }
 
 /** Names of the period counters that an event moves beside those that its reservation holds. */
@@ -34,9 +30,9 @@ export function otherCounters(event: UsageEvent, held: readonly string[], keys: 
 
 /** What a plan holds of period counters, by their keys. */
 export function holdsOf(plan: string, keys: RedisKeys): { key: string; units: number }[] {
-  return asArray(JSON.parse(plan)).flatMap((taken) => {
-    const [kind, name, , , , amount] = asArray(taken)
-    const key = kind === 'p' && typeof name === 'string' ? keys.parseLimit(name) : undefined
+  return plan.split('\t').flatMap((taken) => {
+    const [, amount, name = ''] = /^(\d+) p \S+ \S+ \S+ (.*)$/.exec(taken) ?? []
+    const key = keys.parseLimit(name)
     return key === undefined ? [] : [{ key, units: Number(amount) }]
   })
 }
@@ -50,15 +46,15 @@ export function readStates(reply: readonly unknown[], from: number): LimitState[
   return states
 }
 
-/** Kind, capacity, refill or end, and parts of a unit. */
-function describe(limit: Limit): [string, string, string, string] {
-  const capacity = String(limit.capacity)
+/** Kind, capacity, refill or end, parts of a unit, and name. */
+function describe(limit: Limit, keys: RedisKeys): string {
+  const name = keys.limit(limit.key)
   switch (limit.kind) {
     case 'bucket':
-      return ['b', capacity, String(limit.refill), String(partsOf(limit))]
+      return `b ${limit.capacity} ${limit.refill} ${partsOf(limit)} ${name}`
     case 'period':
-      return ['p', capacity, String(limit.endsAtMs), '']
+      return `p ${limit.capacity} ${limit.endsAtMs} 0 ${name}`
     case 'concurrency':
-      return ['c', capacity, '', '']
+      return `c ${limit.capacity} 0 0 ${name}`
   }
 }

@@ -53,6 +53,34 @@ describe('a Redis that', () => {
     expect(await limits.usageLog.backlog()).toBe(0)
   }, 60_000)
 
+  it('holds something else where a counter should be fails the calls of that limit, and none that come with them', async () => {
+    await start()
+    const [month, broken] = [period({ capacity: 100 }), period({ capacity: 100 })]
+    await redis.call('lpush', scene.keys.limit(broken.key), 'nonsense')
+    const calls = [month, broken, month].map((limit) => admission([{ limit, amount: 10 }]))
+    const [first, second, third] = await Promise.allSettled(calls.map((call) => limits.admit(call)))
+    expect([first, third]).toMatchObject([{ value: { outcome: 'admitted' } }, { value: { outcome: 'admitted' } }])
+    expect(second).toMatchObject({ reason: { reason: 'LIMITS_UNAVAILABLE' } })
+    await redis.call('del', scene.keys.limit(broken.key))
+    expect(await remaining(limits, month, broken)).toEqual([80, 100])
+  }, 60_000)
+
+  it('is full admits nothing, and takes nothing', async () => {
+    await start()
+    const month = period({ capacity: 100 })
+    const open = await admitted(limits, [{ limit: month, amount: 10 }])
+    await redis.call('config', 'set', 'maxmemory', '1')
+    const calls = [10, 20, 30].map((amount) => admission([{ limit: month, amount }]))
+    const refused = await Promise.allSettled(calls.map((call) => limits.admit(call)))
+    expect(refused.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    await expect(limits.settle(settlement(open, [5]))).rejects.toMatchObject({ reason: 'LIMITS_UNAVAILABLE' })
+    await redis.call('config', 'set', 'maxmemory', '0')
+    expect(await remaining(limits, month)).toEqual([90])
+    await limits.settle(settlement(open, [5]))
+    expect(await remaining(limits, month)).toEqual([95])
+    expect(await drainedIds(limits, scene.ledger)).toEqual([open.ifAbandoned.id])
+  }, 60_000)
+
   it('does not keep what it acknowledges is named in health', async () => {
     await start({ appendonly: false })
     expect(await limits.health()).toMatchObject({

@@ -10,13 +10,17 @@
  */
 export class RedisKeys {
   readonly #prefix: string
+  readonly #base: string
+  readonly #limits: string
 
   constructor(prefix = 'tg') {
     this.#prefix = prefix
+    this.#base = `${prefix}:{limits}`
+    this.#limits = `${this.#base}:l:`
   }
 
   limit(key: string): string {
-    return `${this.#base}:l:${key}`
+    return this.#limits + key
   }
 
   /** For SCAN: every limit. */
@@ -65,10 +69,6 @@ export class RedisKeys {
   /** The living replicas of the gate, by the end of their leases. */
   replicas(): string {
     return `${this.#prefix}:{replicas}`
-  }
-
-  get #base(): string {
-    return `${this.#prefix}:{limits}`
   }
 }
 

@@ -3,7 +3,9 @@ import { TollgateError } from '../errors.ts'
 import { correctionIds, correctionOf } from '../metering/correction.ts'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { RedisClient } from '../storage/redis.ts'
+import { CounterNames } from './counter-names.ts'
 import { decodeEvent, encodeEvent } from './event-codec.ts'
+import { GroupCommit } from './group-commit.ts'
 import { periodKeysOf } from './limit-keys.ts'
 import type {
   Admission,
@@ -16,12 +18,13 @@ import type {
   Settled,
   Settlement,
 } from './limits.ts'
-import { encodePlan, type KnownSeed, limitArguments, otherCounters, readStates } from './redis-arguments.ts'
+import { encodePlan, encodeSeeds, type KnownSeed, readStates } from './redis-arguments.ts'
+import { admitAll, settleAll } from './redis-batches.ts'
 import { checkDurability } from './redis-durability.ts'
 import { RedisGeneration } from './redis-generation.ts'
 import { RedisKept } from './redis-kept.ts'
 import { RedisKeys } from './redis-keys.ts'
-import { command, RedisScripts, type ScriptArgument, wasNotSent } from './redis-scripts.ts'
+import { command, RedisScripts, type ScriptArgument, traced, wasNotSent } from './redis-scripts.ts'
 import { RedisSeeds, unknownYet } from './redis-seeds.ts'
 import { RedisUsageLog } from './redis-usage-log.ts'
 
@@ -128,6 +131,8 @@ interface Parts {
   readonly answerTtlMs: number
 }
 
+/** Key and fingerprint of a call without a claim. */
+const noClaim = ['', '']
 const nothingCrossed: Settled = { crossed: [] }
 /** Admissions with an unknown outcome that wait for their release; beyond it they are left to their lease. */
 const maxUnreleased = 10_000
@@ -143,30 +148,28 @@ class RedisLimits implements Limits {
   readonly usageLog: RedisUsageLog
   readonly #parts: Parts
   readonly #unreleased = new Map<string, Admission>()
+  readonly #admissions: GroupCommit
+  readonly #settlements: GroupCommit
+  readonly #counterNames: CounterNames
 
   constructor(parts: Parts) {
     this.#parts = parts
     this.usageLog = parts.usageLog
+    this.#admissions = new GroupCommit((batch) => admitAll(parts, batch))
+    this.#settlements = new GroupCommit((batch) => settleAll(parts, batch))
+    this.#counterNames = new CounterNames(parts.keys)
     parts.usageLog.beforeSweep = () => this.#releaseAll()
   }
 
   async admit(admission: Admission): Promise<AdmissionResult> {
-    const { keys, scripts, kept } = this.#parts
+    const { keys, kept } = this.#parts
     const { id, costs, claim } = admission
-    const limits = costs.map((cost) => cost.limit)
-    const names = [keys.generation(), keys.reservation(id), keys.leases(), ...limits.map(({ key }) => keys.limit(key))]
-    if (claim !== undefined) names.push(keys.claim(claim.key))
-    const plan = encodePlan(costs, keys)
-    const facts = [id, String(admission.leaseMs), plan, encodeEvent(admission.ifAbandoned), claim?.fingerprint ?? '']
-    const reply = await this.#seeded(limits, async (generation, seeds) => {
-      const rest = costs.flatMap(({ limit, amount }, index) => [
-        ...limitArguments(limit, seeds.get(index)),
-        String(amount),
-      ])
-      const args = [generation, ...facts, ...rest]
+    const event = encodeEvent(admission.ifAbandoned)
+    const claimed = claim === undefined ? noClaim : [keys.claim(claim.key), claim.fingerprint]
+    const facts = [id, String(admission.leaseMs), encodePlan(costs, keys), event, ...claimed]
+    const reply = await this.#seeded(limitsOf(admission), async (generation, seeds) => {
       try {
-        // Only a claim's answer is not text.
-        return await (claim === undefined ? scripts.run('admit', names, args) : scripts.runBinary('admit', names, args))
+        return await traced('admit', () => this.#admissions.add(generation, [...facts, encodeSeeds(seeds)]))
       } catch (error) {
         if (!wasNotSent(error)) this.#release(admission)
         throw error
@@ -200,12 +203,13 @@ class RedisLimits implements Limits {
     const { id, costs } = admission
     const { kept } = this.#parts
     for (let tries = 0; tries < maxTries; tries++) {
-      const [outcome, detail, ...rest] = await this.#settleOpen(settlement, event)
+      const [outcome, detail] = await this.#settleOpen(settlement, event)
+      const [entry = '', ...told] = String(detail).split(' ')
       // Again, and this process thought it open: the answer of its settlement was lost, and is this one.
-      const wasLost = outcome === 'again' && kept.closed(id) && detail !== ''
+      const wasLost = outcome === 'again' && kept.closed(id) && entry !== ''
       if (outcome === 'settled' || wasLost) {
-        this.#ended(id, [event], [String(detail)])
-        const crossed = readCrossed(costs, rest)
+        this.#ended(id, [event], [entry])
+        const crossed = readCrossed(costs, told)
         kept.told.tell(crossed)
         return { crossed }
       }
@@ -235,11 +239,13 @@ class RedisLimits implements Limits {
   async read(limits: readonly Limit[]): Promise<LimitState[]> {
     if (limits.length === 0) return []
     const { keys, scripts } = this.#parts
-    const names = [keys.generation(), ...limits.map((limit) => keys.limit(limit.key))]
-    const reply = await this.#seeded(limits, (generation, seeds) => {
-      const args = limits.flatMap((limit, index) => limitArguments(limit, seeds.get(index)))
-      return scripts.run('read', names, [generation, ...args])
-    })
+    const plan = encodePlan(
+      limits.map((limit) => ({ limit, amount: 0 })),
+      keys,
+    )
+    const reply = await this.#seeded(limits, (generation, seeds) =>
+      scripts.run('read', [keys.generation()], [generation, plan, encodeSeeds(seeds)]),
+    )
     return readStates(reply, 1)
   }
 
@@ -302,15 +308,13 @@ class RedisLimits implements Limits {
 
   /** Settles an open reservation; without an event it is released. */
   #settleOpen({ admission, actual, answer }: Settlement, event?: UsageEvent): Promise<readonly unknown[]> {
-    const { keys, scripts, generation, settledTtlMs } = this.#parts
-    const { id, costs, claim } = admission
-    const names = [keys.generation(), keys.reservation(id), keys.leases(), keys.usage()]
-    const held = costs.map(({ limit }) => limit.key)
-    if (event !== undefined) names.push(...otherCounters(event, held, keys))
-    if (claim !== undefined) names.push(keys.claim(claim.key))
+    const { keys, generation } = this.#parts
+    const { id, claim } = admission
     const json = event === undefined ? '' : encodeEvent(event)
-    const args = [id, json, String(settledTtlMs), ...this.#claimArguments(admission, answer), ...actual.map(String)]
-    return generation.run(false, (own) => scripts.run('settle', names, [own, ...args]))
+    const counters = event === undefined ? '' : this.#counterNames.of(event)
+    const claimed = [claim === undefined ? '' : keys.claim(claim.key), ...this.#claimArguments(admission, answer)]
+    const args = [id, json, ...claimed, actual.join(' ')]
+    return generation.run(false, (own) => traced('settle', () => this.#settlements.add(own, args, counters)))
   }
 
   /** Settles a call that was recorded as abandoned ('a') or is not known (''); false when that is so no more. */
@@ -387,18 +391,22 @@ class RedisLimits implements Limits {
   }
 }
 
+function limitsOf({ costs }: Admission): Limit[] {
+  return costs.map((cost) => cost.limit)
+}
+
 /** What takes the record of an abandoned call back, and what books it right. */
 function correctedBy(abandoned: UsageEvent, right: UsageEvent): UsageEvent[] {
   return correctionOf(abandoned, right, correctionIds(abandoned.id))
 }
 
-/** Triples of index, use and threshold; a repeated answer has them as texts. */
-function readCrossed(costs: Admission['costs'], reply: readonly unknown[]): Settled['crossed'][number][] {
+/** Triples of index, use and threshold. */
+function readCrossed(costs: Admission['costs'], reply: readonly string[]): Settled['crossed'][number][] {
   const crossed: Settled['crossed'][number][] = []
   for (let at = 0; at + 2 < reply.length; at += 3) {
     const limit = costs[Number(reply[at])]?.limit
     if (limit?.kind !== 'period') continue
-    crossed.push({ limit, used: Number(reply[at + 1]), threshold: String(reply[at + 2]) === '80' ? 80 : 100 })
+    crossed.push({ limit, used: Number(reply[at + 1]), threshold: reply[at + 2] === '80' ? 80 : 100 })
   }
   return crossed
 }

@@ -48,12 +48,21 @@ export class RedisScripts {
 
   /** Runs one script atomically. Every failure is LIMITS_UNAVAILABLE: the caller cannot know whether it ran. */
   run(name: ScriptName, keys: readonly string[], args: readonly ScriptArgument[]): Promise<unknown> {
-    return this.#run(name, (code, body) => this.#redis.call(code, body, keys.length, ...keys, ...args))
+    return traced(name, () => this.runBatch(name, keys, args, false))
   }
 
-  /** The same; texts of the reply are Buffers. */
-  runBinary(name: ScriptName, keys: readonly string[], args: readonly ScriptArgument[]): Promise<unknown> {
-    return this.#run(name, (code, body) => this.#redis.callBuffer(code, body, keys.length, ...keys, ...args))
+  /** The same for calls that have spans of their own ({@link traced}); with `isBinary` texts of the reply are Buffers. */
+  runBatch(
+    name: ScriptName,
+    keys: readonly string[],
+    args: readonly ScriptArgument[],
+    isBinary: boolean,
+  ): Promise<unknown> {
+    return this.#run(name, (code, body) =>
+      isBinary
+        ? this.#redis.callBuffer(code, body, keys.length, ...keys, ...args)
+        : this.#redis.call(code, body, keys.length, ...keys, ...args),
+    )
   }
 
   #run(name: ScriptName, call: (code: string, body: string) => Promise<unknown>): Promise<unknown> {
@@ -67,8 +76,13 @@ export class RedisScripts {
         return await call('eval', script.lua)
       }
     }
-    return command(() => withSpan(`EVALSHA ${name}`, evaluate, span))
+    return command(evaluate)
   }
+}
+
+/** In a span of its own, where the call is traced: the run of a script, or a part in one. */
+export function traced<T>(name: ScriptName, run: () => Promise<T>): Promise<T> {
+  return withSpan(`EVALSHA ${name}`, run, span)
 }
 
 const span = {

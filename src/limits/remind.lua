@@ -9,7 +9,7 @@ end
 local now = now_micros()
 for i = 2, #KEYS do
   local arg = 2 + (i - 2) * 3
-  local limit = new_limit('p', KEYS[i], 0, ARGV[arg])
+  local limit = new_limit('p', 0, ARGV[arg], 0, KEYS[i])
   local slot = load_slot(limit, now)
   remind(slot, tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]))
   store_slot(limit, slot, now)

@@ -1,57 +1,83 @@
--- Replaces the reserved cost by the actual one and appends the usage event, once.
---   KEYS  1 generation, 2 reservation, 3 leases, 4 usage stream, 5... period counters that the event moves beside those of
---         the reservation: of limits that are newer than the admission; last the claim of a call that has one
---   ARGV  1 generation, 2 id, 3 event (JSON; '' releases the reservation without a record),
---         4 ms to remember that it is settled, 5 fingerprint of the claim ('' without one), 6 ms to keep the answer
---         ('' without one), 7 answer, 8... actual units in the order of the admission
--- Answers { 'generation' }, { 'late', abandoned event } when its lease ran out,
+-- Replaces the reserved cost by the actual one and appends the usage event, once; for many calls, one after the other.
+--   KEYS  1 generation, 2 leases, 3 usage stream
+--   ARGV  1 generation, 2 prefix of the reservations' keys, 3 ms to remember that a call is settled, 4 number of sets of
+--         period counters, 5... the sets, each of names with a tab between two, then for each call eight: id, event (JSON;
+--         '' releases the reservation without a record), key of its claim and fingerprint ('' without one), ms to keep the
+--         answer ('' without one), answer, actual units in the order of the admission with a space between two, and the
+--         index of the set that the event moves (0 for none)
+-- Answers { 'generation' }, or for each call one of { 'late', abandoned event } when its lease ran out,
 --   { 'unknown' } when there is no such reservation (for the two see late.lua),
---   { 'settled', id of the stream entry, index, used, threshold, ... } with the thresholds that are to be told, or
---   { 'again', ... } with the same when it is settled already; the id is '' where nobody knows it.
+--   { 'settled', outcome } with the id of the stream entry and, each after a space, index, used and threshold of what is
+--   to be told, { 'again', outcome } when it is settled already; the id is '' where nobody knows it, or { 'failed', why }.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'generation' }
 end
 
-local state, plan, abandoned = read_reservation(KEYS[2])
-if state == 's' then
-  local reply = { 'again', '' }
-  for word in string.gmatch(string.sub(redis.call('GET', KEYS[2]), 2), '%S+') do
-    reply[reply[2] == '' and 2 or #reply + 1] = word
+local now = now_micros()
+local sets = {}
+
+-- The counters that an event moves beside those that its reservation holds are those of limits that are newer than the
+-- admission.
+local function forget_others(index, held)
+  sets[index] = sets[index] or words_of(ARGV[4 + index], '[^\t]+')
+  local others = {}
+  for _, name in ipairs(sets[index]) do
+    if not held[name] then
+      others[#others + 1] = name
+    end
   end
-  return reply
-elseif state == 'a' then
-  return { 'late', abandoned }
-elseif state == '' and ARGV[3] ~= '' then
-  return { 'unknown' }
+  forget(others, now)
 end
 
-local claim = ARGV[5] ~= '' and KEYS[#KEYS] or nil
-local reply = { 'settled', '' }
-if state == 'o' then
-  local now = now_micros()
-  for i, limit in ipairs(read_plan(plan)) do
-    local slot = settled(limit, load_slot(limit, now), limit.amount, tonumber(ARGV[7 + i]) or limit.amount)
+local function settle(at)
+  local id, event, claim, fingerprint, ttl, answer, actual, set = unpack(ARGV, at, at + 7)
+  local reservation = ARGV[2] .. id
+  local state, plan, abandoned = read_reservation(reservation)
+  if state == 's' then
+    return { 'again', string.sub(redis.call('GET', reservation), 2) }
+  elseif state == 'a' then
+    return { 'late', abandoned }
+  elseif state == '' and event ~= '' then
+    return { 'unknown' }
+  end
+
+  local after = {}
+  local told = {}
+  local limits, amounts = read_plan(state == 'o' and plan or '')
+  local units = words_of(actual, '%S+')
+  for i, limit in ipairs(limits) do
+    local slot = after[limit.key] or slot_of(limit, now)
+    slot = settled(limit, slot, amounts[i], tonumber(units[i]) or amounts[i])
     -- Nobody hears what a release answers.
-    local threshold = limit.kind == 'p' and slot.used and ARGV[3] ~= '' and untold(slot, limit.capacity)
+    local threshold = limit.kind == 'p' and slot.used and event ~= '' and untold(slot, limit.capacity)
     if threshold then
       remind(slot, limit.capacity, threshold == 100 and limit.capacity or 0)
-      reply[#reply + 1] = i - 1
-      reply[#reply + 1] = int(slot.used)
-      reply[#reply + 1] = int(threshold)
+      told[#told + 1] = (i - 1) .. ' ' .. int(slot.used) .. ' ' .. int(threshold)
     end
-    store_slot(limit, slot, now)
+    after[limit.key] = slot
   end
-  forget(5, #KEYS - (claim and 1 or 0), now)
-  redis.call('ZREM', KEYS[3], ARGV[2])
+
+  -- First what can fail, when Redis is full: then the call is still open.
+  local entry = event == '' and '' or redis.call('XADD', KEYS[3], '*', 'event', event)
+  if state == 'o' then
+    for _, limit in ipairs(limits) do
+      put_slot(limit, after[limit.key])
+    end
+    if set ~= '0' then
+      forget_others(tonumber(set), after)
+    end
+    redis.call('ZREM', KEYS[2], id)
+  end
+  if claim ~= '' then
+    end_claim(claim, id, fingerprint, ttl, answer)
+  end
+  -- Also for a release of what Redis never saw: an admission that is still on its way then takes nothing.
+  local outcome = entry .. ' ' .. table.concat(told, ' ')
+  redis.call('SET', reservation, 's' .. outcome, 'PX', ARGV[3])
+  return { 'settled', outcome }
 end
 
-if claim then
-  end_claim(claim, ARGV[2], ARGV[5], ARGV[6], ARGV[7])
-end
-if ARGV[3] ~= '' then
-  reply[2] = redis.call('XADD', KEYS[4], '*', 'event', ARGV[3])
-end
--- Also for a release of what Redis never saw: an admission that is still on its way then takes nothing.
-redis.call('SET', KEYS[2], 's' .. table.concat(reply, ' ', 2), 'PX', ARGV[4])
-return reply
+local replies = answer_each(settle, 5 + tonumber(ARGV[4]), 8)
+store_slots(now)
+return replies
