@@ -14,7 +14,7 @@ export interface KnownSeed {
 /** What a reservation takes, as `read_plan` of buckets.lua reads it. */
 export function encodePlan(costs: readonly LimitCost[], keys: RedisKeys): string {
   let plan = ''
-  for (const { limit, amount } of costs) plan += `${plan === '' ? '' : '\t'}${amount} ${describe(limit, keys)}`
+  for (const { limit, amount } of costs) plan += `${plan === '' ? '' : '\t'}${amount} ${describeLimit(limit, keys)}`
   return plan
 }
 
@@ -46,9 +46,20 @@ export function readStates(reply: readonly unknown[], from: number): LimitState[
   return states
 }
 
-/** Kind, capacity, refill or end, parts of a unit, and name. */
-function describe(limit: Limit, keys: RedisKeys): string {
+/** By the limit and the prefix of its name: limits are the same objects in all calls that are alike. */
+const described = new WeakMap<Limit, { readonly name: string; readonly text: string }>()
+
+/** Kind, capacity, refill or end, parts of a unit, and name: a limit as a plan has it. */
+export function describeLimit(limit: Limit, keys: RedisKeys): string {
   const name = keys.limit(limit.key)
+  const known = described.get(limit)
+  if (known?.name === name) return known.text
+  const text = describe(limit, name)
+  described.set(limit, { name, text })
+  return text
+}
+
+function describe(limit: Limit, name: string): string {
   switch (limit.kind) {
     case 'bucket':
       return `b ${limit.capacity} ${limit.refill} ${partsOf(limit)} ${name}`
