@@ -1,8 +1,9 @@
-import type { Bindings, Condition } from './cel/compile.ts'
+import type { Condition } from './cel/compile.ts'
 import { CostExceeded } from './cel/meter.ts'
 import { type Content, contentOf, textOf } from './content/content.ts'
 import type { Replacement } from './content/texts.ts'
 import type { CallFacts } from './facts.ts'
+import { verdictOf } from './lasting-verdicts.ts'
 import { bindingsOf } from './variables.ts'
 
 /** How a rule is broken, and what that asks for. */
@@ -53,6 +54,7 @@ export function readsText({ reads }: Condition): boolean {
 
 export function subjectOf(facts: CallFacts, payload: Uint8Array | undefined, limits: Limits): Subject {
   let read: Content | undefined
+  let said: string | undefined
   let cost = 0
 
   function content(): Content | undefined {
@@ -67,21 +69,14 @@ export function subjectOf(facts: CallFacts, payload: Uint8Array | undefined, lim
   function text(): string {
     try {
       const known = content()
-      return known === undefined ? '' : textOf(known)
+      said ??= known === undefined ? '' : textOf(known)
+      return said
     } catch (error) {
       throw error instanceof EvaluationError ? new CostExceeded(error.message) : error
     }
   }
 
-  const plain = bindingsOf(facts, () => '')
-  let withText: Bindings | undefined
-
-  /** A condition that does not read the text is not kept from its answer by a text that is too long. */
-  function bindingsFor(condition: Condition): Bindings {
-    if (!readsText(condition)) return plain
-    withText ??= bindingsOf(facts, text)
-    return withText
-  }
+  const bindings = bindingsOf(facts, text)
 
   return {
     facts,
@@ -93,7 +88,8 @@ export function subjectOf(facts: CallFacts, payload: Uint8Array | undefined, lim
       cost = 0
     },
     holds(condition) {
-      const verdict = condition.evaluate(bindingsFor(condition), limits.cost - cost)
+      const budget = limits.cost - cost
+      const verdict = verdictOf(condition, facts, budget, () => condition.evaluate(bindings, budget))
       cost += verdict.cost
       if (verdict.kind === 'value') return verdict.value
       throw new EvaluationError(`its condition ${verdict.error}`, verdict.isCost)

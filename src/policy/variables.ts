@@ -2,7 +2,8 @@ import { type CelInput, type CelMap, celList, celMap } from '@bufbuild/cel'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import type { Bindings } from './cel/compile.ts'
 import { bool, int, listOf, mapOf, string, structOf, type Type, timestamp } from './cel/types.ts'
-import type { CallFacts, ConsumerFacts, OrganizationFacts, RequestFacts, ServiceFacts } from './facts.ts'
+import type { CallFacts, ConsumerFacts, OrganizationFacts, ServiceFacts } from './facts.ts'
+import { RequestValues } from './request-values.ts'
 
 const serviceType = structOf('service', {
   id: string,
@@ -67,7 +68,7 @@ const services = new WeakMap<ServiceFacts, Values>()
 
 /**
  * Values of the variables for one call. What no expression asks for is not worked out; `text` is what the request says, and
- * is asked when `request` is.
+ * is asked when an expression reads it.
  */
 export function bindingsOf(facts: CallFacts, text: () => string): Bindings {
   let request: Values | undefined
@@ -82,7 +83,7 @@ export function bindingsOf(facts: CallFacts, text: () => string): Bindings {
       return kept(services, facts.service, serviceValues)
     },
     get request() {
-      request ??= requestValues(facts.request, text())
+      request ??= celMap(new RequestValues(facts.request, text))
       return request
     },
     address: facts.address,
@@ -115,23 +116,6 @@ function serviceValues(service: ServiceFacts): Values {
     ['certifications', celList(service.certifications)],
     ['tags', celList(service.tags)],
     ['labels', celMap(new Map(Object.entries(service.labels)))],
-  ])
-}
-
-function requestValues(request: RequestFacts, text: string): Values {
-  return valuesOf([
-    ['model', request.model],
-    ['kind', request.kind],
-    ['stream', request.stream],
-    ['size', BigInt(request.size)],
-    ['input_tokens', BigInt(request.inputTokens)],
-    ['max_output_tokens', BigInt(request.maxOutputTokens)],
-    ['cost_nanos', BigInt(request.costNanos)],
-    ['currency', request.currency],
-    ['metadata', celMap(new Map(Object.entries(request.metadata)))],
-    ['key_id', request.keyId],
-    ['user_agent', request.userAgent],
-    ['text', text],
   ])
 }
 

@@ -44,6 +44,8 @@ export interface Condition {
   readonly source: string
   /** Names of all fields that it reads. */
   readonly reads: ReadonlySet<string>
+  /** All names that it uses: of variables, and of what macros call their elements. */
+  readonly names: ReadonlySet<string>
   /** Never throws. `budget` is in units of {@link Meter}. */
   evaluate(variables: Bindings, budget: number): Verdict
 }
@@ -71,12 +73,13 @@ export function compileCondition(source: string, variables: ReadonlyMap<string, 
       `expected type 'bool' but found '${typeName(type)}': a condition is true or false`,
     )
   }
-  const reads = new Set<string>()
-  const size = instrument(parsed.expr, reads)
+  const uses = { fields: new Set<string>(), names: new Set<string>() }
+  const size = instrument(parsed.expr, uses)
   const program = plan(metered, parsed.expr)
   return {
     source,
-    reads,
+    reads: uses.fields,
+    names: uses.names,
     evaluate(bindings, budget) {
       meter.start(budget)
       let result: unknown
@@ -123,21 +126,30 @@ function tooDeepAt(source: string): number | undefined {
   return undefined
 }
 
-/** Puts the meters into a parsed expression; returns its size, and notes which fields of variables it reads. */
-function instrument(expr: Expr, reads: Set<string>): number {
+/** What an expression uses. */
+interface Uses {
+  readonly fields: Set<string>
+  readonly names: Set<string>
+}
+
+/** Puts the meters into a parsed expression; returns its size, and notes what it uses. */
+function instrument(expr: Expr, uses: Uses): number {
   const { exprKind } = expr
   switch (exprKind.case) {
+    case 'identExpr':
+      uses.names.add(exprKind.value.name)
+      return 1
     case 'selectExpr': {
       const { operand, field } = exprKind.value
-      reads.add(field)
-      return 1 + sizeOf([operand], reads)
+      uses.fields.add(field)
+      return 1 + sizeOf([operand], uses)
     }
     case 'callExpr': {
       const { target, args } = exprKind.value
-      return 1 + sizeOf([target, ...args], reads)
+      return 1 + sizeOf([target, ...args], uses)
     }
     case 'listExpr':
-      return 1 + sizeOf(exprKind.value.elements, reads)
+      return 1 + sizeOf(exprKind.value.elements, uses)
     case 'structExpr':
       return (
         1 +
@@ -146,14 +158,14 @@ function instrument(expr: Expr, reads: Set<string>): number {
             keyKind.case === 'mapKey' ? keyKind.value : undefined,
             value,
           ]),
-          reads,
+          uses,
         )
       )
     case 'comprehensionExpr': {
       const fold = exprKind.value
       const { iterRange, accuInit, loopCondition, loopStep, result } = fold
-      const outside = sizeOf([iterRange, accuInit, result], reads)
-      const inside = sizeOf([loopCondition, loopStep], reads)
+      const outside = sizeOf([iterRange, accuInit, result], uses)
+      const inside = sizeOf([loopCondition, loopStep], uses)
       if (iterRange !== undefined) fold.iterRange = call(iterRange.id, rangeName, [iterRange])
       if (loopCondition !== undefined) {
         const tick = call(loopCondition.id, tickName, [intConstant(loopCondition.id, inside)])
@@ -166,8 +178,8 @@ function instrument(expr: Expr, reads: Set<string>): number {
   }
 }
 
-function sizeOf(parts: readonly (Expr | undefined)[], reads: Set<string>): number {
-  return parts.reduce((sum, part) => sum + (part === undefined ? 0 : instrument(part, reads)), 0)
+function sizeOf(parts: readonly (Expr | undefined)[], uses: Uses): number {
+  return parts.reduce((sum, part) => sum + (part === undefined ? 0 : instrument(part, uses)), 0)
 }
 
 function call(id: bigint, name: string, args: Expr[]): Expr {
