@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { withoutMember } from './json-edit.ts'
+import { jsonDocument } from './fixtures/json-documents.ts'
+import { parseObject } from './json.ts'
+import { setKnownMember, setMember, withoutMember } from './json-edit.ts'
 
 const without = (text: string, name: string): string =>
   Buffer.from(withoutMember(Buffer.from(text), name)).toString('utf8')
@@ -39,5 +41,39 @@ describe('an object without a member', () => {
       },
     )
     fc.assert(property)
+  })
+})
+
+describe('a member that is known to be there or not', () => {
+  test('is set to the same bytes as one that is looked for', () => {
+    const property = fc.property(jsonDocument, fc.constantFrom('model', 'content', 'usage', 'stream'), (json, name) => {
+      const bytes = Buffer.from(json)
+      const isThere = name in (parseObject(bytes) ?? {})
+      const known = setKnownMember(bytes, name, '"set"', isThere)
+      expect(Buffer.from(known).toString()).toBe(Buffer.from(setMember(bytes, [name], '"set"')).toString())
+    })
+    fc.assert(property, { numRuns: 2000 })
+  })
+
+  test.each([
+    ['the only one', '{ "model" : "a" , "x":1}'],
+    ['in a string before a colon', '{"x":"\\"model\\":1","y\\"model":2,"model":"a"}'],
+    ['as a value', '{"role":"model","model":"a"}'],
+    ['of an object inside', '{"x":{"model":"b"},"model":"a"}'],
+    ['twice', '{"model":"b","model":"a"}'],
+    ['spelled with an escape', '{"model":"b","mod\\u0065l":"a"}'],
+    ['followed by an empty object', '{"model":"a","x":{} } '],
+  ])('is found %s', (_, json) => {
+    const changed = setKnownMember(Buffer.from(json), 'model', '"new"', true)
+    expect(JSON.parse(Buffer.from(changed).toString())).toEqual({ ...JSON.parse(json), model: 'new' })
+  })
+
+  test.each([
+    ['{}', '{"n":1}'],
+    [' { } \n', ' {"n":1 } \n'],
+    ['{"a":{} }', '{"a":{},"n":1 }'],
+    ['{"a":"}"}', '{"a":"}","n":1}'],
+  ])('is added to %s', (json, changed) => {
+    expect(Buffer.from(setKnownMember(Buffer.from(json), 'n', '1', false)).toString()).toBe(changed)
   })
 })

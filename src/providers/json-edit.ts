@@ -2,6 +2,7 @@
  * Changes or drops one member of a JSON object in its bytes, and nothing else: unknown fields, their order, numbers beyond what
  * JavaScript holds, and white space stay as the caller wrote them. Parsing and printing again would keep none of that.
  */
+import { brace, closingBrace, colon, isSpace, quote, skipSpace, skipString, skipValue } from './json-scan.ts'
 
 /**
  * The object with the member at `path` set to `json`; the same bytes object when it has that very text already. Objects
@@ -10,6 +11,43 @@
  */
 export function setMember(bytes: Uint8Array, path: readonly [string, ...string[]], json: string): Uint8Array {
   return setWithin(bytes, bytes.indexOf(brace), path, json)
+}
+
+/**
+ * {@link setMember} with a name of letters and `_`, for a caller that has parsed the object and knows whether the member is
+ * there. That spares most bodies a walk from string to string. In plain prose both take the same time (1.4 µs of a core at
+ * 0.7 KiB, 4.3 at 16 KiB), but in code, where a walk stops at each quote, this takes 1.7 instead of 3.6, and 14 instead of 71.
+ *
+ * What is absent goes behind the last member, which ends before the last brace. What is there stands where its name and a
+ * colon stand, if they do so once in all the bytes and no escape could spell the name otherwise.
+ */
+export function setKnownMember(bytes: Uint8Array, name: string, json: string, isThere: boolean): Uint8Array {
+  const key = `"${name}"`
+  if (!isThere) return append(bytes, `${key}:${json}`)
+  const colonAt = onlyColon(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), key)
+  if (colonAt < 0) return setMember(bytes, [name], json)
+  const start = skipSpace(bytes, colonAt + 1)
+  return splice(bytes, start, skipValue(bytes, start), json)
+}
+
+function append(bytes: Uint8Array, member: string): Uint8Array {
+  let at = bytes.lastIndexOf(closingBrace)
+  while (isSpace(bytes[at - 1])) at -= 1
+  return splice(bytes, at, at, bytes[at - 1] === brace ? member : `,${member}`)
+}
+
+/** Where the colon behind a name is; -1 when it stands there more than once, or may be spelled with escapes. */
+function onlyColon(bytes: Buffer, key: string): number {
+  let found = -1
+  // Two zeros are searched for first, because they are rarer than backslashes.
+  if (bytes.includes('00') && bytes.includes('\\u00')) return found
+  for (let at = bytes.indexOf(key); at >= 0; at = bytes.indexOf(key, at + key.length)) {
+    const behind = skipSpace(bytes, at + key.length)
+    if (bytes[behind] !== colon) continue
+    if (found >= 0) return -1
+    found = behind
+  }
+  return found
 }
 
 /**
@@ -55,16 +93,10 @@ function nested(path: readonly string[], json: string): string {
   return path.reduceRight((inner, name) => `{${JSON.stringify(name)}:${inner}}`, json)
 }
 
-const encoder = new TextEncoder()
-
 function splice(bytes: Uint8Array, start: number, end: number, text: string): Uint8Array {
-  const inserted = encoder.encode(text)
-  if (Buffer.compare(bytes.subarray(start, end), inserted) === 0) return bytes
-  const result = new Uint8Array(bytes.length - (end - start) + inserted.length)
-  result.set(bytes.subarray(0, start))
-  result.set(inserted, start)
-  result.set(bytes.subarray(end), start + inserted.length)
-  return result
+  const inserted = Buffer.from(text)
+  if (inserted.equals(bytes.subarray(start, end))) return bytes
+  return Buffer.concat([bytes.subarray(0, start), inserted, bytes.subarray(end)])
 }
 
 interface ObjectScan {
@@ -74,10 +106,6 @@ interface ObjectScan {
   readonly insertAt: number
   readonly isEmpty: boolean
 }
-
-const brace = 0x7b
-const quote = 0x22
-const backslash = 0x5c
 
 function scanObject(bytes: Uint8Array, objectStart: number, name: string): ObjectScan {
   let found: ObjectScan['found']
@@ -118,43 +146,4 @@ function isKey(bytes: Uint8Array, start: number, end: number, name: string): boo
   const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString()
   // A key may be written with escapes.
   return text.includes('\\') ? JSON.parse(text) === name : text === `"${name}"`
-}
-
-function skipSpace(bytes: Uint8Array, from: number): number {
-  let at = from
-  while (bytes[at] === 0x20 || bytes[at] === 0x0a || bytes[at] === 0x0d || bytes[at] === 0x09) at += 1
-  return at
-}
-
-/** Behind the string that begins at `from`. */
-function skipString(bytes: Uint8Array, from: number): number {
-  for (let end = bytes.indexOf(quote, from + 1); ; end = bytes.indexOf(quote, end + 1)) {
-    if (end < 0) return bytes.length
-    let escapes = 0
-    while (bytes[end - 1 - escapes] === backslash) escapes += 1
-    if (escapes % 2 === 0) return end + 1
-  }
-}
-
-function skipValue(bytes: Uint8Array, from: number): number {
-  let depth = 0
-  for (let at = from; at < bytes.length; ) {
-    const byte = bytes[at]
-    if (byte === quote) {
-      at = skipString(bytes, at)
-      if (depth === 0) return at
-      continue
-    }
-    if (byte === brace || byte === 0x5b) depth += 1
-    else if (byte === 0x7d || byte === 0x5d) {
-      // The end of the object around a number or a word.
-      if (depth === 0) return at
-      depth -= 1
-      if (depth === 0) return at + 1
-    } else if (depth === 0 && (byte === 0x2c || byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09)) {
-      return at
-    }
-    at += 1
-  }
-  return bytes.length
 }

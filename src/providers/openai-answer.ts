@@ -5,18 +5,22 @@ import { backendError, invalidAnswer, isErrorObject } from './failures.ts'
 import { asArray, asObject, asString, type JsonObject, parseObject } from './json.ts'
 import { readModel } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
+import { skimMinBytes, skimObject } from './skim.ts'
 
-/** The answer as a JSON object that is no error. Throws what {@link backendError} says, or BACKEND_ANSWER_INVALID. */
-export function parseAnswer(answer: Uint8Array): Record<string, unknown> {
+/**
+ * The answer as a JSON object that is no error, by default with all that is in it. Throws what {@link backendError} says, or
+ * BACKEND_ANSWER_INVALID.
+ */
+export function parseAnswer(answer: Uint8Array, parse = parseObject): Record<string, unknown> {
   if (answer.length === 0) throw invalidAnswer('is empty')
-  const body = parseObject(answer)
+  const body = parse(answer)
   if (body === undefined) throw invalidAnswer('is not a JSON object')
   if (isErrorObject(body)) throw backendError(body)
   return body
 }
 
 export function readOpenaiAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer)
+  const body = parseAnswer(answer, answer.length < skimMinBytes ? parseObject : skimObject)
   checkContent(request, body)
   const usage = asObject(body.usage)
   const model = readModel(body)
