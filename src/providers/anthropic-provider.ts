@@ -7,7 +7,7 @@ import { setMember } from './json-edit.ts'
 import { parseRequest, readLimit, readModel, readOpenaiFacts, readStream } from './openai-request.ts'
 import type { CallerRequest, Provider, ReadRequest } from './provider.ts'
 import { createStreamReader } from './stream-reader.ts'
-import { acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
+import { acceptEvents, acceptJson, bodyFor, operationUrl, requestHeaders } from './target.ts'
 
 export interface AnthropicOptions {
   /** What a translated request asks for that sets no limit: the Messages API requires one. */
@@ -27,12 +27,11 @@ export function createAnthropicProvider(options: AnthropicOptions): Provider {
       request.dialect === 'native' ? readNative(request) : readTranslated(request, options.defaultMaxOutputTokens),
     prepare(request, target) {
       const accept = request.mode === 'stream' ? acceptEvents : acceptJson
-      const isRenamed = target.model !== '' && target.model !== request.model
       const operation = request.kind === 'chat' ? messages : undefined
       return {
         url: operationUrl(target.url, operation, [messages], '/v1'),
         headers: { ...requestHeaders('x-api-key', target, accept), 'anthropic-version': apiVersion },
-        body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
+        body: bodyFor(request, target),
       }
     },
     readAnswer: readAnthropicAnswer,
@@ -43,7 +42,7 @@ export function createAnthropicProvider(options: AnthropicOptions): Provider {
 
 function readNative(request: CallerRequest): ReadRequest {
   const { payload, mode, dialect, startMs } = request
-  const body = parseRequest(payload)
+  const body = parseRequest(request)
   const asksStream = readStream(request, body)
   return {
     kind: 'messages' in body ? 'chat' : 'generic',
@@ -61,7 +60,7 @@ function readNative(request: CallerRequest): ReadRequest {
 }
 
 function readTranslated(request: CallerRequest, defaultMaxTokens: number): ReadRequest {
-  const body = parseRequest(request.payload)
+  const body = parseRequest(request)
   const facts = readOpenaiFacts(request, body)
   if (facts.kind !== 'chat')
     throw invalidRequest('', 'must be a chat: this service has nothing else for callers of the OpenAI API')

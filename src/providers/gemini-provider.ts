@@ -54,7 +54,7 @@ function geminiUrl(url: string, model: string, mode: Mode, isGeneration: boolean
 
 function readNative(request: CallerRequest): ReadRequest {
   const { payload, mode, dialect, startMs } = request
-  const body = parseRequest(payload)
+  const body = parseRequest(request)
   const kind = 'contents' in body ? 'chat' : 'generic'
   if (kind === 'generic' && mode === 'stream')
     throw invalidRequest('contents', 'must be there: only they have a stream')
@@ -77,7 +77,7 @@ function readNative(request: CallerRequest): ReadRequest {
 }
 
 function readTranslated(request: CallerRequest): ReadRequest {
-  const body = parseRequest(request.payload)
+  const body = parseRequest(request)
   const facts = readOpenaiFacts(request, body)
   if (facts.kind !== 'chat')
     throw invalidRequest('', 'must be a chat: this service has nothing else for callers of the OpenAI API')

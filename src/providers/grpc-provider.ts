@@ -27,7 +27,7 @@ export function createGrpcProvider(): Provider {
     protocol: 'grpc',
     framing: 'sse',
     readRequest: (request) => ({
-      ...readOpenaiFacts(request, parseRequest(request.payload)),
+      ...readOpenaiFacts(request, parseRequest(request)),
       body: request.payload,
     }),
     prepare,

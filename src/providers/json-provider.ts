@@ -65,7 +65,7 @@ function readJsonRequest(request: CallerRequest, pointers: Pointers): ReadReques
   const { payload, mode, dialect, startMs } = request
   if (dialect !== 'native') throw invalidRequest('', "must be of the service's own API: it is no OpenAI API")
   if (mode === 'stream') throw invalidRequest('', 'cannot have a stream: this service answers as a whole')
-  const body = parseRequest(payload)
+  const body = parseRequest(request)
   const limit = at(pointers.maxOutputTokens, body)
   if (!isAbsent(limit) && !isCount(limit)) {
     const param = (pointers.maxOutputTokens ?? []).join('.')

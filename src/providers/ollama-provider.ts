@@ -14,7 +14,7 @@ import { parseRequest, readLimit, readModel, readStream } from './openai-request
 import type { Answer, CallerRequest, Provider, ReadRequest, RequestKind } from './provider.ts'
 import { createStreamReader, type Interpreter, over, type Reading } from './stream-reader.ts'
 import type { Tally } from './tally.ts'
-import { acceptJson, acceptLines, operationUrl, requestHeaders } from './target.ts'
+import { acceptJson, acceptLines, bodyFor, operationUrl, requestHeaders } from './target.ts'
 
 const operations: Readonly<Partial<Record<RequestKind, string>>> = {
   chat: '/chat',
@@ -29,11 +29,10 @@ export function createOllamaProvider(): Provider {
     framing: 'lines',
     readRequest: readOllamaRequest,
     prepare(request, target) {
-      const isRenamed = target.model !== '' && target.model !== request.model
       return {
         url: operationUrl(target.url, operations[request.kind], paths, '/api'),
         headers: requestHeaders('bearer', target, request.mode === 'stream' ? acceptLines : acceptJson),
-        body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
+        body: bodyFor(request, target),
       }
     },
     readAnswer: readOllamaAnswer,
@@ -46,7 +45,7 @@ function readOllamaRequest(request: CallerRequest): ReadRequest {
   if (dialect !== 'native') {
     throw invalidRequest('', "must be of Ollama's own API, which this service speaks; it is no OpenAI API")
   }
-  const body = parseRequest(payload)
+  const body = parseRequest(request)
   const asksStream = readStream(request, body)
   const kind = kindOf(body)
   const isStream = mode === 'stream'

@@ -59,6 +59,16 @@ describe('a request', () => {
     })
   })
 
+  test.each(['openai', 'anthropic', 'gemini', 'ollama', 'json', 'grpc'] as const)(
+    'that was parsed before is not parsed again by %s',
+    (protocol) => {
+      const provider = createProvider({ protocol, defaultMaxOutputTokens: 1024, pointers: { requestModel: '/model' } })
+      const parsed = { messages: [], contents: [], stream: false, model: 'm' }
+      const request = { ...caller('no JSON'), dialect: 'native', parsed } as const
+      expect(provider.readRequest(request)).toMatchObject({ model: 'm', payloadBytes: 7, body: request.payload })
+    },
+  )
+
   it('for embeddings has no stream', () => {
     expect(errorOf(() => read({ input: 'a' }, { mode: 'stream', kind: 'embedding' })).reason).toBe('INVALID_ARGUMENT')
   })

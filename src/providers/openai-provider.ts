@@ -1,11 +1,10 @@
-import { setMember } from './json-edit.ts'
 import { readOpenaiAnswer } from './openai-answer.ts'
 import { openaiBody, parseRequest, readOpenaiFacts } from './openai-request.ts'
 import { openaiStream } from './openai-stream.ts'
 import type { Provider, RequestKind } from './provider.ts'
 import { responsesStream } from './responses-stream.ts'
 import { createStreamReader } from './stream-reader.ts'
-import { acceptEvents, acceptJson, operationUrl, requestHeaders } from './target.ts'
+import { acceptEvents, acceptJson, bodyFor, operationUrl, requestHeaders } from './target.ts'
 
 export interface OpenaiOptions {
   readonly protocol: 'openai' | 'azure_openai'
@@ -35,16 +34,16 @@ export function createOpenaiProvider(options: OpenaiOptions): Provider {
     protocol: options.protocol,
     framing: 'sse',
     readRequest(request) {
-      const facts = readOpenaiFacts(request, parseRequest(request.payload))
-      return { ...facts, body: openaiBody(request.payload, facts, options.asksForUsage) }
+      const body = parseRequest(request)
+      const facts = readOpenaiFacts(request, body)
+      return { ...facts, body: openaiBody(request, body, facts, options.asksForUsage) }
     },
     prepare(request, target) {
       const accept = request.mode === 'stream' ? acceptEvents : acceptJson
-      const isRenamed = target.model !== '' && target.model !== request.model
       return {
         url: operationUrl(target.url, operations[request.kind], paths, root),
         headers: requestHeaders(isAzure ? 'api-key' : 'bearer', target, accept),
-        body: isRenamed ? setMember(request.body, ['model'], JSON.stringify(target.model)) : request.body,
+        body: bodyFor(request, target),
       }
     },
     readAnswer: readOpenaiAnswer,

@@ -2,15 +2,15 @@
 import { isCount, maxTokens } from './counts.ts'
 import { invalidRequest } from './failures.ts'
 import { asObject, asString, isAbsent, type JsonObject, parseObject } from './json.ts'
-import { setMember } from './json-edit.ts'
+import { setKnownMember, setMember } from './json-edit.ts'
 import type { CallerRequest, ReadRequest, RequestKind } from './provider.ts'
 
 /** The facts of a request, before there is a body for the backend. */
 export type RequestFacts = Omit<ReadRequest, 'body'>
 
-/** A request's body; throws INVALID_ARGUMENT for anything but a JSON object. */
-export function parseRequest(payload: Uint8Array): Record<string, unknown> {
-  const body = parseObject(payload)
+/** A request's body, parsed here unless it was before; throws INVALID_ARGUMENT for anything but a JSON object. */
+export function parseRequest({ payload, parsed }: CallerRequest): JsonObject {
+  const body = parsed ?? parseObject(payload)
   if (body === undefined) throw invalidRequest('', 'must be a JSON object')
   return body
 }
@@ -68,11 +68,19 @@ export function readLimit(body: JsonObject, name: string, least = 0, parent = ''
  * The body for an OpenAI-compatible backend: untouched for one whole answer; for a stream with `stream` set, and with
  * usage asked for in chats and completions, whose streams tell it only then.
  */
-export function openaiBody(payload: Uint8Array, facts: RequestFacts, asksForUsage: boolean): Uint8Array {
+export function openaiBody(
+  { payload }: CallerRequest,
+  body: JsonObject,
+  facts: RequestFacts,
+  asksForUsage: boolean,
+): Uint8Array {
   if (facts.mode === 'unary') return payload
-  const body = facts.asksStream ? payload : setMember(payload, ['stream'], 'true')
+  const streamed = facts.asksStream ? payload : setKnownMember(payload, 'stream', 'true', 'stream' in body)
   const needsUsage = asksForUsage && (facts.kind === 'chat' || facts.kind === 'completion')
-  return needsUsage && !facts.asksUsage ? setMember(body, ['stream_options', 'include_usage'], 'true') : body
+  if (!needsUsage || facts.asksUsage) return streamed
+  return 'stream_options' in body
+    ? setMember(streamed, ['stream_options', 'include_usage'], 'true')
+    : setKnownMember(streamed, 'stream_options', '{"include_usage":true}', false)
 }
 
 function kindOf(body: JsonObject): RequestKind {

@@ -1,5 +1,6 @@
-/** Where a request is sent, and how the credential is shown. */
-import type { BackendTarget } from './provider.ts'
+/** Where a request is sent, for which model, and how the credential is shown. */
+import { setKnownMember, setMember } from './json-edit.ts'
+import type { BackendTarget, ReadRequest } from './provider.ts'
 
 /**
  * How a credential is shown: `authorization: Bearer` (OpenAI, vLLM, Vertex AI, Entra ID), `x-api-key` (Anthropic),
@@ -15,6 +16,14 @@ export function requestHeaders(ownAuth: AuthForm, target: BackendTarget, accept:
   if (auth === 'bearer') headers.authorization = `Bearer ${credential}`
   else headers[auth] = credential
   return headers
+}
+
+/** The body, which is a JSON object, with the target's model: the same bytes object when it asks for that already. */
+export function bodyFor({ body, model }: ReadRequest, target: BackendTarget): Uint8Array {
+  if (target.model === '' || target.model === model) return body
+  const json = JSON.stringify(target.model)
+  // A model that was read is there; one that was not may be there as something else.
+  return model === '' ? setMember(body, ['model'], json) : setKnownMember(body, 'model', json, true)
 }
 
 /** What the answer may be. */
