@@ -35,6 +35,17 @@ export async function startChild(script: string, args: readonly string[], cpu: n
   }
 }
 
+/** The address that a child told first, as `{ url }`. */
+export function urlOf({ hello }: Child): string {
+  if (typeof hello === 'object' && hello !== null && 'url' in hello && typeof hello.url === 'string') return hello.url
+  throw new Error('a child process told no address')
+}
+
+/** Holds all threads of a process, and the processes that it starts from now on, to one core; if possible. */
+export function pin(pid: number, cpu: number): void {
+  if (canPin) execFileSync('taskset', ['-a', '-c', '-p', String(cpu), String(pid)], { stdio: 'ignore' })
+}
+
 /** Starts node with arguments, pinned to one core if possible; {@link stopChildren} ends it. */
 export function spawnPinned(
   args: readonly string[],

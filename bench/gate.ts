@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { spawnPinned, stopChild } from './children.ts'
 import { type Governance, governed, provision } from './governance.ts'
+import { scrape } from './metrics.ts'
 
 /** A running gate with a consumer, a key and services of the benchmark's own. */
 export interface Gate {
@@ -68,7 +69,12 @@ export async function startGate(
     await sleep(50)
   }
   const tenant = await provision({ origin, adminKey }, backendUrl, governance)
-  return { pid: child.pid ?? 0, origin, adminKey, ...tenant, stop: () => stopChild(child) }
+  const endScraping = governance.isOn ? scrape(origin) : (): void => {}
+  const stop = async (): Promise<void> => {
+    endScraping()
+    await stopChild(child)
+  }
+  return { pid: child.pid ?? 0, origin, adminKey, ...tenant, stop }
 }
 
 async function isReady(origin: string): Promise<boolean> {

@@ -1,3 +1,4 @@
+import { median } from './report.ts'
 import { medians, type Sample, type Scene, type Stage, takeSample } from './sample.ts'
 
 /** A scene and what came of it. */
@@ -49,7 +50,23 @@ export function counterpart(results: readonly Result[], { scene }: Result, targe
   )
 }
 
-/** A figure of a result as a share of the same figure of its counterpart; NaN without one. */
+/**
+ * The median over the rounds of what `compare` says of a result and its counterpart in the same round: what else the machine
+ * did in that round met both. NaN without a counterpart.
+ */
+export function compareRounds(
+  results: readonly Result[],
+  result: Result,
+  targetName: string,
+  compare: (own: Sample, other: Sample) => number,
+): number {
+  const others = counterpart(results, result, targetName)?.rounds ?? []
+  return median(
+    others.flatMap((other, round) => result.rounds.slice(round, round + 1).map((own) => compare(own, other))),
+  )
+}
+
+/** Throughput as a share of the counterpart's. */
 export function shareOf(results: readonly Result[], result: Result, targetName: string): number {
-  return result.median.perSecond / (counterpart(results, result, targetName)?.median.perSecond ?? Number.NaN)
+  return compareRounds(results, result, targetName, (own, other) => own.perSecond / other.perSecond)
 }

@@ -36,6 +36,16 @@ export interface Sample {
 
 const maxCalls = 1_000_000
 
+/** A scene as long as the effort says. */
+export function sceneOf(
+  target: Target,
+  service: BenchService,
+  callers: number,
+  { warmupMs, durationMs }: { readonly warmupMs: number; readonly durationMs: number },
+): Scene {
+  return { target, service, callers, warmupMs, durationMs }
+}
+
 /** Who makes the calls, and who counts them. */
 export interface Stage {
   readonly load: Child

@@ -7,7 +7,6 @@
  * many rows of the rollup it touches. This process has one core and Postgres another, where `taskset` is there. Postgres
  * is the embedded one, or that of --url, whose database should be empty. Ends within four minutes.
  */
-import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -19,7 +18,7 @@ import type { UsageEvent } from '../src/metering/usage-event.ts'
 import { startEmbeddedPostgres } from '../src/storage/embedded-postgres.ts'
 import { migrate } from '../src/storage/migrate.ts'
 import { connectPostgres, type PostgresTarget, type Sql, type StorageLog } from '../src/storage/postgres.ts'
-import { canPin, readCpu } from './children.ts'
+import { canPin, pin, readCpu } from './children.ts'
 import { CopyIn } from './copy-in.ts'
 import { describeMachine } from './report.ts'
 import { copyChunks, copyTable, MadeUsageLog, makeEvents } from './sink-events.ts'
@@ -64,12 +63,12 @@ interface Database {
 }
 
 async function openDatabase(url: string | undefined): Promise<Database> {
-  if (canPin) pin(process.pid, 0)
+  pin(process.pid, 0)
   if (url !== undefined) return connect({ url }, { connectionString: url }, async () => {})
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-sink-'))
   chmodSync(folder, 0o755)
   const postgres = await startEmbeddedPostgres({ dataDir: join(folder, 'postgres'), log })
-  if (canPin) pin(postgres.pid, 1)
+  pin(postgres.pid, 1)
   const { socketPath, user, database } = postgres
   return connect(postgres, { host: dirname(socketPath), port: 5432, user, database }, async () => {
     await postgres.stop()
@@ -163,9 +162,4 @@ async function checkSums(sql: Sql): Promise<void> {
       = (select (sum(requests), sum(cost_nanos), sum(latencies)) from usage_hourly)
       and (select count(*) from usage_records) = ${expected} as agree`
   if (sums?.agree !== true) throw new Error('ledger and rollup do not agree')
-}
-
-/** All threads of a process, and the processes that it starts from now on. */
-function pin(pid: number, cpu: number): void {
-  execFileSync('taskset', ['-a', '-c', '-p', String(cpu), String(pid)], { stdio: 'ignore' })
 }

@@ -1,7 +1,7 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Child, startChild, stopChildren } from './children.ts'
+import { startChild, stopChildren, urlOf } from './children.ts'
 import { type Gate, type GateOptions, startGate } from './gate.ts'
 import type { Effort } from './rounds.ts'
 import type { Stage } from './sample.ts'
@@ -74,9 +74,4 @@ export async function openWorld({ effort, isQuick, main, check }: WorldOptions):
       for (const folder of folders) rmSync(folder, { recursive: true, force: true })
     },
   }
-}
-
-function urlOf({ hello }: Child): string {
-  if (typeof hello === 'object' && hello !== null && 'url' in hello && typeof hello.url === 'string') return hello.url
-  throw new Error('a child process told no address')
 }

@@ -1,9 +1,9 @@
 import type { Finding, Part } from '../part.ts'
 import { measureInTurn, type Result, shareOf } from '../rounds.ts'
-import type { Scene } from '../sample.ts'
+import { sceneOf } from '../sample.ts'
 import { type BenchService, services } from '../services.ts'
 import { figure, percent, type Table } from '../table.ts'
-import { connectTarget, directName, grpcTarget, openaiTarget, proxyName, type Target } from '../targets.ts'
+import { connectTarget, directName, grpcTarget, openaiTarget, proxyName } from '../targets.ts'
 import type { World } from '../world.ts'
 
 /** Whole answers of 1 KB, by every wire, with few callers and many. */
@@ -29,25 +29,20 @@ async function runUnary(
   const gate = await world.gate()
   const targets = [world.direct, world.proxy, openaiTarget(gate), connectTarget(gate), grpcTarget(gate)]
   const scenes = wanted.flatMap((service) =>
-    callerCounts.flatMap((callers) => targets.map((target) => scene(target, service, callers, world))),
+    callerCounts.flatMap((callers) => targets.map((target) => sceneOf(target, service, callers, world.effort))),
   )
   const results = await measureInTurn(world, scenes, world.effort.rounds)
   const figures = Object.fromEntries(
-    results.flatMap((result) => {
+    results.map((result) => {
       const { target, service, callers } = result.scene
-      const name = `${target.name}/${service.name}/${callers}`
-      return [[name, shareOf(results, result, proxyName)]]
+      return [`${target.name}, ${service.name}, ${callers}: of proxy`, shareOf(results, result, proxyName)]
     }),
   )
-  return { tables: [table(title, results)], results, figures }
-}
-
-function scene(target: Target, service: BenchService, callers: number, { effort }: World): Scene {
-  return { target, service, callers, warmupMs: effort.warmupMs, durationMs: effort.durationMs }
+  return { tables: [unaryTable(title, results)], results, figures }
 }
 
 /** The table that every unary measurement prints. */
-export function table(title: string, results: readonly Result[]): Table {
+export function unaryTable(title: string, results: readonly Result[]): Table {
   return {
     title,
     columns: [
