@@ -15,14 +15,16 @@ export interface Effort {
   readonly durationMs: number
 }
 
-const runInMs = 700
+const runInMs = 400
+const quickRunInMs = 150
 
 /**
  * Measures all scenes in turn, round after round, so that whatever else the machine does meets all of them, and returns the
- * medians. Before the first round each scene is run in, unrecorded: a cold process measures the compiler.
+ * medians. Before the first round each scene is run in, unrecorded.
  */
 export async function measureInTurn(stage: Stage, scenes: readonly Scene[], rounds: number): Promise<Result[]> {
-  for (const scene of scenes) await takeSample(stage, { ...scene, durationMs: Math.min(scene.durationMs, runInMs) })
+  const runIn = { warmupMs: 0, durationMs: rounds === 1 ? quickRunInMs : runInMs }
+  for (const scene of scenes) await takeSample(stage, { ...scene, ...runIn })
   const samples = scenes.map((): Sample[] => [])
   for (let round = 1; round <= rounds; round += 1) {
     for (const [index, scene] of scenes.entries()) {

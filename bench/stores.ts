@@ -1,3 +1,4 @@
+import type { Sql } from '../src/storage/postgres.ts'
 import { startPostgresServer } from '../test/support/postgres-server.ts'
 import { startRedisServer } from '../test/support/redis-server.ts'
 import { pin } from './children.ts'
@@ -6,19 +7,23 @@ import { pin } from './children.ts'
 export interface Stores {
   /** What makes a gate use them. */
   readonly env: Readonly<Record<string, string>>
+  readonly sql: Sql
   stop(): Promise<void>
 }
 
-/** Starts both, pinned to one core: Redis with an append-only file and an fsync for every write, as in production. */
-export async function startStores(cpu: number): Promise<Stores> {
-  const redis = await startRedisServer()
+/**
+ * Starts both, or Postgres alone, pinned to one core: Redis with an append-only file and an fsync for every write, as in
+ * production.
+ */
+export async function startStores(cpu: number, options: { readonly redis?: boolean } = {}): Promise<Stores> {
+  const redis = options.redis === false ? undefined : await startRedisServer()
   const postgres = await startPostgresServer({ owned: true })
-  pin(redis.pid, cpu)
-  pin(postgres.pid, cpu)
+  for (const server of [redis, postgres]) if (server !== undefined) pin(server.pid, cpu)
   return {
-    env: { REDIS_URL: redis.url, DATABASE_URL: postgres.url },
+    env: { DATABASE_URL: postgres.url, ...(redis === undefined ? {} : { REDIS_URL: redis.url }) },
+    sql: postgres.sql,
     stop: async () => {
-      await redis.stop()
+      await redis?.stop()
       await postgres.stop()
     },
   }

@@ -4,12 +4,17 @@ import { join } from 'node:path'
 import { startChild, stopChildren, urlOf } from './children.ts'
 import { type Gate, type GateOptions, startGate } from './gate.ts'
 import type { Effort } from './rounds.ts'
-import type { Stage } from './sample.ts'
-import { directName, plainTarget, proxyName, type Target } from './targets.ts'
+import { type Stage, sceneOf, takeSample } from './sample.ts'
+import { services } from './services.ts'
+import { directName, grpcTarget, openaiTarget, plainTarget, proxyName, type Target } from './targets.ts'
 
 /** Core of the gate and of the proxy; backend and load generator have the other one. */
 export const gateCpu = 0
 export const loadCpu = 1
+
+const runInMs = 2_000
+const quickRunInMs = 500
+const runInCallers = 64
 
 /** What all parts share: a stage, both baselines, and gates that are started when a part first asks for them. */
 export interface World extends Stage {
@@ -50,7 +55,14 @@ export async function openWorld({ effort, isQuick, main, check }: WorldOptions):
   const backendUrl = urlOf(backend)
   const proxy = await startChild('bare-proxy.ts', [backendUrl], gateCpu)
   const load = await startChild('load.ts', [], loadCpu)
-  const start = (options: GateOptions): Promise<Gate> => startGate(main, scratch(), backendUrl, gateCpu, options)
+  const start = async (options: GateOptions): Promise<Gate> => {
+    const started = await startGate(main, scratch(), backendUrl, gateCpu, options)
+    const runIn = { warmupMs: 0, durationMs: isQuick ? quickRunInMs : runInMs }
+    // A cold process measures the compiler.
+    for (const target of [openaiTarget(started), grpcTarget(started)])
+      await takeSample({ load, backend }, sceneOf(target, services.plain, runInCallers, runIn))
+    return started
+  }
   let gate: Promise<Gate> | undefined
   return {
     effort,

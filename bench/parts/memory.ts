@@ -7,7 +7,7 @@ import { figure } from '../table.ts'
 import { grpcTarget, openaiTarget, type Target } from '../targets.ts'
 import type { World } from '../world.ts'
 
-/** Memory of a gate that was just started, idle and under load, and how late its event loop runs meanwhile. */
+/** Memory of a gate of its own, idle and under load, and how late its event loop runs meanwhile. */
 export const memory: Part = { name: 'memory', isDefault: true, run }
 
 interface Moment {
@@ -16,6 +16,7 @@ interface Moment {
 }
 
 const idleMs = 3_000
+const quickIdleMs = 1_000
 
 async function run(world: World): Promise<Finding> {
   const gate = await world.startGate({})
@@ -29,11 +30,11 @@ async function run(world: World): Promise<Finding> {
   const moments: Moment[] = []
   const rest = async (name: string): Promise<void> => {
     await readMetrics(gate.origin)
-    await sleep(idleMs)
+    await sleep(world.isQuick ? quickIdleMs : idleMs)
     moments.push({ name, metrics: [await readMetrics(gate.origin)] })
   }
-  const effort = { warmupMs: 500, durationMs: world.isQuick ? 1_000 : 5_000 }
-  await rest('idle, just started')
+  const effort = { warmupMs: 100, durationMs: world.isQuick ? 700 : 5_000 }
+  await rest('idle, after its run-in')
   for (const { name, target, service, callers } of busy) {
     const metrics: Metrics[] = []
     await readMetrics(gate.origin)

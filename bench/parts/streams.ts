@@ -1,9 +1,9 @@
 import type { Finding, Part } from '../part.ts'
-import { measureInTurn, type Result } from '../rounds.ts'
-import type { Scene } from '../sample.ts'
+import { compareRounds, measureInTurn, type Result } from '../rounds.ts'
+import type { Sample, Scene } from '../sample.ts'
 import { type BenchService, services } from '../services.ts'
 import { figure, percent, type Table } from '../table.ts'
-import { grpcTarget, openaiTarget, proxyName, type Target } from '../targets.ts'
+import { directName, grpcTarget, openaiTarget, proxyName, type Target } from '../targets.ts'
 import type { World } from '../world.ts'
 
 /** Which streams, how many at once, and for how long: a paced one takes half a second. */
@@ -13,6 +13,9 @@ const kinds = {
   paced: { service: services.paced, callers: 32, durationMs: 2_500 },
   crowd: { service: services.slow, callers: 512, durationMs: 2_500 },
 } as const satisfies Record<string, { service: BenchService; callers: number; durationMs: number | undefined }>
+
+/** One paced stream after the other, twice. */
+const quickMs = 1_200
 
 type Kind = keyof typeof kinds
 
@@ -30,29 +33,35 @@ async function runStreams(world: World): Promise<Finding> {
     names.flatMap((kind) => targets.map((target) => scene(kind, target, world))),
     world.effort.rounds,
   )
-  const of = (kind: Kind, name: string): Result | undefined => find(results, kind, name)
-  const perSecond = (name: string): number => of('many', name)?.median.perSecond ?? Number.NaN
-  const [direct] = targets.map(({ name }) => name)
   const rows = targets.map(({ name }) => {
-    const [one, many, paced] = [of('one', name)?.median, of('many', name)?.median, of('paced', name)?.median]
+    const of = (kind: Kind, pick: (sample: Sample) => number): number => {
+      const result = find(results, kind, name)
+      return result === undefined ? Number.NaN : pick(result.median)
+    }
+    const beside = (kind: Kind, base: string, compare: (own: Sample, other: Sample) => number): number => {
+      const result = find(results, kind, name)
+      return result === undefined || name === base ? Number.NaN : compareRounds(results, result, base, compare)
+    }
     return {
       name,
-      firstP50Ms: one?.firstTokenP50Ms ?? Number.NaN,
-      firstP99Ms: one?.firstTokenP99Ms ?? Number.NaN,
-      perSecond: perSecond(name),
-      ofProxy: perSecond(name) / perSecond(proxyName),
-      cpuUs: many?.cpuUs ?? Number.NaN,
-      perTokenUs: paced?.perTokenUs ?? Number.NaN,
-      tokenCpuUs: (paced?.cpuUs ?? Number.NaN) / (services.paced.tokens ?? 1),
+      firstP50Ms: of('one', (sample) => sample.firstTokenP50Ms),
+      firstP99Ms: of('one', (sample) => sample.firstTokenP99Ms),
+      firstAddedMs: beside('one', directName, (own, other) => own.firstTokenP50Ms - other.firstTokenP50Ms),
+      perSecond: of('many', (sample) => sample.perSecond),
+      ofProxy: name === proxyName ? 1 : beside('many', proxyName, (own, other) => own.perSecond / other.perSecond),
+      cpuUs: of('many', (sample) => sample.cpuUs),
+      perTokenUs: of('paced', (sample) => sample.perTokenUs),
+      perTokenAddedUs: beside('paced', directName, (own, other) => own.perTokenUs - other.perTokenUs),
+      tokenCpuUs: of('paced', (sample) => sample.cpuUs / services.paced.tokens),
     }
   })
-  const base = rows.find(({ name }) => name === direct)
   const table: Table = {
     title: 'Streams of 50 tokens',
     columns: [
       'target',
       'first token p50 ms',
       'p99 ms',
+      'p50 added',
       'streams/s, 32 callers',
       'of bare proxy',
       'CPU µs a stream',
@@ -64,19 +73,20 @@ async function runStreams(world: World): Promise<Finding> {
       row.name,
       figure(row.firstP50Ms, 2),
       figure(row.firstP99Ms, 2),
+      figure(row.firstAddedMs, 2),
       figure(row.perSecond),
       percent(row.ofProxy),
       figure(row.cpuUs),
       figure(row.perTokenUs),
-      row === base ? '-' : figure(row.perTokenUs - (base?.perTokenUs ?? Number.NaN)),
+      figure(row.perTokenAddedUs),
       figure(row.tokenCpuUs, 1),
     ]),
   }
   const figures = rows.flatMap((row) => [
-    [`${row.name}/of proxy`, row.ofProxy],
-    [`${row.name}/first token added ms`, row.firstP50Ms - (base?.firstP50Ms ?? Number.NaN)],
-    [`${row.name}/µs added a token`, row.perTokenUs - (base?.perTokenUs ?? Number.NaN)],
-    [`${row.name}/CPU µs a token`, row.tokenCpuUs],
+    [`${row.name}: of proxy`, row.ofProxy],
+    [`${row.name}: first token added ms`, row.firstAddedMs],
+    [`${row.name}: µs added between tokens`, row.perTokenAddedUs],
+    [`${row.name}: CPU µs a token`, row.tokenCpuUs],
   ])
   return { tables: [table], results, figures: Object.fromEntries(figures) }
 }
@@ -118,9 +128,16 @@ async function streamTargets(world: World): Promise<readonly Target[]> {
   return [world.direct, world.proxy, openaiTarget(gate, 'gate, SSE'), grpcTarget(gate)]
 }
 
-function scene(kind: Kind, target: Target, { effort }: World): Scene {
+function scene(kind: Kind, target: Target, { effort, isQuick }: World): Scene {
   const { service, callers, durationMs } = kinds[kind]
-  return { target, service, callers, warmupMs: effort.warmupMs, durationMs: durationMs ?? effort.durationMs }
+  const paceMs = isQuick ? quickMs : durationMs
+  return {
+    target,
+    service,
+    callers,
+    warmupMs: effort.warmupMs,
+    durationMs: durationMs === undefined ? effort.durationMs : (paceMs ?? durationMs),
+  }
 }
 
 function find(results: readonly Result[], kind: Kind, name: string): Result | undefined {

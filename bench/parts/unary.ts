@@ -17,7 +17,10 @@ export const unary: Part = {
 export const payloads: Part = {
   name: 'payloads',
   isDefault: true,
-  run: (world) => runUnary(world, 'Unary calls, 16 and 256 KiB', [services.medium, services.large], [16]),
+  run: (world) => {
+    const wanted = world.isQuick ? [services.medium] : [services.medium, services.large]
+    return runUnary(world, 'Unary calls with large bodies', wanted, [16])
+  },
 }
 
 async function runUnary(
