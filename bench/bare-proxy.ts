@@ -6,7 +6,7 @@ import { createServer, type ServerResponse } from 'node:http'
 import { type Dispatcher, Pool } from 'undici'
 
 const [, , target = ''] = process.argv
-const pool = new Pool(target, { connections: 100 })
+const pool = new Pool(target, { connections: 1_000 })
 
 class Relay implements Dispatcher.DispatchHandler {
   readonly #response: ServerResponse

@@ -56,6 +56,8 @@ export async function startGate(
       PORT: new URL(origin).port,
       TOLLGATE_DATA_DIR: dataDir,
       TOLLGATE_ADMIN_KEY: adminKey,
+      // As many as the bare proxy has: 512 streams at once need 512 connections to their one backend.
+      BACKEND_CONNECTIONS_PER_HOST: '1000',
       ...governance.env,
       ...env,
     },
