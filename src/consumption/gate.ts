@@ -17,6 +17,7 @@ import type { PolicyEngine } from '../policy/policy-engine.ts'
 import type { PolicyTold } from '../policy/told.ts'
 import type { Charge } from '../pricing/price.ts'
 import { type Framing, splitEvents } from '../providers/event-stream.ts'
+import type { JsonObject } from '../providers/json.ts'
 import type { Dialect, RequestKind } from '../providers/provider.ts'
 import type { ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
@@ -85,6 +86,8 @@ export interface GateRequest {
   /** Id or name. */
   readonly serviceId: string
   readonly payload: Uint8Array
+  /** The payload as JSON, from a wire that had to parse it anyway. */
+  readonly parsed?: JsonObject
   readonly metadata: Readonly<Record<string, string>>
   /** Empty for none. */
   readonly idempotencyKey: string

@@ -121,8 +121,15 @@ export function readAsked(request: GateRequest, mode: Mode, service: ServiceReco
   if (service.endpoints.length === 0) {
     throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
   }
-  const { payload, dialect, kind } = request
-  return providerOf(service).readRequest({ payload, mode, dialect, startMs, ...(kind === undefined ? {} : { kind }) })
+  const { payload, parsed, dialect, kind } = request
+  return providerOf(service).readRequest({
+    payload,
+    mode,
+    dialect,
+    startMs,
+    ...(parsed === undefined ? {} : { parsed }),
+    ...(kind === undefined ? {} : { kind }),
+  })
 }
 
 /** Estimated input and the most output that a request allows. */

@@ -79,14 +79,11 @@ function passed(request: GateRequest, asked: ReadRequest | undefined, decision: 
   if (violations.length === 0) return { request, asked }
   if (payload !== undefined) call.setResponseHeader('x-tollgate-policy-redacted', 'true')
   if (marks.length > 0) call.setResponseHeader('x-tollgate-policy-marks', marks.join(','))
-  return {
-    request: {
-      ...request,
-      ...(payload === undefined ? {} : { payload }),
-      ...(marks.length === 0 ? {} : { metadata: { ...request.metadata, [marksKey]: marks.join(',') } }),
-    },
-    asked: payload === undefined ? asked : undefined,
-  }
+  const metadata = marks.length === 0 ? request.metadata : { ...request.metadata, [marksKey]: marks.join(',') }
+  if (payload === undefined) return { request: { ...request, metadata }, asked }
+  // What was parsed is what was sent, with all that was taken out.
+  const { parsed: _, ...unparsed } = request
+  return { request: { ...unparsed, payload, metadata }, asked: undefined }
 }
 
 /**
