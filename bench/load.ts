@@ -21,7 +21,9 @@ class Measurement {
   #measureFrom = 0
   #until = 0
   #running = 0
+  /** Calls that ended in the measured time, and those of them that began in it, too. */
   #calls = 0
+  #timed = 0
   #allCalls = 0
   #lastEnd = 0
   #betweenMs = 0
@@ -34,7 +36,7 @@ class Measurement {
   }
 
   async run(): Promise<LoadReport> {
-    const { callers: count, warmupMs, durationMs, tokens } = this.#order
+    const { callers: count, warmupMs, durationMs, tokens, maxCalls } = this.#order
     this.#measureFrom = performance.now() + warmupMs
     this.#until = this.#measureFrom + durationMs
     this.#lastEnd = this.#measureFrom
@@ -45,20 +47,20 @@ class Measurement {
     await this.#over.promise
     const { user, system } = process.cpuUsage(cpu)
     for (const caller of callers) caller.close()
-    const latencies = this.#latencies.subarray(0, this.#calls).sort()
-    const firstTokens = this.#firstTokens.subarray(0, this.#calls).sort()
+    const latencies = this.#latencies.subarray(0, this.#timed).sort()
+    const firstTokens = this.#firstTokens.subarray(0, this.#timed).sort()
     return {
       calls: this.#calls,
       allCalls: this.#allCalls,
-      elapsedMs: this.#lastEnd - this.#measureFrom,
+      elapsedMs: Math.max(this.#timed < maxCalls ? durationMs : 0, this.#lastEnd - this.#measureFrom),
       p50Ms: percentile(latencies, 0.5),
       p99Ms: percentile(latencies, 0.99),
       p999Ms: percentile(latencies, 0.999),
       firstTokenP50Ms: percentile(firstTokens, 0.5),
       firstTokenP99Ms: percentile(firstTokens, 0.99),
-      perTokenUs: (1_000 * this.#betweenMs) / (this.#calls * ((tokens ?? 0) - 1)),
+      perTokenUs: (1_000 * this.#betweenMs) / (this.#timed * ((tokens ?? 0) - 1)),
       loadCpuUs: user + system,
-      failure: this.#failure ?? (this.#calls === 0 ? 'no call ended in the measured time' : null),
+      failure: this.#failure ?? (this.#timed === 0 ? 'no call ended in the measured time' : null),
     }
   }
 
@@ -83,8 +85,8 @@ class Measurement {
   }
 
   #isOver(nowMs: number): boolean {
-    if (this.#failure !== null || this.#calls >= this.#order.maxCalls) return true
-    return nowMs >= this.#until && this.#calls >= minCalls
+    if (this.#failure !== null || this.#timed >= this.#order.maxCalls) return true
+    return nowMs >= this.#until && this.#timed >= minCalls
   }
 
   #count(startMs: number, endMs: number, { tokens }: Caller): void {
@@ -94,15 +96,18 @@ class Measurement {
       return
     }
     this.#allCalls += 1
-    if (startMs < this.#measureFrom || (endMs > this.#until && this.#calls >= minCalls)) return
-    if (this.#calls >= this.#order.maxCalls) return
-    this.#latencies[this.#calls] = endMs - startMs
-    if (tokens !== undefined) {
-      this.#firstTokens[this.#calls] = tokens.firstMs - startMs
-      this.#betweenMs += tokens.lastMs - tokens.firstMs
-    }
+    if (endMs < this.#measureFrom || (endMs > this.#until && this.#timed >= minCalls)) return
+    if (this.#timed >= this.#order.maxCalls) return
+    // One that began before the time counts for the rate: without it a slow target would look slower than it is.
     this.#calls += 1
     this.#lastEnd = endMs
+    if (startMs < this.#measureFrom) return
+    this.#latencies[this.#timed] = endMs - startMs
+    if (tokens !== undefined) {
+      this.#firstTokens[this.#timed] = tokens.firstMs - startMs
+      this.#betweenMs += tokens.lastMs - tokens.firstMs
+    }
+    this.#timed += 1
   }
 }
 

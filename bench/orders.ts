@@ -18,6 +18,7 @@ export interface LoadOrder {
 
 /** What came of it. Latencies are of calls begun and ended in the measured time, after the warm-up. */
 export interface LoadReport {
+  /** Calls that ended in the measured time. */
   readonly calls: number
   /** Calls of the warm-up and those that were under way at the end are counted here too. */
   readonly allCalls: number
