@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { DataClassification } from '../../gen/marketplace/v1/classification_pb.ts'
 import { ContentAction, ContentKind, PolicySpecSchema } from '../../gen/marketplace/v1/policy_pb.ts'
+import { callFacts } from '../../test/support/call-facts.ts'
 import { compileRule } from './compile-policy.ts'
 import { type ActivePolicy, decide, type PolicyFailure } from './decide.ts'
 import { type CallFacts, noRequest, type RequestFacts } from './facts.ts'
@@ -11,32 +12,6 @@ import { subjectOf } from './subject.ts'
 
 type Spec = MessageInitShape<typeof PolicySpecSchema>
 
-const facts: CallFacts = {
-  consumer: {
-    id: 'c',
-    projectId: '',
-    name: 'shop',
-    tier: 'basic',
-    status: 'active',
-    clearance: 'internal',
-    homeRegion: 'eu',
-  },
-  organization: { id: 'o' },
-  service: {
-    id: 's',
-    name: 'chat',
-    version: '1.0.0',
-    status: 'active',
-    classification: 'confidential',
-    regions: ['eu'],
-    certifications: [],
-    tags: [],
-    labels: {},
-  },
-  request: noRequest,
-  address: '10.1.2.3',
-  timeMs: 0,
-}
 const limits = { cost: 10_000, scanned: 1_000 }
 const payload = Buffer.from('{"content":"bob@example.org"}')
 
@@ -59,7 +34,7 @@ function decision(
   changes: Partial<CallFacts> = {},
   failMode: 'open' | 'closed' = 'closed',
 ) {
-  return decide(policies, subjectOf({ ...facts, ...changes }, payload, limits), failMode)
+  return decide(policies, subjectOf({ ...callFacts, ...changes }, payload, limits), failMode)
 }
 
 describe('of several policies', () => {
@@ -111,7 +86,7 @@ describe('a policy that cannot be evaluated', () => {
   ])('because it %s denies the call or lets it pass, as configured', (_, broken, isCost) => {
     for (const failMode of ['closed', 'open'] as const) {
       const failures: PolicyFailure[] = []
-      const subject = subjectOf(facts, large, limits)
+      const subject = subjectOf(callFacts, large, limits)
       const { allowed, violations } = decide([broken], subject, failMode, (failure) => failures.push(failure))
       expect(failures).toMatchObject([{ policy: broken.record, isCost }])
       expect(allowed).toBe(failMode === 'open')
@@ -129,7 +104,7 @@ describe('a rule', () => {
   test('of access denies what it does not allow', () => {
     const tiered: Spec = { rule: { case: 'access', value: { allowIf: 'consumer.tier == "premium"' } } }
     expect(isAllowed(tiered)).toBe(false)
-    expect(isAllowed(tiered, { consumer: { ...facts.consumer, tier: 'premium' } })).toBe(true)
+    expect(isAllowed(tiered, { consumer: { ...callFacts.consumer, tier: 'premium' } })).toBe(true)
     const near: Spec = { rule: { case: 'access', value: { allowedCidrs: ['10.0.0.0/8', 'fd00::/8'] } } }
     for (const address of ['10.1.2.3', '::ffff:10.1.2.3', 'fd00::1']) expect(isAllowed(near, { address })).toBe(true)
     for (const address of ['11.1.2.3', 'fe80::1', '']) expect(isAllowed(near, { address })).toBe(false)
@@ -150,8 +125,8 @@ describe('a rule', () => {
   ])('of classification: %s data, cleared for %s, to %s: %s', (stated, clearance, classification, allowed) => {
     const spec: Spec = { rule: { case: 'dataClassification', value: { metadataKey: 'level' } } }
     const changes = {
-      consumer: { ...facts.consumer, clearance },
-      service: { ...facts.service, classification },
+      consumer: { ...callFacts.consumer, clearance },
+      service: { ...callFacts.service, classification },
       ...request({ metadata: stated === undefined ? {} : { level: stated } }),
     }
     expect(isAllowed(spec, changes)).toBe(allowed)
@@ -159,7 +134,7 @@ describe('a rule', () => {
 
   test('of classification takes a level for what states none', () => {
     const value = { defaultLevel: DataClassification.PUBLIC }
-    const service = { ...facts.service, classification: 'public' }
+    const service = { ...callFacts.service, classification: 'public' }
     expect(isAllowed({ rule: { case: 'dataClassification', value } }, { service })).toBe(true)
     expect(isAllowed({ rule: { case: 'dataClassification', value: {} } }, { service })).toBe(false)
   })
@@ -170,12 +145,12 @@ describe('a rule', () => {
     [['us'], false, false],
     [[], false, false],
   ])('of residency: a service in %j', (regions, inEurope, atHome) => {
-    const service = { ...facts.service, regions }
+    const service = { ...callFacts.service, regions }
     const allowed: Spec = { rule: { case: 'dataResidency', value: { allowedRegions: ['eu', 'ch'] } } }
     expect(isAllowed(allowed, { service })).toBe(inEurope)
     const home: Spec = { rule: { case: 'dataResidency', value: { homeRegionOnly: true } } }
     expect(isAllowed(home, { service })).toBe(atHome)
-    expect(isAllowed(home, { service, consumer: { ...facts.consumer, homeRegion: '' } })).toBe(false)
+    expect(isAllowed(home, { service, consumer: { ...callFacts.consumer, homeRegion: '' } })).toBe(false)
   })
 
   test.each([

@@ -10,6 +10,7 @@ import {
   PolicyOutcome,
   type ValidateConsumptionRequest,
 } from '../../gen/marketplace/v1/policy_pb.ts'
+import { callFacts } from '../../test/support/call-facts.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import type { FailMode } from './decide.ts'
 import { type CallFacts, noRequest } from './facts.ts'
@@ -17,29 +18,10 @@ import { statedFacts } from './policy-message.ts'
 import { createRemoteJudge, type RemoteJudge, type RemoteOutcome } from './remote-judge.ts'
 
 const facts: CallFacts = {
-  consumer: {
-    id: 'c',
-    projectId: 'p',
-    name: 'shop',
-    tier: 'basic',
-    status: 'active',
-    clearance: 'internal',
-    homeRegion: 'eu',
-  },
-  organization: { id: 'o' },
-  service: {
-    id: 's',
-    name: 'chat',
-    version: '1.0.0',
-    status: 'active',
-    classification: 'confidential',
-    regions: ['eu'],
-    certifications: ['soc2'],
-    tags: ['t'],
-    labels: { a: 'b' },
-  },
+  ...callFacts,
+  consumer: { ...callFacts.consumer, projectId: 'p' },
+  service: { ...callFacts.service, certifications: ['soc2'], tags: ['t'], labels: { a: 'b' } },
   request: { ...noRequest, model: 'm', kind: 'chat', size: 7, costNanos: 5, currency: 'USD', metadata: { team: 'a' } },
-  address: '10.1.2.3',
   timeMs: 1_763_700_000_123,
 }
 const credential = 'a-credential-for-tests'

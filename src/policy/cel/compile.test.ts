@@ -1,32 +1,13 @@
 import { expect, test } from 'vitest'
+import { callFacts } from '../../../test/support/call-facts.ts'
 import { type CallFacts, noRequest } from '../facts.ts'
 import { bindingsOf, callVariables, serviceVariables } from '../variables.ts'
 import { compileCondition, ExpressionError, type Verdict } from './compile.ts'
 
 const facts: CallFacts = {
-  consumer: {
-    id: 'c',
-    projectId: '',
-    name: 'shop',
-    tier: 'basic',
-    status: 'active',
-    clearance: 'internal',
-    homeRegion: 'eu',
-  },
-  organization: { id: 'o' },
-  service: {
-    id: 's',
-    name: 'chat',
-    version: '1.0.0',
-    status: 'active',
-    classification: 'confidential',
-    regions: ['eu', 'us'],
-    certifications: ['iso27001'],
-    tags: [],
-    labels: {},
-  },
+  ...callFacts,
+  service: { ...callFacts.service, regions: ['eu', 'us'], certifications: ['iso27001'] },
   request: { ...noRequest, size: 2_000, maxOutputTokens: 100, metadata: { team: 'a' } },
-  address: '10.1.2.3',
   timeMs: Date.UTC(2026, 10, 21, 12, 30),
 }
 
