@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { TollgateError } from '../errors.ts'
-import { invalidAnswer } from '../providers/failures.ts'
+import { cutStream, invalidAnswer } from '../providers/failures.ts'
 import {
   answerTooLarge,
   asTollgateError,
@@ -9,9 +9,9 @@ import {
   statusFailed,
   timedOut,
 } from './backend-errors.ts'
+import { type Deadline, DeadlineTimer } from './deadline-timer.ts'
 import type { Ending } from './disconnect.ts'
 import { grpcError } from './grpc-status.ts'
-import { StoppableTimer } from './stoppable-timer.ts'
 import type { Transport, TransportController, TransportHandler, TransportRequest } from './transport.ts'
 
 /** One POST to a backend. */
@@ -73,10 +73,9 @@ export class BackendCall implements TransportHandler {
   #headers: IncomingHttpHeaders = {}
   #retryAfter: string | readonly string[] | undefined
   #errorBody: Buffer[] = []
-  #total: StoppableTimer | undefined
-  /** Of the headers, then of silence. */
-  #phase: NodeJS.Timeout | undefined
-  #firstToken: StoppableTimer | undefined
+  #phase: Phase = 'headers'
+  /** Most endpoints set no deadlines. */
+  #timer: DeadlineTimer | undefined
 
   constructor(post: BackendPost) {
     this.#post = post
@@ -87,7 +86,7 @@ export class BackendCall implements TransportHandler {
       return
     }
     ending.onEnd(this.#onCallEnd)
-    this.#total = this.#stoppable(deadlines.total, (ms) => this.#totalError(ms))
+    this.#start('total', deadlines.total)
     transport.dispatch(request, this)
   }
 
@@ -100,26 +99,29 @@ export class BackendCall implements TransportHandler {
 
   /** The first output came: from here on only silence and the whole are bounded. */
   sawOutput(): void {
-    this.#firstToken?.stop()
-    this.#firstToken = undefined
+    this.#timer?.stop('first_token')
+  }
+
+  /** All that is wanted has come: the connection has so long to come to its end, whatever still comes on it. */
+  endWithin(ms: number): void {
+    this.resume()
+    this.#begin('rest', ms)
   }
 
   /** Asks the backend to wait. The silence that follows is not its own, nor is the time: its deadlines stand still. */
   pause(): void {
     if (this.#isOver || this.#isPaused) return
     this.#isPaused = true
-    clearTimeout(this.#phase)
-    this.#total?.stop()
-    this.#firstToken?.stop()
+    this.#timer?.stop('phase')
+    this.#timer?.pause()
     this.#controller?.pause()
   }
 
   resume(): void {
     if (this.#isOver || !this.#isPaused) return
     this.#isPaused = false
-    this.#total?.resume()
-    this.#firstToken?.resume()
-    this.#phase = this.#timer('idle_timeout', this.#post.deadlines.idle)
+    this.#timer?.resume()
+    this.#begin('idle', this.#post.deadlines.idle)
     this.#controller?.resume()
   }
 
@@ -131,11 +133,9 @@ export class BackendCall implements TransportHandler {
       return
     }
     // A request that HTTP/2 proved unprocessed begins again, on another connection.
-    clearTimeout(this.#phase)
-    this.#firstToken?.stop()
     const { headers, firstToken } = this.#post.deadlines
-    this.#phase = this.#timer('headers_timeout', headers)
-    this.#firstToken = this.#stoppable(firstToken, (ms) => timedOut('first_token_timeout', ms))
+    this.#begin('headers', headers)
+    this.#start('first_token', firstToken)
   }
 
   onResponseStart(_controller: TransportController, status: number, headers: IncomingHttpHeaders): void {
@@ -143,18 +143,17 @@ export class BackendCall implements TransportHandler {
     if (status < 200 || this.#isOver) return
     this.status = status
     this.headersAtMs = this.#post.now()
-    clearTimeout(this.#phase)
     if (isSuccess(status)) {
       if (this.#post.isGrpc && !isGrpcType(headers)) {
         this.fail(invalidAnswer('is no gRPC'))
         return
       }
       this.#headers = headers
-      this.#phase = this.#timer('idle_timeout', this.#post.deadlines.idle)
+      this.#begin('idle', this.#post.deadlines.idle)
       return
     }
     this.#retryAfter = headers['retry-after']
-    this.#phase = setTimeout(() => this.#failByStatus(), errorBodyMs)
+    this.#begin('error_body', errorBodyMs)
   }
 
   onResponseData(_controller: TransportController, chunk: Buffer): void {
@@ -171,7 +170,7 @@ export class BackendCall implements TransportHandler {
       this.fail(answerTooLarge(maxBytes))
       return
     }
-    if (!this.#isPaused) this.#phase?.refresh()
+    if (!this.#isPaused && this.#phase === 'idle') this.#start('phase', this.#post.deadlines.idle)
     try {
       sink.onData(chunk, this)
     } catch (error) {
@@ -217,19 +216,42 @@ export class BackendCall implements TransportHandler {
   #end(): boolean {
     if (this.#isOver) return false
     this.#isOver = true
-    clearTimeout(this.#phase)
-    this.#total?.stop()
-    this.#firstToken?.stop()
+    this.#timer?.end()
     this.#post.ending.offEnd(this.#onCallEnd)
     return true
   }
 
-  #timer(failure: Parameters<typeof timedOut>[0], ms: number | undefined): NodeJS.Timeout | undefined {
-    return ms === undefined ? undefined : setTimeout(() => this.fail(timedOut(failure, ms)), ms)
+  #begin(phase: Phase, ms: number | undefined): void {
+    this.#phase = phase
+    this.#start('phase', ms)
   }
 
-  #stoppable(ms: number | undefined, error: (ms: number) => TollgateError): StoppableTimer | undefined {
-    return ms === undefined ? undefined : new StoppableTimer(ms, this.#post.now, () => this.fail(error(ms)))
+  #start(deadline: Deadline, ms: number | undefined): void {
+    if (ms === undefined) {
+      this.#timer?.stop(deadline)
+      return
+    }
+    this.#timer ??= new DeadlineTimer(this.#onPassed)
+    this.#timer.start(deadline, ms)
+  }
+
+  readonly #onPassed = (deadline: Deadline, ms: number): void => {
+    if (deadline === 'total') this.fail(this.#totalError(ms))
+    else if (deadline === 'first_token') this.fail(timedOut('first_token_timeout', ms))
+    else this.fail(this.#phaseError(ms))
+  }
+
+  #phaseError(ms: number): TollgateError {
+    switch (this.#phase) {
+      case 'headers':
+        return timedOut('headers_timeout', ms)
+      case 'idle':
+        return timedOut('idle_timeout', ms)
+      case 'error_body':
+        return this.#statusError()
+      case 'rest':
+        return cutStream()
+    }
   }
 
   /** A call that never left the gate says nothing about the backend. */
@@ -238,6 +260,9 @@ export class BackendCall implements TransportHandler {
     return neverLeft ? noFreeConnection(ms) : timedOut('total_timeout', ms)
   }
 }
+
+/** What a call waits for: headers, the next piece of the body, the codes of an error answer, the end that is no longer wanted. */
+type Phase = 'headers' | 'idle' | 'error_body' | 'rest'
 
 /** Nobody sees it: it closes the connection of a call whose outcome is known. */
 const abandoned = new Error('the call is over')

@@ -1,5 +1,4 @@
 import type { TollgateError } from '../errors.ts'
-import { cutStream } from '../providers/failures.ts'
 import type { StreamEnd, StreamFailure, StreamPiece, StreamReader, StreamReport } from '../providers/provider.ts'
 import type { Receiver } from './attempts.ts'
 import type { BackendCall } from './backend-call.ts'
@@ -104,8 +103,7 @@ class Streamed implements BackendStream {
       post.fail(failure.error)
     } else if (this.#reader.isOver) {
       this.#conclude(this.#reader.end())
-      const timer = setTimeout(() => post.fail(cutStream()), afterEndMs)
-      void post.done.catch(() => {}).finally(() => clearTimeout(timer))
+      post.endWithin(afterEndMs)
     }
   }
 
