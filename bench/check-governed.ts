@@ -35,6 +35,9 @@ async function checkLimits(gate: Gate): Promise<void> {
   for (const name of ['tokens_per_month', 'cost_per_month'])
     if (!month.some((state) => state.name === name && state.used > 0))
       throw new Error(`nothing is counted in ${name}: ${JSON.stringify(limits)}`)
+  const closed = { serviceId: services.closed.name, payload: requestBody(services.closed).toString('base64') }
+  const { status } = await askGate(gate, 'ConsumptionService/RouteRequest', closed)
+  if (status !== 429) throw new Error(`a limit of nothing lets a call pass: ${status}`)
   if (states.length < limitCount) throw new Error(`${states.length} limits of ${limitCount}: ${JSON.stringify(limits)}`)
 }
 

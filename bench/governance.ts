@@ -57,11 +57,11 @@ export async function provision(
 ): Promise<Tenant> {
   const call = (method: string, request: object): Promise<Record<string, unknown>> =>
     callGate(origin, adminKey, method, request)
-  const ids: unknown[] = []
+  const ids = new Map<string, unknown>()
   for (const { name, target } of Object.values(services)) {
     const endpoints = [{ url: `${backendUrl}${target}`, protocol: 'PROTOCOL_OPENAI' }]
     const service = { name, version: '1.0.0', endpoints, ...(isOn ? { pricing: price } : {}) }
-    ids.push((await call('Registry/RegisterService', { service })).id)
+    ids.set(name, (await call('Registry/RegisterService', { service })).id)
   }
   const organization = await call('ConsumerService/CreateOrganization', { organization: { name: 'bench' } })
   const consumer = await call('ConsumerService/CreateConsumer', {
@@ -79,10 +79,11 @@ export async function provision(
       await call('PolicyService/CreatePolicy', { policy: { name }, spec })
       await call('PolicyService/ActivatePolicy', { policyId: name, mode: 'POLICY_MODE_ENFORCE' })
     }
-    for (const limit of limitsOf(organization.id, consumer.id, Object(apiKey).id))
+    const limits = limitsOf(organization.id, consumer.id, Object(apiKey).id)
+    for (const limit of [...limits, closing(ids.get(services.closed.name))])
       await call('LimitService/SetLimit', { limit })
   }
-  return { serviceId: String(ids[0]), consumerId: String(consumer.id), key: String(key) }
+  return { serviceId: String(ids.get(services.plain.name)), consumerId: String(consumer.id), key: String(key) }
 }
 
 /** Beside the consumer's rate and month quota, which its overrides set. */
@@ -96,4 +97,9 @@ function limitsOf(organizationId: unknown, consumerId: unknown, keyId: unknown):
     { scope: 'LIMIT_SCOPE_ORGANIZATION', subjectId: organizationId, ...rate },
     { scope: 'LIMIT_SCOPE_ORGANIZATION', subjectId: organizationId, ...budget },
   ]
+}
+
+/** No call to the service passes: whoever tries sees whether limits decide. */
+function closing(serviceId: unknown): object {
+  return { scope: 'LIMIT_SCOPE_SERVICE', subjectId: serviceId, name: 'LIMIT_NAME_TOKENS_PER_MONTH', amount: '0' }
 }

@@ -13,7 +13,7 @@ export interface BenchService {
 export const chatPath = '/v1/chat/completions'
 const tokens = 50
 
-/** Every service, by what it is for. Requests and whole answers have the same size. */
+/** Every service, by what it is for. Requests and whole answers have the same size; one has a limit that refuses all. */
 export const services = {
   plain: { name: 'bench', target: chatPath, requestBytes: 1_024 },
   medium: { name: 'bench-16k', target: `${chatPath}?bytes=16384`, requestBytes: 16_384 },
@@ -21,6 +21,7 @@ export const services = {
   stream: { name: 'bench-stream', target: `${chatPath}?tokens=${tokens}`, requestBytes: 512, tokens },
   paced: { name: 'bench-paced', target: `${chatPath}?tokens=${tokens}&paceMs=10`, requestBytes: 512, tokens },
   slow: { name: 'bench-slow', target: `${chatPath}?tokens=${tokens}&paceMs=20`, requestBytes: 512, tokens },
+  closed: { name: 'bench-closed', target: chatPath, requestBytes: 512 },
 } as const satisfies Record<string, BenchService>
 
 /** The body of a chat request to a service, of exactly the service's size. */
