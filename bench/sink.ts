@@ -13,6 +13,7 @@ import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import pg from 'pg'
 import { createDrain } from '../src/metering/drain.ts'
+import { ledgerOf } from '../src/metering/ledger-writer.ts'
 import { ensurePartitions } from '../src/metering/month-partitions.ts'
 import type { UsageEvent } from '../src/metering/usage-event.ts'
 import { startEmbeddedPostgres } from '../src/storage/embedded-postgres.ts'
@@ -121,7 +122,7 @@ async function drainAll(sql: Sql, events: readonly UsageEvent[]): Promise<void> 
   let written = 0
   const drain = createDrain({
     usageLog: new MadeUsageLog(events),
-    sql,
+    ledger: ledgerOf(sql),
     log,
     ...(flags.batch === undefined ? {} : { batchMax: Number(flags.batch) }),
     ...(flags.lanes === undefined ? {} : { lanes: Number(flags.lanes) }),

@@ -159,12 +159,12 @@ export const variables = {
     secret: true,
     description: 'Postgres. Without it an embedded Postgres runs in TOLLGATE_DATA_DIR.',
   }),
-  databaseMaxConnections: setting(is.integer(2, 1000), {
+  databaseMaxConnections: setting(is.integer(3, 1000), {
     name: 'DATABASE_MAX_CONNECTIONS',
     group: 'Storage',
     default: 20,
     aliases: ['DATABASE_POOL_SIZE'],
-    description: 'Connections of this process to Postgres.',
+    description: 'Connections of this process to Postgres; one or two of them write the ledger.',
   }),
   redisUrl: optional(is.url('redis', 'rediss'), {
     name: 'REDIS_URL',

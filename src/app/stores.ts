@@ -11,11 +11,12 @@ import { readLocalLimits } from '../limits/local-audit.ts'
 import { readRedisLimits } from '../limits/redis-audit.ts'
 import { createDrain, type Drain } from '../metering/drain.ts'
 import { readLedger } from '../metering/ledger-audit.ts'
+import { LedgerThread } from '../metering/ledger-thread.ts'
 import { startPartitions } from '../metering/partitions.ts'
 import { startEmbeddedPostgres } from '../storage/embedded-postgres.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { migrate } from '../storage/migrate.ts'
-import { connectPostgres, describeError, type Sql } from '../storage/postgres.ts'
+import { connectPostgres, describeError, type PostgresTarget, type Sql } from '../storage/postgres.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import type { Closers } from './closers.ts'
 import { awayFolder, openLimits, usageFolder } from './limits.ts'
@@ -52,7 +53,7 @@ export async function openStores(
   if (config.database.url === undefined || config.redis.url === undefined || config.redis.whenAway !== 'closed') {
     closers.push(await takeDataDir(config))
   }
-  const sql = await openPostgres(config, log, instanceId, closers)
+  const { sql, target } = await openPostgres(config, log, instanceId, closers)
   await migrate(sql, { log })
   const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
   closers.push(() => partitions.stop())
@@ -60,10 +61,13 @@ export async function openStores(
   closers.push(() => changeRetention.stop())
 
   const { limits, redis, failover } = await openLimits(config, log, instanceId, sql, closers)
-  const drain = createDrain({ usageLog: limits.usageLog, sql, log })
+  const maxConnections = ledgerConnections(config)
+  const ledger = await LedgerThread.start({ target, applicationName: instanceId, maxConnections, log })
+  closers.push(() => ledger.close())
+  const drain = createDrain({ usageLog: limits.usageLog, ledger, log })
   drain.start()
   closers.push(() => drain.stop())
-  const localDrain = failover && createDrain({ usageLog: failover.localUsageLog, sql, log })
+  const localDrain = failover && createDrain({ usageLog: failover.localUsageLog, ledger, log })
   localDrain?.start()
   closers.push(async () => localDrain?.stop())
   // What an earlier process used while Redis was away must be in the counters before they admit anything.
@@ -121,15 +125,29 @@ async function takeDataDir({ dataDir, redis }: Config): Promise<() => Promise<vo
   }
 }
 
-async function openPostgres(config: Config, log: Logger, applicationName: string, closers: Closers): Promise<Sql> {
-  const { url, maxConnections } = config.database
+async function openPostgres(
+  config: Config,
+  log: Logger,
+  applicationName: string,
+  closers: Closers,
+): Promise<{ sql: Sql; target: PostgresTarget }> {
+  const { url } = config.database
   const embedded =
     url === undefined ? await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log }) : undefined
   if (embedded !== undefined) closers.push(() => embedded.stop())
-  const target = embedded ?? { url: url ?? '' }
+  const target: PostgresTarget =
+    embedded === undefined
+      ? { url: url ?? '' }
+      : { socketPath: embedded.socketPath, user: embedded.user, database: embedded.database }
+  const maxConnections = config.database.maxConnections - ledgerConnections(config)
   const sql = connectPostgres({ ...target, log, maxConnections, applicationName })
   closers.push(() => sql.end(2_000))
-  return sql
+  return { sql, target }
+}
+
+/** Of all connections those that write the ledger: one for each lane of the drain, where there are enough. */
+function ledgerConnections({ database }: Config): number {
+  return database.maxConnections > 3 ? 2 : 1
 }
 
 function latest(one: number | undefined, other: number | undefined): number | undefined {

@@ -36,7 +36,13 @@ export type EventFields = readonly [
   firstTokenMs: number,
   status: CallStatus,
   errorReason: string,
-  tokens: readonly number[],
+  tokens: readonly [
+    input: number,
+    cachedInput: number,
+    cacheWriteInput: number,
+    output: number,
+    reasoningOutput: number,
+  ],
   usageSource: UsageSource,
   costNanos: number,
   currency: string,
@@ -77,14 +83,10 @@ export function fieldsOf(event: UsageEvent): EventFields {
   ]
 }
 
-/** The event in parsed {@link EventFields}, or undefined when a field is missing or of another type. */
-export function eventOfFields(value: unknown): UsageEvent | undefined {
-  if (!Array.isArray(value)) return undefined
-  const fields: readonly unknown[] = value
-  const parts = fields[14]
-  if (!Array.isArray(parts)) return undefined
-  const [input, cachedInput, cacheWriteInput, output, reasoningOutput]: readonly unknown[] = parts
-  return asEvent({
+/** What {@link fieldsOf} was given. */
+export function eventOf(fields: EventFields): UsageEvent {
+  const [input, cachedInput, cacheWriteInput, output, reasoningOutput] = fields[14]
+  return {
     id: fields[0],
     requestId: fields[1],
     organizationId: fields[2],
@@ -108,7 +110,17 @@ export function eventOfFields(value: unknown): UsageEvent | undefined {
     attempt: fields[20],
     metadata: fields[21],
     traceparent: fields[22],
-  })
+  }
+}
+
+/** The event in a parsed value, or undefined when a field is missing or of another type. */
+export function eventOfFields(value: unknown): UsageEvent | undefined {
+  return isFields(value) ? asEvent(eventOf(value)) : undefined
+}
+
+/** Whether there are places enough; what stands in them, {@link asEvent} looks at. */
+function isFields(value: unknown): value is EventFields {
+  return Array.isArray(value) && Array.isArray(value[14])
 }
 
 const texts = [

@@ -3,20 +3,27 @@ import { type PostgresServer, silentLog, startPostgresServer } from '../../test/
 import { MemoryUsageLog, usageEvent } from '../../test/support/usage-events.ts'
 import { createDrain, type Drain, type DrainOptions } from './drain.ts'
 import { writeBatch } from './ledger.ts'
+import { LedgerThread } from './ledger-thread.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import type { UsageEvent } from './usage-event.ts'
 
 const timeout = 120_000
 let server: PostgresServer
+let ledger: LedgerThread
 let usageLog: MemoryUsageLog
 const drains: Drain[] = []
 
 beforeAll(async () => {
   server = await startPostgresServer({ owned: true })
   await ensurePartitions(server.sql, Date.now())
+  const { target } = server
+  ledger = await LedgerThread.start({ target, applicationName: 'drain', maxConnections: 3, log: silentLog })
 }, timeout)
 
-afterAll(() => server?.stop(), timeout)
+afterAll(async () => {
+  await ledger?.close()
+  await server?.stop()
+}, timeout)
 
 beforeEach(async () => {
   usageLog = new MemoryUsageLog()
@@ -30,7 +37,7 @@ afterEach(async () => {
 function drainOf(options: Partial<DrainOptions> = {}): Drain {
   const drain = createDrain({
     usageLog,
-    sql: server.sql,
+    ledger,
     log: silentLog,
     retryMaxMs: 100,
     sweepEveryMs: 20,

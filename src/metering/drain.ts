@@ -10,21 +10,22 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { UsageLog, UsageLogEntry } from '../limits/limits.ts'
-import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
+import { describeError, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import { traceInserts } from './insert-spans.ts'
-import { type BatchResult, writeBatchIsolating } from './ledger.ts'
+import type { BatchResult } from './ledger.ts'
+import type { LedgerWriter } from './ledger-writer.ts'
 import { createTurns } from './turns.ts'
 
 export interface DrainOptions {
   readonly usageLog: UsageLog
-  readonly sql: Sql
+  readonly ledger: LedgerWriter
   readonly log: StorageLog
   /** Told of each batch after its commit; must not throw. */
   readonly onBatch?: (result: BatchResult, durationMs: number) => void
   /** Events in a batch at most; default 2000. */
   readonly batchMax?: number
-  /** Batches on their way at the same time, each with a connection of the pool while it is written; default 2. */
+  /** Batches on their way at the same time, each with a connection while it is written; default 2. */
   readonly lanes?: number
   /** How long one read waits for the first event; default 500. */
   readonly readWaitMs?: number
@@ -75,7 +76,7 @@ export interface Drain {
 
 /** See the head of this file. Constructed idle. */
 export function createDrain(options: DrainOptions): Drain {
-  const { usageLog, sql, log } = options
+  const { usageLog, ledger, log } = options
   const batchMax = options.batchMax ?? 2_000
   const readWaitMs = options.readWaitMs ?? 500
   const lingerMs = options.lingerMs ?? 25
@@ -135,7 +136,7 @@ export function createDrain(options: DrainOptions): Drain {
   async function write(entries: readonly UsageLogEntry[]): Promise<void> {
     const events = entries.map((entry) => entry.event)
     const startMs = now()
-    const result = await within(writeTimeoutMs, writeBatchIsolating(sql, events))
+    const result = await within(writeTimeoutMs, ledger.write(events))
     const endMs = now()
     state = {
       ...state,
@@ -231,7 +232,7 @@ export function createDrain(options: DrainOptions): Drain {
       }
       return false
     },
-    state: () => state,
+    state: () => ({ ...state, failing: state.failing ?? ledger.failing() }),
   }
 }
 

