@@ -1,5 +1,5 @@
 import { cors } from '@connectrpc/connect'
-import type { Request, Response } from './answer.ts'
+import type { Exchange } from './exchange.ts'
 
 /**
  * Lets scripts of the configured origins call over gRPC-Web, Connect and plain HTTP. Origins are compared exactly
@@ -8,20 +8,20 @@ import type { Request, Response } from './answer.ts'
 export function createCors(origins: readonly string[]): Cors {
   const allowed: ReadonlySet<string> = new Set(origins)
   return {
-    apply(request, response) {
-      const { origin } = request.headers
-      const preflight = request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined
+    apply(exchange) {
+      const { origin } = exchange.headers
+      const preflight = exchange.method === 'OPTIONS' && exchange.headers['access-control-request-method'] !== undefined
       if (origin === undefined) return preflight ? 'refused' : 'pass'
-      response.setHeader('vary', 'origin')
+      exchange.setHeader('vary', 'origin')
       if (!allowed.has(origin)) return preflight ? 'refused' : 'pass'
-      response.setHeader('access-control-allow-origin', origin)
+      exchange.setHeader('access-control-allow-origin', origin)
       if (!preflight) {
-        response.setHeader('access-control-expose-headers', exposedHeaders)
+        exchange.setHeader('access-control-expose-headers', exposedHeaders)
         return 'pass'
       }
-      response.setHeader('access-control-allow-methods', allowedMethods)
-      response.setHeader('access-control-allow-headers', allowedHeaders)
-      response.setHeader('access-control-max-age', String(preflightMaxAgeS))
+      exchange.setHeader('access-control-allow-methods', allowedMethods)
+      exchange.setHeader('access-control-allow-headers', allowedHeaders)
+      exchange.setHeader('access-control-max-age', String(preflightMaxAgeS))
       return 'preflight'
     },
   }
@@ -32,7 +32,7 @@ export interface Cors {
    * Sets what a browser must see. `preflight`: answer 204 with these headers; `refused`: a preflight from elsewhere,
    * answer 403; `pass`: go on with the request, the browser enforces the rest.
    */
-  apply(request: Request, response: Response): 'pass' | 'preflight' | 'refused'
+  apply(exchange: Exchange): 'pass' | 'preflight' | 'refused'
 }
 
 /** What the official SDK of the OpenAI API sends from a browser, `dangerouslyAllowBrowser` set. */

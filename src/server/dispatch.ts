@@ -1,8 +1,10 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { type Answer, answerWhole, type Request, type Response, writeAnswer } from './answer.ts'
+import { type Answer, answerWhole, writeAnswer } from './answer.ts'
+import { AnswerHeaders } from './answer-headers.ts'
 import { reasonOfCode } from './connect-error.ts'
 import type { Cors } from './cors.ts'
+import type { Exchange } from './exchange.ts'
 import type { Chain, Outcome } from './middleware.ts'
 import { answerJson } from './pages.ts'
 import { peerCertificateOf } from './peer-certificate.ts'
@@ -10,15 +12,15 @@ import { type Rpc, ServerCall } from './server-call.ts'
 
 export interface DispatchOptions {
   /** Targets of RPCs: the first one that takes a request has it. */
-  readonly rpcs: readonly ((request: Request) => Target | undefined)[]
+  readonly rpcs: readonly ((exchange: Exchange) => Target | undefined)[]
   readonly chain: Chain
   readonly cors: Cors
   /** Operations that are no RPCs. */
-  readonly operations: (request: Request) => Target | undefined
+  readonly operations: (exchange: Exchange) => Target | undefined
   /** Answers what is neither. */
-  readonly pages: (request: Request, response: Response) => Promise<void>
+  readonly pages: (exchange: Exchange) => Promise<void>
   /** Address of the peer, without port. */
-  readonly peerAddressOf: (request: Request) => string
+  readonly peerAddressOf: (exchange: Exchange) => string
   readonly newId: () => string
   /** Asked before the answer of a call that failed leaves, perhaps several times; the answer waits for what it returns. */
   readonly failed: (call: ServerCall) => Promise<void> | undefined
@@ -29,11 +31,11 @@ export interface DispatchOptions {
 export interface Target {
   readonly rpc: Rpc
   /** Makes the answer of a call; what fails is in the answer, and noted in `call.error`. */
-  answer(request: Request, call: ServerCall): Promise<Answer>
+  answer(exchange: Exchange, call: ServerCall): Promise<Answer>
 }
 
 export interface Dispatcher {
-  handle(request: Request, response: Response): void
+  handle(exchange: Exchange): void
   /** Calls that are not over: the answer did not leave, or the implementation still works. */
   readonly calls: ReadonlySet<ServerCall>
   /** Resolves when no request is left, answered or not. */
@@ -48,37 +50,28 @@ export interface Dispatcher {
  * before the body was read, hands over no end of the answer to wait for, and destroys bodies that it stops reading.
  */
 export function createDispatcher(options: DispatchOptions): Dispatcher {
+  const { chain, cors, failed, newId, peerAddressOf } = options
   const calls = new Set<ServerCall>()
   const open = new Set<Promise<void>>()
 
-  async function dispatch(request: Request, response: Response): Promise<void> {
-    const cors = options.cors.apply(request, response)
-    if (cors === 'preflight') return await answerWhole(request, response, 204, {})
-    if (cors === 'refused') {
-      return await answerJson(request, response, 403, 'permission_denied', 'calls from this origin are not allowed')
+  async function dispatch(exchange: Exchange): Promise<void> {
+    const origin = cors.apply(exchange)
+    if (origin === 'preflight') return await answerWhole(exchange, 204, new AnswerHeaders())
+    if (origin === 'refused') {
+      return await answerJson(exchange, 403, 'permission_denied', 'calls from this origin are not allowed')
     }
-    const target = targetOf(request)
-    if (target === undefined) return await answerUnknown(request, response, options)
-    const certificate = () => peerCertificateOf(request)
-    const call = new ServerCall(
-      options.newId(),
-      target.rpc,
-      request.headers,
-      options.peerAddressOf(request),
-      certificate,
-    )
+    const target = targetOf(exchange)
+    if (target === undefined) return await answerUnknown(exchange, options)
+    const { rpc } = target
+    const certificate = () => peerCertificateOf(exchange)
+    const call = new ServerCall(newId(), rpc, exchange.headers, peerAddressOf(exchange), certificate)
     calls.add(call)
-    response.once('close', () => {
-      if (!response.writableEnded) call.callerLeft()
-    })
-    const told = (): Promise<void> | undefined => (call.error === undefined ? undefined : options.failed(call))
+    exchange.onLeft(() => call.callerLeft())
+    const told = (): Promise<void> | undefined => (call.error === undefined ? undefined : failed(call))
     let answer: Answer | undefined
     try {
-      answer = await target.answer(request, call)
-      const written = (): void => {
-        call.answeredMs = performance.now()
-      }
-      await writeAnswer(answer, request, response, call, told, written)
+      answer = await target.answer(exchange, call)
+      await writeAnswer(answer, exchange, call, told)
     } finally {
       // A caller that left before its answer was denied all the same.
       void told()
@@ -86,27 +79,27 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     }
   }
 
-  function targetOf(request: Request): Target | undefined {
+  function targetOf(exchange: Exchange): Target | undefined {
     for (const find of options.rpcs) {
-      const target = find(request)
+      const target = find(exchange)
       if (target !== undefined) return target
     }
-    return options.operations(request)
+    return options.operations(exchange)
   }
 
   function end(call: ServerCall, answer: Answer | undefined): void {
     // Requests that the router refused for their method or content type never became a call.
-    if (call.entered > 0) options.chain.exit(call, outcomeOf(call, answer))
+    if (call.entered > 0) chain.exit(call, outcomeOf(call, answer))
     if (call.isSettled) calls.delete(call)
     else void call.settled().then(() => calls.delete(call))
   }
 
   return {
     calls,
-    handle(request, response) {
-      const done = dispatch(request, response).catch((err: unknown) => {
+    handle(exchange) {
+      const done = dispatch(exchange).catch((err: unknown) => {
         options.log.error({ err }, 'request failed outside of any call')
-        response.destroy()
+        exchange.cut()
       })
       open.add(done)
       void done.then(() => open.delete(done))
@@ -120,15 +113,15 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
 }
 
 /** gRPC callers understand a status only; to them a bare 404 is UNIMPLEMENTED at best, with a text of their library's. */
-async function answerUnknown(request: Request, response: Response, { pages }: DispatchOptions): Promise<void> {
-  const contentType = request.headers['content-type'] ?? ''
+async function answerUnknown(exchange: Exchange, { pages }: DispatchOptions): Promise<void> {
+  const contentType = exchange.headers['content-type'] ?? ''
   const message = 'this RPC does not exist here'
   if (contentType.startsWith('application/grpc')) {
-    const trailers = { 'grpc-status': '12', 'grpc-message': encodeURIComponent(message) }
-    return await answerWhole(request, response, 200, { 'content-type': contentType, ...trailers })
+    const status = ['grpc-status', '12', 'grpc-message', encodeURIComponent(message)]
+    return await answerWhole(exchange, 200, new AnswerHeaders(['content-type', contentType, ...status]))
   }
-  if (request.method === 'POST') return await answerJson(request, response, 404, 'unimplemented', message)
-  await pages(request, response)
+  if (exchange.method === 'POST') return await answerJson(exchange, 404, 'unimplemented', message)
+  await pages(exchange)
 }
 
 /** What the observers are told. */
@@ -143,7 +136,7 @@ function errorOf(call: ServerCall, answer: Answer | undefined): TollgateError | 
   if (call.error !== undefined) return call.error
   if (call.ended !== undefined) return call.ended
   if (answer === undefined) return new TollgateError('INTERNAL', 'internal error')
-  if (call.rpc.method === undefined || 'whole' in answer) return undefined
+  if (call.rpc.method === undefined || 'whole' in answer || 'pump' in answer) return undefined
   const code = Number(answer.trailer?.get('grpc-status') ?? 0)
   if (code > 0) return new TollgateError(reasonOfCode(code), 'the request cannot be decoded')
   if (answer.status >= 400 || call.request === undefined) {

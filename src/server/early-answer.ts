@@ -1,6 +1,3 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import { constants, type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
-
 /**
  * Ending an answer whose request body was not read to its end: a wrong key, a message that is too large, a deadline.
  *
@@ -12,67 +9,27 @@ import { constants, type Http2ServerRequest, Http2ServerResponse } from 'node:ht
  *   body may have no end, and its caller may wait for ours: there a short silence is enough. (Without the wait, two of
  *   six uploads of 64 MiB by curl saw a broken pipe instead of the answer.)
  */
-export async function endAnswer(
-  request: IncomingMessage | Http2ServerRequest,
-  response: ServerResponse | Http2ServerResponse,
-): Promise<void> {
-  if (response instanceof Http2ServerResponse) {
-    const { stream } = response
-    response.end()
-    if (stream.destroyed) return
-    const closed = once(stream, ['close'])
-    await throwAway(request)
-    // A body that ended closes the stream by itself; a reset would overtake trailers that are still to be sent.
-    if (!request.complete) stream.close(constants.NGHTTP2_NO_ERROR)
-    await closed
-    return
-  }
-  if (bodyIsUnread(request)) {
-    await throwAway(request, request.headers['content-length'] === undefined ? chunkedSilenceMs : throwAwayMs)
-  }
-  if (response.destroyed) return
-  const left = once(response, ['finish', 'close'])
-  response.end()
-  request.resume()
-  await left
-}
-
-/** True while bytes of the body are still to come or to be read, as far as its headers tell. */
-export function bodyIsUnread(request: IncomingMessage | Http2ServerRequest): boolean {
-  if (request.complete) return false
-  const { 'content-length': length, 'transfer-encoding': encoding } = request.headers
-  return encoding !== undefined || (length !== undefined && length !== '0')
-}
+import type { Readable } from 'node:stream'
 
 /** Longest time and most bytes that a refused body may still take. */
-const throwAwayMs = 2000
+export const throwAwayMs = 2000
 const throwAwayBytes = 64 * 1024 * 1024
 
-const chunkedSilenceMs = 100
+export const chunkedSilenceMs = 100
 
-/** Reads and forgets the body until its end, its caller's end, `silenceMs` without a byte, or a bound. */
-async function throwAway(request: IncomingMessage | Http2ServerRequest, silenceMs = throwAwayMs): Promise<void> {
-  if (request.complete) {
-    request.resume()
-    return
-  }
+/** Reads and forgets a body until its end, its caller's end, `silenceMs` without a byte, or a bound. */
+export async function throwAway(body: Readable, silenceMs = throwAwayMs): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
   const timer = setTimeout(resolve, throwAwayMs)
   const silence = setTimeout(resolve, silenceMs)
   let bytes = 0
-  request.on('data', (chunk: Uint8Array) => {
+  body.on('data', (chunk: Uint8Array) => {
     silence.refresh()
     bytes += chunk.length
     if (bytes > throwAwayBytes) resolve()
   })
-  for (const event of ['end', 'close', 'error'] as const) request.once(event, () => resolve())
+  for (const event of ['end', 'close', 'error'] as const) body.once(event, () => resolve())
   await promise
   clearTimeout(timer)
   clearTimeout(silence)
-}
-
-async function once(emitter: NodeJS.EventEmitter, events: readonly string[]): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  for (const event of events) emitter.once(event, () => resolve())
-  await promise
 }

@@ -25,6 +25,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
   const ended: Fixture['ended'] = []
   const lines: string[] = []
   const calls: Call[] = []
+  const streams: Streams = { taken: 0, open: 0 }
   const asked: Asked = { requests: [], taken: 0, open: 0 }
   let held = Promise.withResolvers<void>()
   const observer: CallObserver = {
@@ -35,7 +36,7 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
-    services: [consumption(calls, () => held.promise)],
+    services: [consumption(calls, () => held.promise, streams)],
     openai: fixtureApi(ownConsumer, asked, () => held.promise),
     pages: { '/health': async () => ({ status: 200, contentType: 'application/json', body: '{"status":"ok"}' }) },
     authenticate,
@@ -61,13 +62,15 @@ export async function startFixture(overrides: Partial<ServerOptions> = {}): Prom
     held.resolve()
     held = Promise.withResolvers()
   }
-  return { server, calls, asked, ended, lines, release, close: () => server.close() }
+  return { server, calls, streams, asked, ended, lines, release, close: () => server.close() }
 }
 
 export interface Fixture {
   readonly server: RunningServer
   /** What the implementation was called with, in order. */
   readonly calls: readonly Call[]
+  /** What became of the streams of StreamRequest. */
+  readonly streams: Streams
   /** What the gate behind the OpenAI API was asked. */
   readonly asked: Asked
   /** What the observer was told, in order. */
@@ -146,48 +149,83 @@ async function authenticate(credential: string | undefined): Promise<Caller> {
   }
 }
 
-export function consumption(calls: Call[], held: () => Promise<void>): ServiceRegistration {
+export function consumption(
+  calls: Call[],
+  held: () => Promise<void>,
+  streams: Streams = { taken: 0, open: 0 },
+): ServiceRegistration {
   return register(ConsumptionService, {
     async routeRequest({ serviceId, payload }, call) {
       calls.push(call)
-      switch (serviceId) {
-        case 'held':
-          await held()
-          break
-        case 'deaf':
-          // Ignores its signal for as long as it likes.
-          await held()
-          throw new Error('too late for anybody')
-        case 'crash':
-          throw new Error('password of the database is hunter2')
-        case 'limited':
-          throw new TollgateError('RATE_LIMITED', 'too many requests', {
-            retryAfterMs: 1500,
-            metadata: { limit: 'requests_per_second' },
-            limits: [
-              {
-                subject: 'consumer:c1',
-                limit: 'requests_per_second',
-                capacity: 20,
-                remaining: 0,
-                unit: 'requests',
-                resetAtMs: Date.now() + 2000,
-              },
-            ],
-          })
-        default:
-          if (serviceId.startsWith('unknown')) {
-            throw new TollgateError('SERVICE_NOT_FOUND', `no service "${serviceId} ${'é😀'.repeat(5000)}"`, {
-              metadata: { service: 'x'.repeat(20_000) },
-            })
-          }
-      }
+      await act(serviceId, held)
       call.setResponseHeader('x-served', serviceId)
       return { requestId: call.id, responseData: payload }
+    },
+    async *streamRequest({ serviceId, payload }, call) {
+      calls.push(call)
+      streams.open++
+      try {
+        await act(serviceId, held)
+        call.setResponseHeader('x-served', serviceId)
+        if (serviceId === 'silent') return
+        yield { part: { case: 'start', value: { requestId: call.id } } }
+        if (serviceId.startsWith('late:')) await act(serviceId.slice('late:'.length), held)
+        const parts = serviceId === 'flood' ? Number.POSITIVE_INFINITY : serviceId === 'many' ? 500 : 1
+        for (let part = 0; part < parts; part++) {
+          streams.taken++
+          yield { part: { case: 'eventData', value: payload } }
+        }
+        yield { part: { case: 'end', value: { requestId: call.id } } }
+      } finally {
+        streams.open--
+      }
     },
     async checkQuota({ serviceId }, call) {
       calls.push(call)
       return create(QuotaStatusSchema, { serviceId, limit: 100_000n, tier: 'basic' })
     },
   })
+}
+
+/** What became of the streams of the fixture. */
+export interface Streams {
+  /** Parts that were taken from all of them. */
+  taken: number
+  /** Those that are not over. */
+  open: number
+}
+
+/** Does what the name of a service says. */
+async function act(serviceId: string, held: () => Promise<void>): Promise<void> {
+  switch (serviceId) {
+    case 'held':
+      return await held()
+    case 'deaf':
+      // Ignores its signal for as long as it likes.
+      await held()
+      throw new Error('too late for anybody')
+    case 'crash':
+      throw new Error('password of the database is hunter2')
+    case 'limited':
+      throw new TollgateError('RATE_LIMITED', 'too many requests', {
+        retryAfterMs: 1500,
+        metadata: { limit: 'requests_per_second' },
+        limits: [
+          {
+            subject: 'consumer:c1',
+            limit: 'requests_per_second',
+            capacity: 20,
+            remaining: 0,
+            unit: 'requests',
+            resetAtMs: Date.now() + 2000,
+          },
+        ],
+      })
+    default:
+      if (serviceId.startsWith('unknown')) {
+        throw new TollgateError('SERVICE_NOT_FOUND', `no service "${serviceId} ${'é😀'.repeat(5000)}"`, {
+          metadata: { service: 'x'.repeat(20_000) },
+        })
+      }
+  }
 }

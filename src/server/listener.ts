@@ -1,12 +1,20 @@
 import { constants } from 'node:crypto'
-import { createServer as createHttp1, type Server as Http1Server, type IncomingMessage } from 'node:http'
-import { createServer as createHttp2, type Http2Server, type ServerHttp2Session } from 'node:http2'
+import { createServer as createHttp1, type Server as Http1Server, type RequestListener } from 'node:http'
+import {
+  createServer as createHttp2,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2'
 import { type AddressInfo, createServer as createTcp, type Server, type Socket } from 'node:net'
 import { createServer as createTls, type SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Logger } from 'pino'
-import type { Request, Response } from './answer.ts'
 import type { Certificates } from './certificates.ts'
+import type { Exchange } from './exchange.ts'
 import { type HandshakeFailure, handshakeFailure } from './handshake-failure.ts'
+import { Http1Exchange } from './http1-exchange.ts'
+import { Http2Exchange } from './http2-exchange.ts'
 import type { CertificateFiles } from './read-certificates.ts'
 
 export interface ListenerOptions {
@@ -57,17 +65,14 @@ export interface Listener {
  * connection and hands it to the one or the other; over TLS the client says which in ALPN. Rejects when the port is
  * taken.
  */
-export async function listen(
-  options: ListenerOptions,
-  handle: (request: Request, response: Response) => void,
-): Promise<Listener> {
+export async function listen(options: ListenerOptions, handle: (exchange: Exchange) => void): Promise<Listener> {
   const { log } = options
   const sockets = new Set<Socket>()
   const aged = new WeakSet<object>()
   let draining = false
   const http1 = http1Server(options, (request, response) => {
     if (draining || aged.has(request.socket)) response.setHeader('connection', 'close')
-    handle(request, response)
+    handle(new Http1Exchange(request, response))
   })
   const sessions = new Set<ServerHttp2Session>()
   const http2 = http2Server(options, sessions, handle)
@@ -123,10 +128,7 @@ const connectionWindowBytes = 8 * 1024 * 1024
 /** What a connection may hold in buffers; above it, Node resets new streams. Its 10 MB are one or two large answers. */
 const sessionMemoryMegabytes = 128
 
-function http1Server(
-  options: ListenerOptions,
-  handle: (request: IncomingMessage, response: Extract<Response, { assignSocket: unknown }>) => void,
-): Http1Server {
+function http1Server(options: ListenerOptions, handle: RequestListener): Http1Server {
   const server = createHttp1(
     {
       headersTimeout: options.headersTimeoutMs,
@@ -154,14 +156,18 @@ const clientErrors: Readonly<Record<string, string>> = {
 function http2Server(
   options: ListenerOptions,
   sessions: Set<ServerHttp2Session>,
-  handle: (request: Request, response: Response) => void,
+  handle: (exchange: Exchange) => void,
 ): Http2Server {
   const settings = {
     maxConcurrentStreams: options.maxStreamsPerConnection,
     initialWindowSize: streamWindowBytes,
     maxHeaderListSize: 32 * 1024,
   }
-  const server = createHttp2({ settings, maxSessionMemory: sessionMemoryMegabytes }, handle)
+  const server = createHttp2({ settings, maxSessionMemory: sessionMemoryMegabytes })
+  // On its streams, without the request and response objects that a listener of 'request' would cost.
+  server.on('stream', (stream, headers) => {
+    if (meetsExpectations(stream, headers)) handle(new Http2Exchange(stream, headers))
+  })
   server.on('sessionError', (err) => options.log.debug({ err }, 'HTTP/2 session failed'))
   server.on('session', (session) => {
     sessions.add(session)
@@ -180,6 +186,19 @@ function http2Server(
     })
   })
   return server
+}
+
+/** Does what Node does for listeners of 'request': there are no tunnels here, and who asks may send its body. */
+function meetsExpectations(stream: ServerHttp2Stream, { ':method': method, expect }: IncomingHttpHeaders): boolean {
+  if (stream.destroyed || stream.closed) return true
+  const isExpected = expect === undefined || expect === '100-continue'
+  if (method !== 'CONNECT' && isExpected) {
+    if (expect !== undefined) stream.additionalHeaders({ ':status': 100 })
+    return true
+  }
+  stream.on('error', () => {})
+  stream.respond({ ':status': method === 'CONNECT' ? 405 : 417 }, { endStream: true })
+  return false
 }
 
 /** A peer that did not answer the last ping when the next one is due is gone. */

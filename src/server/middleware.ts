@@ -14,7 +14,7 @@ export interface Middleware {
   readonly why: string
   readonly phase: 'headers' | 'message'
   /** Throws a TollgateError to refuse the call. */
-  enter?(call: ServerCall): void | Promise<void>
+  enter?(call: ServerCall): undefined | Promise<void>
   /** Must not throw. */
   exit?(call: ServerCall, outcome: Outcome): void
 }
@@ -45,8 +45,8 @@ export interface Chain {
   readonly middlewares: readonly Middleware[]
   /** Phase `headers`; rejects with the refusal. */
   headers(call: ServerCall): Promise<void>
-  /** Phase `message`, for `call.request`; rejects with the refusal. */
-  message(call: ServerCall): Promise<void>
+  /** Phase `message`, for `call.request`; throws or rejects with the refusal. Most often there is nothing to wait for. */
+  message(call: ServerCall): Promise<void> | undefined
   exit(call: ServerCall, outcome: Outcome): void
 }
 
@@ -61,6 +61,15 @@ export function createChain(middlewares: readonly Middleware[]): Chain {
   if (ofMessage.some((middleware) => middleware.phase === 'headers')) {
     throw new Error('a middleware of phase "message" stands before one of phase "headers"')
   }
+  /** The entries from `at` on; a promise only where one of them makes one. */
+  function messageFrom(at: number, call: ServerCall): Promise<void> | undefined {
+    for (let next = at; next < ofMessage.length; next++) {
+      const entering = ofMessage[next]?.enter?.(call)
+      if (entering !== undefined) return entering.then(() => messageFrom(next + 1, call))
+    }
+    return undefined
+  }
+
   return {
     middlewares,
     async headers(call) {
@@ -70,15 +79,12 @@ export function createChain(middlewares: readonly Middleware[]): Chain {
         if (entering !== undefined) await entering
       }
     },
-    async message(call) {
+    message(call) {
       call.entered = middlewares.length
-      for (const middleware of ofMessage) {
-        const entering = middleware.enter?.(call)
-        if (entering !== undefined) await entering
-      }
+      return messageFrom(0, call)
     },
     exit(call, outcome) {
-      for (const middleware of middlewares.slice(0, call.entered).reverse()) middleware.exit?.(call, outcome)
+      for (let at = call.entered - 1; at >= 0; at--) middlewares[at]?.exit?.(call, outcome)
     },
   }
 }

@@ -1,6 +1,6 @@
 import type { TollgateError } from '../errors.ts'
-import type { Request } from './answer.ts'
 import { messageTooLarge } from './connect-error.ts'
+import { type Exchange, noBytes } from './exchange.ts'
 import { tooSlow } from './request-body.ts'
 import { callerGone, type ServerCall } from './server-call.ts'
 
@@ -13,59 +13,94 @@ export interface WholeLimits {
 }
 
 /**
- * The whole body of a request, which most often is one chunk that is there already. Rejects with MESSAGE_TOO_LARGE as soon as
- * more came than a message and the `framing` bytes around it, and aborts the call when the body does not arrive in time.
+ * The whole body of a request, which most often is there already: then it is no promise. Fails with MESSAGE_TOO_LARGE as
+ * soon as more came than a message and the `framing` bytes around it, and ends the call when the body does not arrive in
+ * time.
  */
 export function readWhole(
-  request: Request,
+  exchange: Exchange,
   call: ServerCall,
-  { maxMessageBytes, bodyTimeoutMs }: WholeLimits,
+  limits: WholeLimits,
   framing: number,
-): Promise<Uint8Array> {
-  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>()
-  const chunks: Uint8Array[] = []
-  let length = 0
-  const timer = setTimeout(tooSlow, bodyTimeoutMs, call, bodyTimeoutMs)
-  const settle = (): void => {
-    clearTimeout(timer)
-    request.off('data', onData)
-    request.off('end', onEnd)
-    request.off('close', onClose)
-    call.offEnd(onCallEnd)
-  }
-  const onCallEnd = (reason: TollgateError): void => {
-    settle()
-    reject(reason)
-  }
-  const onData = (chunk: Uint8Array): void => {
-    chunks.push(chunk)
-    length += chunk.length
-    if (length <= maxMessageBytes + framing) return
-    settle()
-    reject(messageTooLarge(maxMessageBytes))
-  }
-  const onEnd = (): void => {
-    settle()
-    const [only] = chunks
-    resolve(only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length))
-  }
-  const onClose = (): void => {
-    settle()
-    reject(callerGone())
-  }
-  request.on('data', onData)
-  request.on('end', onEnd)
-  request.on('close', onClose)
-  call.onEnd(onCallEnd)
-  return promise
+): Uint8Array | Promise<Uint8Array> {
+  const bytes = exchange.takeBody()
+  if (bytes === undefined) return new WholeBody(exchange, call, limits, framing).bytes
+  if (bytes.length > limits.maxMessageBytes + framing) throw messageTooLarge(limits.maxMessageBytes)
+  return bytes
 }
 
 /**
- * The whole body of a request that is one message without any framing. Rejects as {@link readWhole}, and with
+ * The whole body of a request that is one message without any framing. Fails as {@link readWhole}, and with
  * MESSAGE_TOO_LARGE before anything is read when its announced length is over the limit.
  */
-export async function readUnframed(request: Request, call: ServerCall, limits: WholeLimits): Promise<Uint8Array> {
+export function readUnframed(
+  exchange: Exchange,
+  call: ServerCall,
+  limits: WholeLimits,
+): Uint8Array | Promise<Uint8Array> {
   const announced = Number(call.header('content-length') ?? 0)
   if (announced > limits.maxMessageBytes) throw messageTooLarge(limits.maxMessageBytes, announced)
-  return await readWhole(request, call, limits, 0)
+  return readWhole(exchange, call, limits, 0)
+}
+
+/** A body on its way. */
+class WholeBody {
+  readonly #whole = Promise.withResolvers<Uint8Array>()
+  readonly #exchange: Exchange
+  readonly #call: ServerCall
+  readonly #limits: WholeLimits
+  readonly #mostBytes: number
+  readonly #timer: NodeJS.Timeout
+  #first: Uint8Array | undefined
+  #chunks: Uint8Array[] | undefined
+  #length = 0
+
+  constructor(exchange: Exchange, call: ServerCall, limits: WholeLimits, framing: number) {
+    this.#exchange = exchange
+    this.#call = call
+    this.#limits = limits
+    this.#mostBytes = limits.maxMessageBytes + framing
+    this.#timer = setTimeout(tooSlow, limits.bodyTimeoutMs, call, limits.bodyTimeoutMs)
+    const { body } = exchange
+    body.on('data', this.#onData)
+    body.on('end', this.#onEnd)
+    body.on('close', this.#onClose)
+    call.onEnd(this.#fail)
+  }
+
+  /** Settles when all of it is there, or will not come. */
+  get bytes(): Promise<Uint8Array> {
+    return this.#whole.promise
+  }
+
+  readonly #onData = (chunk: Uint8Array): void => {
+    this.#length += chunk.length
+    if (this.#length > this.#mostBytes) this.#fail(messageTooLarge(this.#limits.maxMessageBytes))
+    else if (this.#first === undefined) this.#first = chunk
+    else if (this.#chunks === undefined) this.#chunks = [this.#first, chunk]
+    else this.#chunks.push(chunk)
+  }
+
+  readonly #onEnd = (): void => {
+    this.#settle()
+    this.#whole.resolve(
+      this.#chunks === undefined ? (this.#first ?? noBytes) : Buffer.concat(this.#chunks, this.#length),
+    )
+  }
+
+  readonly #onClose = (): void => this.#fail(callerGone())
+
+  readonly #fail = (error: TollgateError): void => {
+    this.#settle()
+    this.#whole.reject(error)
+  }
+
+  #settle(): void {
+    clearTimeout(this.#timer)
+    const { body } = this.#exchange
+    body.off('data', this.#onData)
+    body.off('end', this.#onEnd)
+    body.off('close', this.#onClose)
+    this.#call.offEnd(this.#fail)
+  }
 }

@@ -1,5 +1,4 @@
-import type { IncomingMessage } from 'node:http'
-import type { Http2ServerRequest } from 'node:http2'
+import type { Readable } from 'node:stream'
 import { TollgateError } from '../errors.ts'
 import { failCall, messageTooLarge } from './connect-error.ts'
 import { callerGone, type ServerCall } from './server-call.ts'
@@ -20,7 +19,7 @@ export interface BodyLimits {
  * Node's own iterator would destroy the request when it is left early, and with it the answer.
  */
 export async function* readBody(
-  request: IncomingMessage | Http2ServerRequest,
+  body: Readable,
   call: ServerCall,
   limits: BodyLimits,
 ): AsyncGenerator<Uint8Array, void, undefined> {
@@ -32,16 +31,16 @@ export async function* readBody(
     const check = limits.enveloped ? envelopeCheck(limits) : lengthCheck(limits)
     for (;;) {
       call.throwIfEnded()
-      const chunk: unknown = request.read()
+      const chunk: unknown = body.read()
       if (chunk instanceof Uint8Array) {
         check(chunk)
         yield chunk
-      } else if (request.readableEnded) {
+      } else if (body.readableEnded) {
         return
-      } else if (request.destroyed) {
+      } else if (body.destroyed) {
         throw callerGone()
       } else {
-        await moreOf(request, call)
+        await moreOf(body, call)
       }
     }
   } catch (error) {
@@ -98,15 +97,15 @@ function envelopeCheck({ maxMessageBytes }: BodyLimits): (chunk: Uint8Array) => 
 }
 
 /** Resolves when reading is worth another try; rejects with why the call is over. */
-async function moreOf(request: IncomingMessage | Http2ServerRequest, call: ServerCall): Promise<void> {
+async function moreOf(body: Readable, call: ServerCall): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const again = (): void => resolve()
-  for (const event of wakingEvents) request.on(event, again)
+  for (const event of wakingEvents) body.on(event, again)
   call.onEnd(reject)
   try {
     await promise
   } finally {
-    for (const event of wakingEvents) request.off(event, again)
+    for (const event of wakingEvents) body.off(event, again)
     call.offEnd(reject)
   }
 }

@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 import { type ConnectRouter, createContextValues } from '@connectrpc/connect'
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
-import { pathOf, type Request } from './answer.ts'
 import { decoderError } from './decoder-errors.ts'
 import type { Target } from './dispatch.ts'
+import type { Exchange } from './exchange.ts'
 import { type BodyLimits, isEnveloped, readBody } from './request-body.ts'
 import { callKey } from './rpc.ts'
 import type { Rpc, ServerCall } from './server-call.ts'
@@ -18,9 +18,9 @@ export interface RouterTargetOptions {
 
 export interface RouterTargets {
   /** The target of any request for an RPC; undefined for others. */
-  find(request: Request): Target | undefined
+  find(exchange: Exchange): Target | undefined
   /** Asks the router about a request whose body was read. */
-  ask(request: Request, call: ServerCall, body: Uint8Array): Promise<UniversalServerResponse>
+  ask(exchange: Exchange, call: ServerCall, body: Uint8Array): Promise<UniversalServerResponse>
 }
 
 /** RPCs as Connect's router serves them: every protocol, every variant, unary and streams. */
@@ -31,16 +31,16 @@ export function createRouterTargets(options: RouterTargetOptions): RouterTargets
 
   async function ask(
     handler: Handler,
-    request: Request,
+    exchange: Exchange,
     call: ServerCall,
     body: AsyncIterable<Uint8Array>,
   ): Promise<UniversalServerResponse> {
     const once = (bytes: AsyncIterable<Uint8Array>): Promise<UniversalServerResponse> =>
       handler({
-        httpVersion: request.httpVersion,
-        method: request.method ?? '',
-        url: `http://tollgate${request.url}`,
-        header: headersOf(request),
+        httpVersion: exchange.httpVersion,
+        method: exchange.method,
+        url: `http://tollgate${exchange.url}`,
+        header: headersOf(exchange),
         body: bytes,
         signal: call.signal,
         contextValues: createContextValues().set(callKey, call),
@@ -55,38 +55,38 @@ export function createRouterTargets(options: RouterTargetOptions): RouterTargets
   }
 
   return {
-    find(request) {
-      const path = pathOf(request)
+    find({ path }) {
       const handler = handlers.get(path)
       const rpc = rpcs.get(path)
       if (handler === undefined || rpc === undefined) return undefined
       return {
         rpc,
-        answer: (_, call) => ask(handler, request, call, readBody(request, call, bodyLimits(rpc, request, options))),
+        answer: (exchange, call) =>
+          ask(handler, exchange, call, readBody(exchange.body, call, bodyLimits(rpc, exchange, options))),
       }
     },
-    ask(request, call, body) {
-      const handler = handlers.get(pathOf(request))
+    ask(exchange, call, body) {
+      const handler = handlers.get(exchange.path)
       if (handler === undefined) throw new Error(`${call.rpc.name} is not on the router`)
-      return ask(handler, request, call, Readable.from([body]))
+      return ask(handler, exchange, call, Readable.from([body]))
     },
   }
 }
 
-function bodyLimits(rpc: Rpc, request: Request, { maxMessageBytes, bodyTimeoutMs }: RouterTargetOptions): BodyLimits {
+function bodyLimits(rpc: Rpc, exchange: Exchange, { maxMessageBytes, bodyTimeoutMs }: RouterTargetOptions): BodyLimits {
   const kind = rpc.method?.methodKind
   const streams = kind === 'bidi_streaming' || kind === 'client_streaming'
   return {
     maxMessageBytes,
     bodyTimeoutMs: streams ? undefined : bodyTimeoutMs,
-    enveloped: isEnveloped(request.headers['content-type']),
+    enveloped: isEnveloped(exchange.headers['content-type']),
   }
 }
 
 /** Timeouts are left out: the chain enforces them, and a second timer of the router's would say so in its own words. */
-function headersOf(request: Request): Headers {
+function headersOf(exchange: Exchange): Headers {
   const headers = new Headers()
-  for (const [name, value] of Object.entries(request.headers)) {
+  for (const [name, value] of Object.entries(exchange.headers)) {
     if (value === undefined || name.startsWith(':') || name === 'grpc-timeout' || name === 'connect-timeout-ms')
       continue
     if (typeof value === 'string') headers.set(name, value)

@@ -18,7 +18,7 @@ import { declaredAccess, declaredPaths } from './authorize.ts'
 import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
 import { isEnveloped } from './request-body.ts'
-import type { Rpc, ServerCall } from './server-call.ts'
+import type { Late, Rpc, ServerCall } from './server-call.ts'
 
 /**
  * Implementations of a service's RPCs by local name. Missing ones answer RPC_NOT_FOUND. A `Handlers` of
@@ -130,16 +130,17 @@ export function gate(chain: Chain, maxMessageBytes: number): (context: HandlerCo
 
 /** Puts every RPC of a registration on the router, behind the message phase of the chain and the call's signal. */
 export function bind(router: ConnectRouter, registration: ServiceRegistration, chain: Chain, log: Logger): void {
+  const late = lateTo(log)
   for (const method of registration.service.methods) {
     const handler = registration.implementation(method.localName)
     if (isKind(method, 'unary')) {
-      router.rpc(method, (request, context) => answerOnce(handler, request, callOf(context), chain, log))
+      router.rpc(method, (request, context) => answerOnce(handler, request, callOf(context), chain, late))
     } else if (isKind(method, 'server_streaming')) {
-      router.rpc(method, (request, context) => answerInParts(handler, request, callOf(context), chain, log))
+      router.rpc(method, (request, context) => answerInParts(handler, request, callOf(context), chain, late))
     } else if (isKind(method, 'bidi_streaming')) {
       router.rpc(method, (requests, context) => {
         const call = callOf(context)
-        return answerMany(async () => invoke(handler, admitted(requests, call, chain), call), call, log)
+        return answerMany(async () => invoke(handler, admitted(requests, call, chain), call), call, late)
       })
     } else {
       throw new Error(`${method} streams from the client only, which no service here does`)
@@ -166,11 +167,11 @@ export async function answerOnce(
   request: Message,
   call: ServerCall,
   chain: Chain,
-  log: Logger,
+  late: Late,
 ): Promise<MessageInitShape<DescMessage>> {
   try {
     await admitMessage(call, request, chain)
-    return messageOf(await call.race(Promise.resolve(invoke(handler, request, call)), lateTo(log, call)))
+    return messageOf(await call.race(Promise.resolve(invoke(handler, request, call)), late))
   } catch (error) {
     throw failCall(call, error)
   }
@@ -182,22 +183,21 @@ export function answerInParts(
   request: Message,
   call: ServerCall,
   chain: Chain,
-  log: Logger,
+  late: Late,
 ): AsyncIterable<MessageInitShape<DescMessage>> {
   const start = async (): Promise<unknown> => {
     await admitMessage(call, request, chain)
     return invoke(handler, request, call)
   }
-  return answerMany(start, call, log)
+  return answerMany(start, call, late)
 }
 
 async function* answerMany(
   start: () => Promise<unknown>,
   call: ServerCall,
-  log: Logger,
+  late: Late,
 ): AsyncIterable<MessageInitShape<DescMessage>> {
   let answers: AsyncIterator<unknown> | undefined
-  const late = lateTo(log, call)
   try {
     answers = iteratorOf(await call.race(start(), late))
     for (;;) {
@@ -237,8 +237,9 @@ export function invoke(handler: unknown, input: unknown, call: ServerCall): unkn
 }
 
 /** Where failures go that come after the caller was answered. */
-export function lateTo(log: Logger, call: ServerCall): (error: unknown) => void {
-  return (err) => log.debug({ requestId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered')
+export function lateTo(log: Logger): Late {
+  return (err, call) =>
+    log.debug({ requestId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered')
 }
 
 function callOf({ values }: HandlerContext): ServerCall {
@@ -251,11 +252,16 @@ function callOf({ values }: HandlerContext): ServerCall {
 
 /** What an implementation answered, as what a message is made from. */
 export function messageOf(value: unknown): MessageInitShape<DescMessage> {
-  if (typeof value !== 'object' || value === null) throw new Error('an implementation answered no message')
-  return { ...value }
+  if (!isMessageInit(value)) throw new Error('an implementation answered no message')
+  return value
 }
 
-function iteratorOf(value: unknown): AsyncIterator<unknown> {
+function isMessageInit(value: unknown): value is MessageInitShape<DescMessage> {
+  return typeof value === 'object' && value !== null
+}
+
+/** What an implementation of a stream answered. */
+export function iteratorOf(value: unknown): AsyncIterator<unknown> {
   if (!isAsyncIterable(value)) throw new Error('an implementation answered no stream')
   return value[Symbol.asyncIterator]()
 }

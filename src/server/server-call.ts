@@ -104,6 +104,11 @@ export class ServerCall implements Call {
     this.#responseHeaders = headers
   }
 
+  /** Drops what is set from now on: the headers of the answer are on their way. */
+  sealHeaders(): void {
+    this.#responseHeaders = undefined
+  }
+
   /** Ends the call: deadline, caller gone, end of the drain window or of its key. The first reason wins. */
   abort(reason: TollgateError): void {
     if (this.ended !== undefined) return
@@ -127,7 +132,7 @@ export class ServerCall implements Call {
    * Settles as `work` does, or rejects with why the call is over as soon as it is. `work` stays known as pending until it
    * settles; a failure that comes after the end goes to `late`.
    */
-  race<T>(work: Promise<T>, late: (error: unknown) => void): Promise<T> {
+  race<T>(work: Promise<T>, late: Late): Promise<T> {
     this.#pending++
     return new Promise((resolve, reject) => {
       this.onEnd(reject)
@@ -140,7 +145,7 @@ export class ServerCall implements Call {
         (error: unknown) => {
           this.offEnd(reject)
           reject(error)
-          if (this.ended !== undefined && error !== this.ended) late(error)
+          if (this.ended !== undefined && error !== this.ended) late(error, this)
           this.#workSettled()
         },
       )
@@ -189,13 +194,19 @@ export interface Rpc {
   readonly longLived: boolean
 }
 
-/** Takes the headers of an answer: `Headers` or a `Map`. */
+/** Told of a failure that came after the end of its call. */
+export type Late = (error: unknown, call: ServerCall) => void
+
+/** Takes the headers of an answer: `AnswerHeaders`, or the router's `Headers`. */
 export interface HeaderSink {
   set(name: string, value: string): unknown
 }
 
 /** Header names in lower case, as both of Node's HTTP servers hand them out. */
-export type IncomingHeaders = Readonly<Record<string, string | string[] | undefined>>
+export type IncomingHeaders = Readonly<Record<string, string | string[] | undefined>> & {
+  readonly 'content-type'?: string | undefined
+  readonly origin?: string | undefined
+}
 
 /**
  * A caller's timer starts before the request leaves, ours when it arrives: the caller's reset at its deadline comes before

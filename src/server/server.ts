@@ -16,7 +16,7 @@ import { createOpenAiApi, type OpenAiOptions } from './openai/openai-api.ts'
 import { createPages, type Pages } from './pages.ts'
 import { createPeerAddress, type TrustedProxies } from './peer-address.ts'
 import { compressMinBytes } from './plain-formats.ts'
-import { createPlainUnary } from './plain-unary.ts'
+import { createPlainRpcs } from './plain-rpcs.ts'
 import { createReflection } from './reflection.ts'
 import { createRouterTargets } from './router-target.ts'
 import { bind, describeRpcs, gate, type ServiceRegistration } from './rpc.ts'
@@ -103,7 +103,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const pagePaths = Object.keys(options.pages).map((path) => ({ verb: 'GET', path }))
   const httpApi = createHttpApi({ ...options, registrations, rpcs, chain, taken: [...openai.routes, ...pagePaths] })
   const routed = createRouterTargets({ ...options, router, rpcs })
-  const plain = createPlainUnary({ ...options, registrations, rpcs, chain, writeMaxBytes, askRouter: routed.ask })
+  const plain = createPlainRpcs({ ...options, registrations, rpcs, chain, writeMaxBytes, askRouter: routed.ask })
   const dispatcher = createDispatcher({
     ...options,
     peerAddressOf: createPeerAddress(options.trustedProxies ?? []),

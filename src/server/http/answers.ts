@@ -13,10 +13,10 @@ import {
   toJson,
 } from '@bufbuild/protobuf'
 import { reflect } from '@bufbuild/protobuf/reflect'
-import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import { type HttpBody, HttpBodySchema } from '../../../gen/google/api/httpbody_pb.ts'
 import { toJsonBytes } from '../../providers/json.ts'
-import type { WholeAnswer } from '../answer.ts'
+import type { ChunkedAnswer, WholeAnswer } from '../answer.ts'
+import type { AnswerHeaders } from '../answer-headers.ts'
 import { toTollgateError } from '../connect-error.ts'
 import type { ServerCall } from '../server-call.ts'
 import { type Binding, rawBodyType } from './binding.ts'
@@ -25,7 +25,7 @@ import { errorBody } from './error-body.ts'
 type Init = MessageInitShape<DescMessage>
 
 /** The answer of a unary RPC. */
-export function messageAnswer({ method, responseBody }: Binding, init: Init, headers: Headers): WholeAnswer {
+export function messageAnswer({ method, responseBody }: Binding, init: Init, headers: AnswerHeaders): WholeAnswer {
   const message = create(method.output, init)
   const raw = rawBodyOf(method.output, message, responseBody)
   if (raw !== undefined) {
@@ -35,7 +35,7 @@ export function messageAnswer({ method, responseBody }: Binding, init: Init, hea
   return bytesAnswer(200, headers, toJsonBytes(jsonOf({ method, responseBody }, message)))
 }
 
-export function errorAnswer(call: ServerCall, headers: Headers): WholeAnswer {
+export function errorAnswer(call: ServerCall, headers: AnswerHeaders): WholeAnswer {
   const error = call.error ?? toTollgateError(undefined)
   const status = call.rpc.httpStatusOf(error)
   headers.set('content-type', 'application/json')
@@ -48,8 +48,8 @@ export async function streamAnswer(
   binding: Binding,
   messages: AsyncIterable<Init>,
   call: ServerCall,
-  headers: Headers,
-): Promise<UniversalServerResponse> {
+  headers: AnswerHeaders,
+): Promise<ChunkedAnswer> {
   const items = messages[Symbol.asyncIterator]()
   const first = await items.next()
   const asEvents = /\btext\/event-stream\b/i.test(call.header('accept') ?? '')
@@ -120,9 +120,9 @@ function asHttpBody(message: Message): HttpBody {
   return message
 }
 
-function bytesAnswer(status: number, headers: Headers, body: Uint8Array): WholeAnswer {
+function bytesAnswer(status: number, headers: AnswerHeaders, body: Uint8Array): WholeAnswer {
   headers.set('content-length', String(body.length))
-  return { status, headers: new Map(headers), whole: body }
+  return { status, headers, whole: body }
 }
 
 const encoder = new TextEncoder()

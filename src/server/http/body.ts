@@ -2,8 +2,8 @@ import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import { isJsonType } from '../../content-type.ts'
 import { TollgateError } from '../../errors.ts'
-import type { Request } from '../answer.ts'
 import { messageTooLarge } from '../connect-error.ts'
+import type { Exchange } from '../exchange.ts'
 import { readUnframed, type WholeLimits } from '../read-whole.ts'
 import type { ServerCall } from '../server-call.ts'
 import { wrong } from './query.ts'
@@ -12,13 +12,13 @@ import { wrong } from './query.ts'
  * The body of a request, decompressed. Throws CONTENT_TYPE_UNSUPPORTED for a compression other than gzip, INVALID_ARGUMENT
  * for what is none, and MESSAGE_TOO_LARGE for what is too large, before or after.
  */
-export async function readPlainBody(request: Request, call: ServerCall, limits: WholeLimits): Promise<Uint8Array> {
+export async function readPlainBody(exchange: Exchange, call: ServerCall, limits: WholeLimits): Promise<Uint8Array> {
   const encoding = (call.header('content-encoding') ?? 'identity').trim().toLowerCase()
   if (encoding !== 'identity' && encoding !== 'gzip') {
     call.setResponseHeader('accept-encoding', 'gzip')
     throw unsupported('content-encoding', 'must be gzip or absent')
   }
-  const bytes = await readUnframed(request, call, limits)
+  const bytes = await readUnframed(exchange, call, limits)
   if (encoding === 'identity' || bytes.length === 0) return bytes
   try {
     return await promisify(gunzip)(bytes, { maxOutputLength: limits.maxMessageBytes })

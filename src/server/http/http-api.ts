@@ -2,15 +2,16 @@
  * The HTTP API: every RPC that declares `google.api.http` bindings, called by them. A call runs through the same middleware
  * chain as on the other wires and to the same implementation; what is here is translation.
  */
-import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
 import { reasons, TollgateError } from '../../errors.ts'
-import { pathOf, type Request, type WholeAnswer } from '../answer.ts'
+import type { ChunkedAnswer, WholeAnswer } from '../answer.ts'
+import { AnswerHeaders } from '../answer-headers.ts'
 import { failCall } from '../connect-error.ts'
 import type { Target } from '../dispatch.ts'
+import { type Exchange, noBytes } from '../exchange.ts'
 import type { Chain } from '../middleware.ts'
 import type { WholeLimits } from '../read-whole.ts'
-import { answerInParts, answerOnce, type ServiceRegistration } from '../rpc.ts'
+import { answerInParts, answerOnce, lateTo, type ServiceRegistration } from '../rpc.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
 import { errorAnswer, messageAnswer, streamAnswer } from './answers.ts'
 import { type Binding, bindingsOf, rawBodyType } from './binding.ts'
@@ -28,7 +29,7 @@ export interface HttpApiOptions extends WholeLimits {
   readonly log: Logger
 }
 
-type Answer = WholeAnswer | UniversalServerResponse
+type Answer = WholeAnswer | ChunkedAnswer
 
 interface Route extends Binding {
   readonly rpc: Rpc
@@ -39,43 +40,42 @@ interface Route extends Binding {
  * Finds what answers a request: an RPC; a refusal with 405 where only other methods have one; a refusal with 404 below /api/,
  * which is all the HTTP API's. Throws at start when a binding is wrong, or says what another one says already.
  */
-export function createHttpApi(options: HttpApiOptions): (request: Request) => Target | undefined {
-  const { chain, log } = options
+export function createHttpApi(options: HttpApiOptions): (exchange: Exchange) => Target | undefined {
+  const { chain } = options
+  const late = lateTo(options.log)
   const tables = tablesOf(options)
 
-  async function answer(match: Match<Route>, request: Request, call: ServerCall): Promise<Answer> {
+  async function answer(match: Match<Route>, exchange: Exchange, call: ServerCall): Promise<Answer> {
     const headers = headersOf(call)
-    const answered = await attempt(match, request, call, headers)
-    return request.method === 'HEAD' && 'whole' in answered ? { ...answered, whole: nothing } : answered
+    const answered = await attempt(match, exchange, call, headers)
+    return exchange.method === 'HEAD' && 'whole' in answered ? { ...answered, whole: noBytes } : answered
   }
 
   async function attempt(
     { route, segments }: Match<Route>,
-    request: Request,
+    exchange: Exchange,
     call: ServerCall,
-    headers: Headers,
+    headers: AnswerHeaders,
   ): Promise<Answer> {
     try {
       await call.race(chain.headers(call), ignore)
       const contentType = call.header('content-type') ?? ''
       const takesOnlyJson = takesJson(route)
       if (takesOnlyJson && Number(call.header('content-length') ?? 0) > 0) checkJsonType(contentType)
-      const body = await readPlainBody(request, call, options)
+      const body = await readPlainBody(exchange, call, options)
       if (takesOnlyJson && body.length > 0) checkJsonType(contentType)
-      const message = requestMessage(route, { segments, url: request.url ?? '', contentType, body })
+      const message = requestMessage(route, { segments, url: exchange.url, contentType, body })
       if (route.method.methodKind === 'server_streaming') {
-        return await streamAnswer(route, answerInParts(route.handler, message, call, chain, log), call, headers)
+        return await streamAnswer(route, answerInParts(route.handler, message, call, chain, late), call, headers)
       }
-      return messageAnswer(route, await answerOnce(route.handler, message, call, chain, log), headers)
+      return messageAnswer(route, await answerOnce(route.handler, message, call, chain, late), headers)
     } catch (thrown) {
       failCall(call, thrown)
       return errorAnswer(call, headers)
     }
   }
 
-  return (request) => {
-    const path = pathOf(request)
-    const { method = '' } = request
+  return ({ method, path }) => {
     const found = tables.get(method === 'HEAD' ? 'GET' : method)?.find(path)
     if (found !== undefined && (method !== 'HEAD' || found.route.method.methodKind === 'unary')) {
       return { rpc: found.route.rpc, answer: (asked, call) => answer(found, asked, call) }
@@ -137,7 +137,7 @@ function takesJson({ body }: Binding): boolean {
 function refusal(chain: Chain, error: TollgateError, more: Readonly<Record<string, string>> = {}): Target {
   return {
     rpc: unknownRpc,
-    async answer(_request, call) {
+    async answer(_exchange, call) {
       const headers = headersOf(call)
       for (const [name, value] of Object.entries(more)) headers.set(name, value)
       try {
@@ -151,13 +151,13 @@ function refusal(chain: Chain, error: TollgateError, more: Readonly<Record<strin
   }
 }
 
-function headersOf(call: ServerCall): Headers {
-  const headers = new Headers({
-    'content-type': 'application/json',
-    'cache-control': 'no-store',
-    'x-content-type-options': 'nosniff',
-    'x-request-id': call.id,
-  })
+function headersOf(call: ServerCall): AnswerHeaders {
+  const headers = new AnswerHeaders([
+    ...['content-type', 'application/json'],
+    ...['cache-control', 'no-store'],
+    ...['x-content-type-options', 'nosniff'],
+    ...['x-request-id', call.id],
+  ])
   call.answerWith(headers)
   return headers
 }
@@ -185,7 +185,5 @@ const unknownRpc: Rpc = {
   longLived: false,
   httpStatusOf: ({ reason }) => reasons[reason].http,
 }
-
-const nothing = new Uint8Array()
 
 function ignore(): void {}

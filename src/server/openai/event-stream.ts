@@ -6,27 +6,33 @@
 import type { GateStreamItem } from '../../consumption/gate.ts'
 import type { TollgateError } from '../../errors.ts'
 import { toJsonBytes } from '../../providers/json.ts'
-import type { ChunkedAnswer } from '../answer.ts'
+import type { AnswerHeaders } from '../answer-headers.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
-import type { ServerCall } from '../server-call.ts'
+import { noBytes } from '../exchange.ts'
+import type { Late, ServerCall } from '../server-call.ts'
+import {
+  type Last,
+  leaveParts,
+  type Outlet,
+  type PartWriter,
+  pumpParts,
+  type StreamedAnswer,
+} from '../streamed-answer.ts'
 import { toOpenAiError } from './error-table.ts'
-
-/** Runs a step of the gate as part of the call; rejects when the call is over. */
-export type Work = <T>(call: ServerCall, step: () => Promise<T>) => Promise<T>
 
 /** Resolves when the first output is there; rejects with what went wrong before. `headers` are the answer's. */
 export async function openEventStream(
   stream: AsyncIterable<GateStreamItem>,
   call: ServerCall,
-  headers: Map<string, string>,
-  work: Work,
-): Promise<ChunkedAnswer> {
+  headers: AnswerHeaders,
+  late: Late,
+): Promise<StreamedAnswer> {
   const items = stream[Symbol.asyncIterator]()
   let first: IteratorResult<GateStreamItem>
   try {
-    first = await work(call, () => items.next())
+    first = await call.race(items.next(), late)
   } catch (error) {
-    leave(items, call, work)
+    leaveParts(items, call, late)
     throw error
   }
   if (first.done === true || first.value.kind !== 'start') throw new Error('a stream did not begin with its start')
@@ -35,32 +41,45 @@ export async function openEventStream(
   headers.set('cache-control', 'no-cache')
   // Or nginx collects tokens until its buffer is full.
   headers.set('x-accel-buffering', 'no')
-  return { status: 200, header: headers, body: events(items, call, work) }
+  return new EventStream(items, headers, call, late)
 }
 
-async function* events(
-  items: AsyncIterator<GateStreamItem>,
-  call: ServerCall,
-  work: Work,
-): AsyncGenerator<Uint8Array, void> {
-  try {
-    for (;;) {
-      const next = await work(call, () => items.next())
-      if (next.done === true) throw new Error('a stream ended without its end')
-      if (next.value.kind === 'pieces') yield joined(next.value.pieces)
-      if (next.value.kind === 'end') return yield joined(next.value.tail)
-    }
-  } catch (thrown) {
-    failCall(call, thrown)
-    yield errorEvent(call.error ?? toTollgateError(thrown))
-  } finally {
-    leave(items, call, work)
+class EventStream implements StreamedAnswer, PartWriter<GateStreamItem> {
+  readonly status = 200
+  readonly hasTrailers = false
+  readonly headers: AnswerHeaders
+  readonly #items: AsyncIterator<GateStreamItem>
+  readonly #call: ServerCall
+  readonly #late: Late
+  #hasEnd = false
+
+  constructor(items: AsyncIterator<GateStreamItem>, headers: AnswerHeaders, call: ServerCall, late: Late) {
+    this.#items = items
+    this.headers = headers
+    this.#call = call
+    this.#late = late
   }
-}
 
-/** Not awaited: a gate that is slow to end must not hold the answer. The call stays pending. */
-function leave(items: AsyncIterator<GateStreamItem>, call: ServerCall, work: Work): void {
-  work(call, async () => items.return?.()).catch(() => {})
+  pump(outlet: Outlet): Promise<Last> {
+    return pumpParts(this.#items, this, outlet, this.#call, this.#late)
+  }
+
+  encode(item: GateStreamItem): Uint8Array {
+    if (item.kind === 'pieces') return joined(item.pieces)
+    if (item.kind === 'start') return noBytes
+    this.#hasEnd = true
+    return joined(item.tail)
+  }
+
+  ended(): Last {
+    if (!this.#hasEnd) throw new Error('a stream ended without its end')
+    return { bytes: noBytes }
+  }
+
+  failed(thrown: unknown): Last {
+    failCall(this.#call, thrown)
+    return { bytes: errorEvent(this.#call.error ?? toTollgateError(thrown)) }
+  }
 }
 
 /** One write for what arrived together. */

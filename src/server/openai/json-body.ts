@@ -1,7 +1,7 @@
 import { isJsonType } from '../../content-type.ts'
 import { TollgateError } from '../../errors.ts'
-import { parseObject } from '../../providers/json.ts'
-import type { Request } from '../answer.ts'
+import { type JsonObject, parseObject } from '../../providers/json.ts'
+import type { Exchange } from '../exchange.ts'
 import { readUnframed, type WholeLimits } from '../read-whole.ts'
 import type { ServerCall } from '../server-call.ts'
 
@@ -9,6 +9,8 @@ import type { ServerCall } from '../server-call.ts'
 export interface JsonBody {
   /** As it came. */
   readonly payload: Uint8Array
+  /** The payload as JSON: nobody has to parse it again. */
+  readonly parsed: JsonObject
   readonly model: string
   readonly stream: boolean
 }
@@ -20,21 +22,23 @@ const modelMaxLength = 128
  * Reads a body of `application/json`. Throws INVALID_ARGUMENT with the name of the header or field at fault,
  * MESSAGE_TOO_LARGE (before anything is read when the length is announced), and what ends the waiting for it.
  */
-export async function readJsonBody(request: Request, call: ServerCall, options: WholeLimits): Promise<JsonBody> {
+export async function readJsonBody(exchange: Exchange, call: ServerCall, options: WholeLimits): Promise<JsonBody> {
   if (!isJsonType(call.header('content-type') ?? '')) {
     throw invalid('content-type', 'must be application/json')
   }
-  if (!/^(identity)?$/i.test(call.header('content-encoding') ?? '')) {
+  const encoding = call.header('content-encoding')
+  if (encoding !== undefined && !/^(identity)?$/i.test(encoding)) {
     throw invalid('content-encoding', 'must be absent: bodies are taken as they are')
   }
-  const payload = await readUnframed(request, call, options)
+  const coming = readUnframed(exchange, call, options)
+  const payload = coming instanceof Uint8Array ? coming : await coming
   if (payload.length === 0) throw invalid('', 'The body is empty: it must be a JSON object.')
-  const body = parseObject(payload)
-  if (body === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
-  const { model, stream } = body
+  const parsed = parseObject(payload)
+  if (parsed === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
+  const { model, stream } = parsed
   if (typeof model !== 'string' || model === '') throw invalid('model', 'is required: name a service')
   if (model.length > modelMaxLength) throw invalid('model', `must have at most ${modelMaxLength} characters`)
-  return { payload, model, stream: stream === true }
+  return { payload, parsed, model, stream: stream === true }
 }
 
 /** `param` is empty for the body as a whole. */

@@ -14,11 +14,14 @@ import type { PolicyEngine } from '../../policy/policy-engine.ts'
 import { toJsonBytes } from '../../providers/json.ts'
 import type { RequestKind } from '../../providers/provider.ts'
 import type { SnapshotSource } from '../../registry/snapshot.ts'
-import { type Answer, pathOf, type Request, type WholeAnswer } from '../answer.ts'
+import type { Answer, WholeAnswer } from '../answer.ts'
+import { AnswerHeaders } from '../answer-headers.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
 import type { Target } from '../dispatch.ts'
+import type { Exchange } from '../exchange.ts'
 import type { Chain } from '../middleware.ts'
 import type { WholeLimits } from '../read-whole.ts'
+import { lateTo } from '../rpc.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
 import { rowOf, toOpenAiError } from './error-table.ts'
 import { openEventStream } from './event-stream.ts'
@@ -41,44 +44,58 @@ interface ServedOptions extends OpenAiOptions, WholeLimits {
 interface Operation {
   readonly rpc: Rpc
   /** Makes the answer; what it throws is answered as an error. `headers` are the answer's. */
-  run(request: Request, call: ServerCall, headers: Map<string, string>): Promise<Answer>
+  run(exchange: Exchange, call: ServerCall, headers: AnswerHeaders): Promise<Answer>
 }
 
 export interface OpenAiApi {
   /** The operation of a request; undefined when it is none. */
-  find(request: Request): Target | undefined
+  find(exchange: Exchange): Target | undefined
   /** What tells a caller of a path below /v1/ that it does not exist, in OpenAI's words. */
-  refuse(request: Request): Target | undefined
+  refuse(exchange: Exchange): Target | undefined
   /** Methods and paths of all operations. */
   readonly routes: readonly { readonly verb: string; readonly path: string }[]
 }
 
 export function createOpenAiApi(options: ServedOptions): OpenAiApi {
-  const { gate, snapshots, policy, chain, log } = options
+  const { gate, snapshots, policy, chain } = options
+  const late = lateTo(options.log)
 
-  async function answer({ run }: Operation, request: Request, call: ServerCall): Promise<Answer> {
-    const headers = new Map([
-      ['content-type', 'application/json'],
-      ['x-request-id', call.id],
-    ])
+  async function answer(operation: Operation, exchange: Exchange, call: ServerCall): Promise<Answer> {
+    const headers = new AnswerHeaders(['content-type', 'application/json', 'x-request-id', call.id])
     call.answerWith(headers)
     try {
-      await call.race(chain.headers(call), ignore)
-      return await run(request, call, headers)
+      return await call.race(serve(operation, exchange, call, headers), late)
     } catch (thrown) {
       failCall(call, thrown)
       return errorAnswer(call.error ?? toTollgateError(thrown), headers)
     }
   }
 
+  async function serve(
+    { run }: Operation,
+    exchange: Exchange,
+    call: ServerCall,
+    headers: AnswerHeaders,
+  ): Promise<Answer> {
+    await chain.headers(call)
+    call.throwIfEnded()
+    return await run(exchange, call, headers)
+  }
+
+  async function admit(call: ServerCall): Promise<void> {
+    await chain.message(call)
+    call.throwIfEnded()
+  }
+
   function consume(kind: RequestKind): Operation['run'] {
-    return async (request, call, headers) => {
-      const { payload, model, stream } = await readJsonBody(request, call, options)
-      await chain.message(call)
+    return async (exchange, call, headers) => {
+      const { payload, parsed, model, stream } = await readJsonBody(exchange, call, options)
+      await admit(call)
       const asked: GateRequest = {
         consumerId: consumerOf(call),
         serviceId: model,
         payload,
+        parsed,
         metadata: {},
         idempotencyKey: idempotencyKeyOf('', call),
         dialect: 'openai',
@@ -91,8 +108,8 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
     }
   }
 
-  async function routed(asked: GateRequest, call: ServerCall, headers: Map<string, string>): Promise<Answer> {
-    const { body, event, charge } = await work(call, () => gate.route(asked, call))
+  async function routed(asked: GateRequest, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
+    const { body, event, charge } = await traced(call, () => gate.route(asked, call))
     headers.set('x-request-id', event.requestId)
     if (charge.currency !== '') {
       headers.set('x-tollgate-cost-nanos', String(charge.nanos))
@@ -102,55 +119,50 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
     return whole(200, headers, body)
   }
 
-  async function streamed(asked: GateRequest, call: ServerCall, headers: Map<string, string>): Promise<Answer> {
+  async function streamed(asked: GateRequest, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
     if (asked.kind === 'embedding') throw noStream()
-    return await openEventStream(gate.stream(asked, call), call, headers, work)
+    return await openEventStream(
+      traced(call, () => gate.stream(asked, call)),
+      call,
+      headers,
+      late,
+    )
   }
 
-  async function models(request: Request, call: ServerCall, headers: Map<string, string>): Promise<Answer> {
-    await chain.message(call)
-    const id = pathOf(request).slice('/v1/models/'.length)
-    const found = await work<object>(call, () => {
+  async function models({ path }: Exchange, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
+    await admit(call)
+    const id = path.slice('/v1/models/'.length)
+    const found = await traced<Promise<object>>(call, () => {
       const asked = [snapshots.current(), policy, consumerOf(call), call.principal] as const
       return id === '' ? listModels(...asked) : getModel(...asked, decoded(id))
     })
     return whole(200, headers, toJsonBytes(found))
   }
 
-  /** As the implementation of an RPC: inside the call's trace, and no longer than its signal allows. */
-  function work<T>(call: ServerCall, run: () => Promise<T>): Promise<T> {
-    return call.race(context.with(call.traceContext, run), (err) =>
-      log.debug({ requestId: call.id, rpc: call.rpc.name, err }, 'failed after its caller was answered'),
-    )
-  }
-
   const consumption = 'consumption.route'
-  const operations = new Map<string, Operation>(
-    [
-      { rpc: operation('POST', '/v1/chat/completions', consumption), run: consume('chat') },
-      { rpc: operation('POST', '/v1/completions', consumption), run: consume('completion') },
-      { rpc: operation('POST', '/v1/embeddings', consumption), run: consume('embedding') },
-      { rpc: operation('POST', '/v1/responses', consumption), run: consume('responses') },
-      { rpc: operation('GET', '/v1/models', 'services.read'), run: models },
-      { rpc: operation('GET', '/v1/models/{model}', 'services.read'), run: models },
-    ].map((each) => [each.rpc.name, each]),
-  )
-  const unknown: Operation = { rpc: unknownRpc, run: refuseUnknown }
-
+  const operations: readonly Operation[] = [
+    { rpc: operation('POST', '/v1/chat/completions', consumption), run: consume('chat') },
+    { rpc: operation('POST', '/v1/completions', consumption), run: consume('completion') },
+    { rpc: operation('POST', '/v1/embeddings', consumption), run: consume('embedding') },
+    { rpc: operation('POST', '/v1/responses', consumption), run: consume('responses') },
+    { rpc: operation('GET', '/v1/models', 'services.read'), run: models },
+    { rpc: operation('GET', '/v1/models/{model}', 'services.read'), run: models },
+  ]
   const targetOf = (found: Operation): Target => ({
     rpc: found.rpc,
-    answer: (request, call) => answer(found, request, call),
+    answer: (exchange, call) => answer(found, exchange, call),
   })
 
+  const targets = new Map(operations.map((each) => [each.rpc.name, targetOf(each)]))
+  const unknown = targetOf({ rpc: unknownRpc, run: refuseUnknown })
+
   return {
-    routes: [...operations.values()].map(({ rpc }) => rpc),
-    find(request) {
-      const path = pathOf(request)
-      const template = /^\/v1\/models\/[^/]+$/.test(path) ? '/v1/models/{model}' : path
-      const found = operations.get(`${request.method} ${template}`)
-      return found && targetOf(found)
+    routes: operations.map(({ rpc }) => rpc),
+    find({ method, path }) {
+      const template = path.startsWith('/v1/models/') && oneModel.test(path) ? '/v1/models/{model}' : path
+      return targets.get(`${method} ${template}`)
     },
-    refuse: (request) => (pathOf(request).startsWith('/v1/') ? targetOf(unknown) : undefined),
+    refuse: ({ path }) => (path.startsWith('/v1/') ? unknown : undefined),
   }
 }
 
@@ -177,9 +189,8 @@ const unknownRpc: Rpc = {
   httpStatusOf: (error) => rowOf(error).status,
 }
 
-async function refuseUnknown(request: Request): Promise<Answer> {
-  const path = pathOf(request).slice(0, 200)
-  throw new TollgateError('RPC_NOT_FOUND', `There is no ${request.method} ${path} here.`)
+async function refuseUnknown({ method, path }: Exchange): Promise<Answer> {
+  throw new TollgateError('RPC_NOT_FOUND', `There is no ${method} ${path.slice(0, 200)} here.`)
 }
 
 /** The consumer that pays: always the caller's own. */
@@ -188,7 +199,7 @@ function consumerOf({ principal }: ServerCall): string {
   throw new TollgateError('CONSUMER_MISMATCH', 'The credential has no consumer of its own: use the key of a consumer.')
 }
 
-function errorAnswer(error: TollgateError, headers: Map<string, string>): WholeAnswer {
+function errorAnswer(error: TollgateError, headers: AnswerHeaders): WholeAnswer {
   const { status, body, shouldRetry } = toOpenAiError(error)
   headers.set('x-should-retry', String(shouldRetry))
   if (error.retryAfterMs !== undefined) headers.set('retry-after-ms', String(Math.ceil(error.retryAfterMs)))
@@ -196,7 +207,7 @@ function errorAnswer(error: TollgateError, headers: Map<string, string>): WholeA
   return whole(status, headers, toJsonBytes(body))
 }
 
-function whole(status: number, headers: Map<string, string>, body: Uint8Array): WholeAnswer {
+function whole(status: number, headers: AnswerHeaders, body: Uint8Array): WholeAnswer {
   headers.set('content-length', String(body.length))
   return { status, headers, whole: body }
 }
@@ -209,4 +220,9 @@ function decoded(part: string): string {
   }
 }
 
-function ignore(): void {}
+/** As the implementation of an RPC runs: inside the call's trace. */
+function traced<T>(call: ServerCall, run: () => T): T {
+  return context.with(call.traceContext, run)
+}
+
+const oneModel = /^\/v1\/models\/[^/]+$/

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { AnswerHeaders } from '../answer-headers.ts'
 import { durationText, renameRateLimits } from './rate-limit-headers.ts'
 
 test.each([
@@ -11,16 +12,28 @@ test.each([
   expect(durationText(seconds)).toBe(text)
 })
 
-const announced: readonly [string, string][] = [
-  ['x-ratelimit-limit', '20'],
-  ['x-ratelimit-remaining', '3'],
-  ['x-ratelimit-reset', '61'],
+const announced: readonly string[] = [
+  ...['x-ratelimit-limit', '20'],
+  ...['x-ratelimit-remaining', '3'],
+  ...['x-ratelimit-reset', '61'],
 ]
 
+function told(headers: AnswerHeaders): Record<string, string> {
+  const all: Record<string, string> = {}
+  headers.forEach((value, name) => {
+    all[name] = value
+  })
+  return all
+}
+
 test("the gate's figures get OpenAI's names", () => {
-  const headers = new Map([...announced, ['x-ratelimit-limit-tokens', '9'], ['x-ratelimit-reset-tokens', '5']])
+  const headers = new AnswerHeaders([
+    ...announced,
+    ...['x-ratelimit-limit-tokens', '9'],
+    ...['x-ratelimit-reset-tokens', '5'],
+  ])
   renameRateLimits(headers)
-  expect(Object.fromEntries(headers)).toEqual({
+  expect(told(headers)).toEqual({
     'x-ratelimit-limit-requests': '20',
     'x-ratelimit-remaining-requests': '3',
     'x-ratelimit-reset-requests': '1m1s',
@@ -30,9 +43,9 @@ test("the gate's figures get OpenAI's names", () => {
 })
 
 test('a refusal tells its figures under the unit of the limit', () => {
-  const headers = new Map(announced)
+  const headers = new AnswerHeaders([...announced])
   renameRateLimits(headers, 'tokens')
-  expect(Object.fromEntries(headers)).toEqual({
+  expect(told(headers)).toEqual({
     'x-ratelimit-limit-tokens': '20',
     'x-ratelimit-remaining-tokens': '3',
     'x-ratelimit-reset-tokens': '1m1s',
@@ -40,7 +53,7 @@ test('a refusal tells its figures under the unit of the limit', () => {
 })
 
 test('a unit that OpenAI has no name for is not told', () => {
-  const headers = new Map(announced)
+  const headers = new AnswerHeaders([...announced])
   renameRateLimits(headers, 'nano-USD')
-  expect(Object.fromEntries(headers)).toEqual({})
+  expect(told(headers)).toEqual({})
 })

@@ -1,23 +1,33 @@
+import type { AnswerHeaders } from '../answer-headers.ts'
+
 /**
  * Puts the rate limit headers of the gate under OpenAI's names, in place: `x-ratelimit-limit-requests`, `-remaining-`,
  * `-reset-`, and the same of `-tokens`; resets as durations. `refusedUnit` is the unit of the limit that refused the
  * call, whose figures then stand in the headers without a suffix; of units that OpenAI has no name for, nothing is told.
  */
-export function renameRateLimits(headers: Map<string, string>, refusedUnit = 'requests'): void {
-  for (const figure of ['limit', 'remaining', 'reset']) {
-    const name = `x-ratelimit-${figure}`
+export function renameRateLimits(headers: AnswerHeaders, refusedUnit = 'requests'): void {
+  const named = names.get(refusedUnit)
+  for (const [at, name] of unnamed.entries()) {
     const value = headers.get(name)
+    if (value === undefined) continue
     headers.delete(name)
-    if (value !== undefined && named.has(refusedUnit)) headers.set(`${name}-${refusedUnit}`, value)
+    const ours = named?.[at]
+    if (ours !== undefined) headers.set(ours, value)
   }
-  for (const unit of named) {
-    const name = `x-ratelimit-reset-${unit}`
+  for (const name of resets) {
     const seconds = headers.get(name)
     if (seconds !== undefined) headers.set(name, durationText(Number(seconds)))
   }
 }
 
-const named: ReadonlySet<string> = new Set(['requests', 'tokens'])
+const unnamed: readonly string[] = ['x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset']
+
+/** OpenAI's names of {@link unnamed}, by the unit of the limit. */
+const names: ReadonlyMap<string, readonly string[]> = new Map(
+  ['requests', 'tokens'].map((unit) => [unit, unnamed.map((name) => `${name}-${unit}`)]),
+)
+
+const resets: readonly string[] = ['x-ratelimit-reset-requests', 'x-ratelimit-reset-tokens']
 
 /** Whole seconds as Go prints a duration: "0s", "59s", "1m0s", "744h0m0s". */
 export function durationText(seconds: number): string {

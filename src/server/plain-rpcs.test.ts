@@ -122,6 +122,26 @@ const ofAnyFormat = (body: (serviceId: string, bytes?: number) => Uint8Array): E
   { name: 'another method', body: new Uint8Array(0), method: 'PUT' },
 ]
 
+/** The same messages as of unary calls: their fields are alike. */
+const streaming = '/marketplace.v1.ConsumptionService/StreamRequest'
+const ofStreams: Exchange[] = [
+  ...ofAnyFormat((serviceId, bytes) => enveloped(binary(serviceId, bytes))).map((exchange) => ({
+    path: streaming,
+    ...exchange,
+  })),
+  ...['late:crash', 'late:limited', 'late:unknown', 'silent', 'many'].map((serviceId) => ({
+    name: `a stream that is ${serviceId}`,
+    path: streaming,
+    body: enveloped(binary(serviceId)),
+  })),
+  {
+    name: 'a stream that meets its deadline',
+    path: streaming,
+    body: enveloped(binary('late:held')),
+    headers: { 'grpc-timeout': '50m' },
+  },
+]
+
 const formats = {
   'application/grpc': [
     ...ofAnyFormat((serviceId, bytes) => enveloped(binary(serviceId, bytes))),
@@ -136,6 +156,7 @@ const formats = {
     { name: 'an empty message', body: enveloped(new Uint8Array(0)) },
     { name: 'text that is not Unicode', body: enveloped(new Uint8Array([10, 2, 0xc3, 0x28])) },
     { name: 'a length over the limit', body: enveloped(binary('echo'), 0, 4_000_000_000) },
+    ...ofStreams.map((exchange) => ({ ...exchange, name: `stream: ${exchange.name}` })),
   ],
   'application/proto': [...ofAnyFormat(binary), { name: 'no message', body: text('\u0007\u0007') }],
   'application/json': [

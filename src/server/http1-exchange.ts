@@ -1,0 +1,166 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { AnswerHeaders } from './answer-headers.ts'
+import { chunkedSilenceMs, throwAway, throwAwayMs } from './early-answer.ts'
+import { type Exchange, noBytes, pathOf, type Trailers } from './exchange.ts'
+
+/** An {@link Exchange} over HTTP/1.1, on the request and response of Node's server. */
+export class Http1Exchange implements Exchange {
+  readonly httpVersion: string
+  readonly isHttp2 = false
+  readonly method: string
+  readonly url: string
+  readonly path: string
+  readonly body: IncomingMessage
+  readonly #response: ServerResponse
+  #status = 0
+  #headers: AnswerHeaders | undefined
+  #isClosed = false
+  #isTaken = false
+  #onLeft: (() => void) | undefined
+  #onClosed: (() => void) | undefined
+
+  constructor(request: IncomingMessage, response: ServerResponse) {
+    this.httpVersion = request.httpVersion
+    this.method = request.method ?? ''
+    this.url = request.url ?? '/'
+    this.path = pathOf(this.url)
+    this.body = request
+    this.#response = response
+    response.on('close', () => {
+      this.#isClosed = true
+      if (!response.writableEnded) this.#onLeft?.()
+      this.#onClosed?.()
+    })
+  }
+
+  get headers(): IncomingMessage['headers'] {
+    return this.body.headers
+  }
+
+  get isBodyOver(): boolean {
+    return this.#isTaken || this.body.complete
+  }
+
+  takeBody(): Uint8Array | undefined {
+    const { body } = this
+    if (body.readableEnded || !this.#hasBody()) return noBytes
+    // Node hands over the body before it says that the request is complete.
+    if (!body.complete && body.readableLength !== Number(this.headers['content-length'])) return undefined
+    this.#isTaken = true
+    const bytes: unknown = body.read()
+    return bytes instanceof Uint8Array ? bytes : noBytes
+  }
+
+  get connection(): IncomingMessage['socket'] {
+    return this.body.socket
+  }
+
+  get socket(): IncomingMessage['socket'] {
+    return this.body.socket
+  }
+
+  get isGone(): boolean {
+    return this.#response.destroyed
+  }
+
+  get isFull(): boolean {
+    return this.#response.writableNeedDrain && !this.#response.destroyed
+  }
+
+  onLeft(listener: () => void): void {
+    this.#onLeft = listener
+  }
+
+  setHeader(name: string, value: string): void {
+    this.#response.setHeader(name, value)
+  }
+
+  head(status: number, headers: AnswerHeaders, hasTrailers: boolean): void {
+    this.#status = status
+    this.#headers = headers
+    // HTTP/1.1 cannot leave a body unread and keep the connection.
+    if (this.#bodyIsUnread()) headers.set('connection', 'close')
+    if (hasTrailers) this.#sendHead()
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.isGone) return
+    this.#sendHead()
+    this.#response.write(bytes)
+  }
+
+  async drained(): Promise<void> {
+    if (!this.isFull) return
+    const response = this.#response
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const again = (): void => resolve()
+    response.on('drain', again)
+    response.on('close', again)
+    await promise
+    response.off('drain', again)
+    response.off('close', again)
+  }
+
+  end(bytes: Uint8Array, trailers?: Trailers): void {
+    if (this.isGone) return
+    if (trailers !== undefined) this.#response.addTrailers(trailers)
+    if (!this.#bodyIsUnread()) this.#endWith(bytes)
+    else if (bytes.length > 0) this.write(bytes)
+    // The request ends only when somebody reads on after its last byte.
+    if (this.#isTaken) this.body.read()
+  }
+
+  async left(): Promise<void> {
+    if (this.isGone) return
+    if (!this.#response.writableEnded) {
+      const isChunked = this.headers['content-length'] === undefined
+      await throwAway(this.body, isChunked ? chunkedSilenceMs : throwAwayMs)
+      if (this.isGone) return
+      this.#endWith(noBytes)
+      this.body.resume()
+    }
+    if (!this.#isClosed) await this.#closed()
+  }
+
+  cut(): void {
+    this.#response.destroy()
+  }
+
+  #endWith(bytes: Uint8Array): void {
+    if (bytes.length > 0) {
+      this.#sendHead()
+      this.#response.end(bytes)
+      return
+    }
+    // Without a body, Node knows best how that is said.
+    if (this.#headers !== undefined) {
+      this.#response.statusCode = this.#status
+      this.#headers.forEach((value, name) => {
+        this.#response.setHeader(name, value)
+      })
+    }
+    this.#response.end()
+  }
+
+  #sendHead(): void {
+    if (this.#headers === undefined) return
+    this.#response.writeHead(this.#status, this.#headers.list)
+    this.#headers = undefined
+  }
+
+  /** True while bytes of the body are still to come or to be read, as far as its headers tell. */
+  #bodyIsUnread(): boolean {
+    return !this.isBodyOver && this.#hasBody()
+  }
+
+  #hasBody(): boolean {
+    const { 'content-length': length, 'transfer-encoding': encoding } = this.headers
+    return encoding !== undefined || (length !== undefined && length !== '0')
+  }
+
+  #closed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onClosed = resolve
+    })
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * Answers that an implementation makes part by part. Parts that are there together leave together: each is put into the
+ * outlet, which writes them when nothing more is ready for now, or when they are many. So a token that comes alone leaves
+ * at once, and fifty that came in one packet cost one write.
+ */
+import type { AnswerHeaders } from './answer-headers.ts'
+import type { Exchange, Trailers } from './exchange.ts'
+import type { Late, ServerCall } from './server-call.ts'
+
+export interface StreamedAnswer {
+  readonly status: number
+  /** They may change until the first part is put. */
+  readonly headers: AnswerHeaders
+  readonly hasTrailers: boolean
+  /** Puts every part into the outlet, as fast as the caller reads. Resolves with what comes last; never rejects. */
+  pump(outlet: Outlet, call: ServerCall): Promise<Last>
+}
+
+/** The end of a stream. */
+export interface Last {
+  readonly bytes: Uint8Array
+  readonly trailers?: Trailers
+}
+
+/** How the parts of a stream become bytes. */
+export interface PartWriter<T> {
+  /** Empty for a part that says nothing. */
+  encode(part: T): Uint8Array | Promise<Uint8Array>
+  /** What comes last when the parts came to their end; throws when that is not how they should end. */
+  ended(): Last
+  failed(thrown: unknown): Last
+}
+
+/**
+ * Pumps `parts` until their end, or until the call is over; then they are left. Failures after that go to `late`, and an
+ * implementation that does not hear does not hold the answer: the call stays pending until it does.
+ */
+export async function pumpParts<T>(
+  parts: AsyncIterator<T>,
+  writer: PartWriter<T>,
+  outlet: Outlet,
+  call: ServerCall,
+  late: Late,
+): Promise<Last> {
+  try {
+    await call.race(putAll(parts, writer, outlet, call), late)
+    return writer.ended()
+  } catch (thrown) {
+    leaveParts(parts, call, late)
+    return writer.failed(thrown)
+  }
+}
+
+async function putAll<T>(
+  parts: AsyncIterator<T>,
+  writer: PartWriter<T>,
+  outlet: Outlet,
+  call: ServerCall,
+): Promise<void> {
+  for (;;) {
+    const next = await parts.next()
+    if (next.done === true || call.ended !== undefined) return
+    // As if the part had left by now: its headers are before it.
+    call.sealHeaders()
+    const bytes = writer.encode(next.value)
+    outlet.put(bytes instanceof Uint8Array ? bytes : await bytes)
+    if (outlet.isFull) await outlet.drained()
+  }
+}
+
+/** Gives up what is left of the parts. Not awaited: the call stays pending until they are gone. */
+export function leaveParts(parts: AsyncIterator<unknown>, call: ServerCall, late: Late): void {
+  const left = parts.return?.()
+  if (left !== undefined) call.race(left, late).catch(() => {})
+}
+
+/** Collects the parts of an answer, and writes what came together as one. */
+export class Outlet {
+  readonly #exchange: Pick<Exchange, 'write' | 'isFull' | 'drained'>
+  #parts: Uint8Array[] = []
+  #length = 0
+  #isScheduled = false
+
+  constructor(exchange: Pick<Exchange, 'write' | 'isFull' | 'drained'>) {
+    this.#exchange = exchange
+  }
+
+  /** True when the caller reads more slowly than parts come. */
+  get isFull(): boolean {
+    return this.#exchange.isFull
+  }
+
+  /** Resolves when {@link isFull} is worth another look. */
+  drained(): Promise<void> {
+    return this.#exchange.drained()
+  }
+
+  put(bytes: Uint8Array): void {
+    if (bytes.length === 0) return
+    this.#parts.push(bytes)
+    this.#length += bytes.length
+    if (this.#length >= writeBytes) this.#flush()
+    else if (!this.#isScheduled) this.#flushSoon()
+  }
+
+  /** What was put and not written yet. */
+  rest(): Uint8Array {
+    const [only] = this.#parts
+    const bytes = this.#parts.length === 1 && only !== undefined ? only : Buffer.concat(this.#parts, this.#length)
+    this.#parts = []
+    this.#length = 0
+    return bytes
+  }
+
+  /** When all that is resolved by now, and what follows from it, was put. */
+  #flushSoon(): void {
+    this.#isScheduled = true
+    process.nextTick(() => {
+      this.#isScheduled = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    if (this.#length > 0) this.#exchange.write(this.rest())
+  }
+}
+
+/** More than that is not worth collecting: it is a write of its own. */
+const writeBytes = 16_384
