@@ -80,21 +80,25 @@ export const demandedParts: readonly string[] = [...new Set(demands.map(({ part 
 export function mustShow(findings: Readonly<Record<string, Finding>>): Table {
   return {
     title: 'What the gate is held to',
-    columns: ['figure', 'target', 'measured', 'reached'],
+    columns: ['figure', 'target', 'measured', 'reached', 'by CPU'],
     rows: demands.map((demand) => {
-      const value = findings[demand.part]?.figures[demand.figure] ?? Number.NaN
+      const figures = findings[demand.part]?.figures
+      const value = figures?.[demand.figure] ?? Number.NaN
+      const byCpu = figures?.[`${demand.figure}, by CPU`] ?? Number.NaN
       const isReached = demand.is === 'at least' ? value >= demand.bound : value <= demand.bound
       return [
         demand.what,
         `${demand.is} ${write(demand.bound, demand)}`,
         write(value, demand),
         isReached ? 'yes' : 'no',
+        write(byCpu, demand),
       ]
     }),
   }
 }
 
 function write(value: number, { unit }: Demand): string {
+  if (Number.isNaN(value)) return '-'
   if (unit === '%') return percent(value)
   return `${figure(value, unit === 'ms' ? 2 : 0)} ${unit}`.trimEnd()
 }

@@ -47,7 +47,7 @@ export function counterpart(results: readonly Result[], { scene }: Result, targe
   return results.find(
     (other) =>
       other.scene.target.name === targetName &&
-      other.scene.service === scene.service &&
+      other.scene.service.name === scene.service.name &&
       other.scene.callers === scene.callers,
   )
 }
@@ -71,4 +71,12 @@ export function compareRounds(
 /** Throughput as a share of the counterpart's. */
 export function shareOf(results: readonly Result[], result: Result, targetName: string): number {
   return compareRounds(results, result, targetName, (own, other) => own.perSecond / other.perSecond)
+}
+
+/**
+ * What the throughput's share would be if a full core were all that there is: the counterpart's CPU a call over that of the
+ * result, with its Postgres. On a busy machine it says more than throughput does.
+ */
+export function cpuShareOf(results: readonly Result[], result: Result, targetName: string): number {
+  return compareRounds(results, result, targetName, (own, other) => other.cpuUs / (own.cpuUs + own.childrenCpuUs))
 }

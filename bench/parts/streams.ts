@@ -49,6 +49,10 @@ async function runStreams(world: World): Promise<Finding> {
       firstAddedMs: beside('one', directName, (own, other) => own.firstTokenP50Ms - other.firstTokenP50Ms),
       perSecond: of('many', (sample) => sample.perSecond),
       ofProxy: name === proxyName ? 1 : beside('many', proxyName, (own, other) => own.perSecond / other.perSecond),
+      ofProxyByCpu:
+        name === proxyName
+          ? 1
+          : beside('many', proxyName, (own, other) => other.cpuUs / (own.cpuUs + own.childrenCpuUs)),
       cpuUs: of('many', (sample) => sample.cpuUs),
       perTokenUs: of('paced', (sample) => sample.perTokenUs),
       perTokenAddedUs: beside('paced', directName, (own, other) => own.perTokenUs - other.perTokenUs),
@@ -64,6 +68,7 @@ async function runStreams(world: World): Promise<Finding> {
       'p50 added',
       'streams/s, 32 callers',
       'of bare proxy',
+      'by CPU',
       'CPU µs a stream',
       'µs between tokens, paced',
       'added by it',
@@ -76,6 +81,7 @@ async function runStreams(world: World): Promise<Finding> {
       figure(row.firstAddedMs, 2),
       figure(row.perSecond),
       percent(row.ofProxy),
+      percent(row.ofProxyByCpu),
       figure(row.cpuUs),
       figure(row.perTokenUs),
       figure(row.perTokenAddedUs),
@@ -84,6 +90,7 @@ async function runStreams(world: World): Promise<Finding> {
   }
   const figures = rows.flatMap((row) => [
     [`${row.name}: of proxy`, row.ofProxy],
+    [`${row.name}: of proxy, by CPU`, row.ofProxyByCpu],
     [`${row.name}: first token added ms`, row.firstAddedMs],
     [`${row.name}: µs added between tokens`, row.perTokenAddedUs],
     [`${row.name}: CPU µs a token`, row.tokenCpuUs],
@@ -142,5 +149,7 @@ function scene(kind: Kind, target: Target, { effort, isQuick }: World): Scene {
 
 function find(results: readonly Result[], kind: Kind, name: string): Result | undefined {
   const { service, callers } = kinds[kind]
-  return results.find(({ scene: of }) => of.target.name === name && of.service === service && of.callers === callers)
+  return results.find(
+    ({ scene: of }) => of.target.name === name && of.service.name === service.name && of.callers === callers,
+  )
 }

@@ -1,5 +1,5 @@
 import type { Finding, Part } from '../part.ts'
-import { measureInTurn, type Result, shareOf } from '../rounds.ts'
+import { cpuShareOf, measureInTurn, type Result, shareOf } from '../rounds.ts'
 import { sceneOf } from '../sample.ts'
 import { type BenchService, services } from '../services.ts'
 import { figure, percent, type Table } from '../table.ts'
@@ -36,9 +36,13 @@ async function runUnary(
   )
   const results = await measureInTurn(world, scenes, world.effort.rounds)
   const figures = Object.fromEntries(
-    results.map((result) => {
+    results.flatMap((result) => {
       const { target, service, callers } = result.scene
-      return [`${target.name}, ${service.name}, ${callers}: of proxy`, shareOf(results, result, proxyName)]
+      const name = `${target.name}, ${service.name}, ${callers}: of proxy`
+      return [
+        [name, shareOf(results, result, proxyName)],
+        [`${name}, by CPU`, cpuShareOf(results, result, proxyName)],
+      ]
     }),
   )
   return { tables: [unaryTable(title, results)], results, figures }
@@ -61,6 +65,7 @@ export function unaryTable(title: string, results: readonly Result[]): Table {
       'waited',
       'of direct',
       'of bare proxy',
+      'by CPU',
     ],
     rows: results.map((result) => {
       const { scene: of, median } = result
@@ -77,6 +82,7 @@ export function unaryTable(title: string, results: readonly Result[]): Table {
         percent(median.waited),
         percent(shareOf(results, result, directName)),
         percent(shareOf(results, result, proxyName)),
+        percent(cpuShareOf(results, result, proxyName)),
       ]
     }),
   }
