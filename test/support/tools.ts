@@ -5,9 +5,10 @@
  * that looks finished. The lock only saves work: two installers that both got through end with the same folder.
  */
 import { execFile } from 'node:child_process'
-import { access, constants, mkdir, mkdtemp, open, readFile, rename, rm } from 'node:fs/promises'
-import { delimiter, join, resolve } from 'node:path'
+import { access, constants, copyFile, mkdir, mkdtemp, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { at, parseJson, string } from './json.ts'
 
 /** How long a test's hook must allow for a tool that has to be fetched and built, in milliseconds. */
 export const toolTimeoutMs = 600_000
@@ -85,6 +86,39 @@ export async function grpcurl(): Promise<string> {
   })
 }
 
+/** The runner of connectrpc's conformance tests, with what its source has beside it. */
+export interface ConnectConformance {
+  readonly program: string
+  /** Folder with the suites, in YAML. */
+  readonly suites: string
+  /** Folder with the protos, below connectrpc/conformance/v1. */
+  readonly protos: string
+}
+
+/** Builds connectrpc's conformance runner with Go. Throws with one line that says how to get it. */
+export async function connectConformance(): Promise<ConnectConformance> {
+  const module = 'connectrpc.com/conformance'
+  const command = `${module}/cmd/connectconformance@v${connectConformanceVersion}`
+  const remedy = `install Go 1.26 or newer and let it fetch modules ("go install ${command}")`
+  const folder = `connectconformance-${connectConformanceVersion}`
+  const program = await tool(folder, 'connectconformance', async (staging) => {
+    await must('go', ['install', command], remedy, { GOBIN: staging })
+    const { stdout } = await run('go', ['mod', 'download', '-json', `${module}@v${connectConformanceVersion}`])
+    const source = string(at(parseJson(stdout), 'Dir'))
+    await copyFiles(join(source, 'internal/app/connectconformance/testsuites/data'), join(staging, 'suites'))
+    const protos = 'connectrpc/conformance/v1'
+    await copyFiles(join(source, 'proto', protos), join(staging, 'protos', protos))
+  })
+  return { program, suites: join(dirname(program), 'suites'), protos: join(dirname(program), 'protos') }
+}
+
+/** Go's folders cannot be written to, so each file goes by itself. */
+async function copyFiles(from: string, to: string): Promise<void> {
+  await mkdir(to, { recursive: true })
+  for (const name of await readdir(from)) await copyFile(join(from, name), join(to, name))
+}
+
+const connectConformanceVersion = '1.0.6'
 const grpcioVersion = '1.85.1'
 const openAiVersion = '3.52.0'
 const grpcurlVersion = '1.9.4'
