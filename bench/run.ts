@@ -1,5 +1,6 @@
 /**
- * `npm run bench -- [--quick] [--only NAME,…] [--must-show] [--json FILE] [--main FILE] [--rounds N]`
+ * `npm run bench -- [--quick] [--only NAME,…] [--must-show] [--json FILE] [--main FILE] [--rounds N]
+ *   [--ledger-rows N]`
  *
  * What the gate costs, with everything on that it governs calls with, always beside the same backend called directly and
  * through a bare Node proxy, in the same run. docs/performance.md says what each part measures and how to read it.
@@ -23,6 +24,7 @@ const { values: flags } = parseArgs({
     json: { type: 'string' },
     main: { type: 'string', default: 'src/main.ts' },
     rounds: { type: 'string' },
+    'ledger-rows': { type: 'string' },
   },
 })
 const effort = flags.quick
@@ -42,6 +44,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 try {
   world = await openWorld({
     effort: { ...effort, rounds },
+    ledgerRows: flags['ledger-rows'] === undefined ? undefined : Number(flags['ledger-rows']),
     isQuick: flags.quick,
     main: flags.main,
     check: checkGoverned,

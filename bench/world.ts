@@ -20,6 +20,8 @@ const runInCallers = 64
 export interface World extends Stage {
   readonly effort: Effort
   readonly isQuick: boolean
+  /** Of the ledger that `flat` fills; undefined: as many as there is room for. */
+  readonly ledgerRows: number | undefined
   readonly backendUrl: string
   readonly direct: Target
   readonly proxy: Target
@@ -35,6 +37,7 @@ export interface World extends Stage {
 export interface WorldOptions {
   readonly effort: Effort
   readonly isQuick: boolean
+  readonly ledgerRows: number | undefined
   /** `src/main.ts`, or the bundle. */
   readonly main: string
   /** Throws unless the gate governs. */
@@ -42,7 +45,7 @@ export interface WorldOptions {
 }
 
 /** Starts backend, proxy and load generator. */
-export async function openWorld({ effort, isQuick, main, check }: WorldOptions): Promise<World> {
+export async function openWorld({ effort, isQuick, ledgerRows, main, check }: WorldOptions): Promise<World> {
   const folders: string[] = []
   const scratch = (): string => {
     const folder = mkdtempSync(join(tmpdir(), 'tollgate-bench-'))
@@ -67,6 +70,7 @@ export async function openWorld({ effort, isQuick, main, check }: WorldOptions):
   return {
     effort,
     isQuick,
+    ledgerRows,
     load,
     backend,
     backendUrl,

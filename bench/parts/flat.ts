@@ -57,9 +57,10 @@ async function run(world: World): Promise<Finding> {
   }
 }
 
-/** Ten million where there is room for them. */
-function ledgerSizes(world: World): readonly number[] {
-  if (world.isQuick) return [100_000]
+/** Ten million where there is room for them, and nothing else was asked for. */
+function ledgerSizes({ ledgerRows, isQuick }: World): readonly number[] {
+  if (ledgerRows !== undefined) return [ledgerRows]
+  if (isQuick) return [100_000]
   const { bavail, bsize } = statfsSync(tmpdir())
   return bavail * bsize > roomBytes ? [1_000_000, 10_000_000] : [1_000_000]
 }
