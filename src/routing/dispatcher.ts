@@ -23,7 +23,7 @@ import { chooseEndpoint, type EndpointView } from './choose-endpoint.ts'
 import type { Credentials } from './credentials.ts'
 import { Drain, type Ending } from './disconnect.ts'
 import { createEndpointLoads } from './endpoint-loads.ts'
-import { type BackendStream, streamedAnswer, WholeAnswer } from './receivers.ts'
+import { type BackendStream, StreamedAnswer, WholeAnswer } from './receivers.ts'
 import { createRetryBudget } from './retry-budget.ts'
 import { nextAttempt } from './retry-policy.ts'
 import { failureOf } from './retry-table.ts'
@@ -135,7 +135,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   const whole = <T>(task: UnaryTask<T>): Receiver<T> => new WholeAnswer(options.maxResponseBytes, task)
-  const streamed = (task: StreamTask): Receiver<BackendStream> => streamedAnswer(task.openReader())
+  const streamed = (task: StreamTask): Receiver<BackendStream> => new StreamedAnswer(task.openReader())
 
   /** Attempt after attempt, until one is good or none may follow. */
   async function attemptAll<K extends Task, T>(

@@ -55,19 +55,21 @@ export function createEndpointLoads(now: () => number): EndpointLoads {
   }
 
   /** What is left of an average's weight. */
-  function keptShare(load: Load): number {
-    return Math.exp(Math.min(0, load.sampledAtMs - now()) / decayMs)
-  }
-
-  function faded(load: Load): number | undefined {
-    return load.latencyMs === undefined ? undefined : load.latencyMs * keptShare(load)
+  function keptShare(load: Load, nowMs: number): number {
+    return load.sampledAtMs >= nowMs ? 1 : Math.exp((load.sampledAtMs - nowMs) / decayMs)
   }
 
   return {
     of(endpointId) {
       const load = loads.get(endpointId)
       if (load === undefined) return unknownLoad
-      return { latencyMs: faded(load), inFlight: load.inFlight, isResting: now() < load.restUntilMs }
+      const { latencyMs, inFlight, restUntilMs } = load
+      const nowMs = now()
+      return {
+        latencyMs: latencyMs === undefined ? undefined : latencyMs * keptShare(load, nowMs),
+        inFlight,
+        isResting: nowMs < restUntilMs,
+      }
     },
     begin(endpointId) {
       loadOf(endpointId).inFlight += 1
@@ -75,10 +77,12 @@ export function createEndpointLoads(now: () => number): EndpointLoads {
     end(endpointId, { ms, isAnswer }) {
       const load = loadOf(endpointId)
       load.inFlight = Math.max(0, load.inFlight - 1)
-      const known = faded(load)
+      const nowMs = now()
+      const kept = keptShare(load, nowMs)
+      const known = load.latencyMs === undefined ? undefined : load.latencyMs * kept
       if (!isAnswer && (known === undefined || ms <= known)) return
-      load.latencyMs = known === undefined || ms > known ? ms : known + ms * (1 - keptShare(load))
-      load.sampledAtMs = now()
+      load.latencyMs = known === undefined || ms > known ? ms : known + ms * (1 - kept)
+      load.sampledAtMs = nowMs
     },
     rest(endpointId, ms) {
       const load = loadOf(endpointId)

@@ -29,11 +29,12 @@ export class WholeAnswer<T> implements Receiver<T> {
   }
 }
 
-/** A stream whose first output is there. It must be read to its end, or given up by the signal of its call. */
+/** A stream whose first output is there. It must be read to its end, or given up by the end of its call. */
 export interface BackendStream {
   /**
-   * What can be handed to the caller at once, in order: the pieces that one chunk completed. Ends with the stream, however
-   * that ended; whoever reads slowly makes the backend wait.
+   * What can be handed to the caller at once, in order: the pieces that have come since the last ones. Ends with the stream,
+   * however that ended; whoever reads slowly makes the backend wait. One reads at a time; who stops before the end leaves the
+   * rest to the next one.
    */
   readonly pieces: AsyncIterable<readonly StreamPiece[]>
   /** How the stream ended; resolves when its last piece was read. Never rejects. */
@@ -48,32 +49,31 @@ const highWaterBytes = 65_536
 /** After the backend's end marker the connection has so long to become free for another call. */
 const afterEndMs = 1_000
 
-/** Takes in a stream: good as soon as its first output is there, or its end without any. */
-export function streamedAnswer(reader: StreamReader): Receiver<BackendStream> {
-  const stream = new Streamed(reader)
-  return {
-    maxBytes: undefined,
-    onData: (chunk, post) => stream.take(chunk, post),
-    value: (post) => stream.begun(post),
-    over: () => stream.over,
-  }
-}
+type Next = IteratorResult<readonly StreamPiece[], undefined>
 
-class Streamed implements BackendStream {
-  readonly pieces: AsyncIterable<readonly StreamPiece[]>
+/**
+ * Takes in a stream: good as soon as its first output is there, or its end without any. Its pieces are an iterator made by
+ * hand: an async generator costs three promises a token, this one.
+ */
+export class StreamedAnswer implements Receiver<BackendStream>, BackendStream, AsyncIterator<readonly StreamPiece[]> {
+  readonly maxBytes = undefined
   readonly #reader: StreamReader
   readonly #begun = Promise.withResolvers<BackendStream>()
   readonly #read = Promise.withResolvers<StreamEnd>()
   readonly #over = Promise.withResolvers<TollgateError | undefined>()
-  #waiting: (readonly StreamPiece[])[] = []
+  #waiting: StreamPiece[] = []
   #waitingBytes = 0
   #ended: StreamEnd | undefined
-  #wake: (() => void) | undefined
+  /** Of the reader that waits. */
+  #wake: ((next: Next) => void) | undefined
   #post: BackendCall | undefined
 
   constructor(reader: StreamReader) {
     this.#reader = reader
-    this.pieces = { [Symbol.asyncIterator]: () => this.#iterate() }
+  }
+
+  get pieces(): AsyncIterable<readonly StreamPiece[]> {
+    return this
   }
 
   get end(): Promise<StreamEnd> {
@@ -81,7 +81,7 @@ class Streamed implements BackendStream {
   }
 
   /** Resolves at the end of the backend's part, with what went wrong. */
-  get over(): Promise<TollgateError | undefined> {
+  over(): Promise<TollgateError | undefined> {
     return this.#over.promise
   }
 
@@ -89,7 +89,7 @@ class Streamed implements BackendStream {
     return this.#reader.report()
   }
 
-  take(chunk: Buffer, post: BackendCall): void {
+  onData(chunk: Buffer, post: BackendCall): void {
     if (this.#ended !== undefined) return
     const pieces: StreamPiece[] = []
     let failure: StreamFailure | undefined
@@ -108,7 +108,7 @@ class Streamed implements BackendStream {
   }
 
   /** The stream, once its first output or its end is there; rejects with what ended it before that. */
-  begun(post: BackendCall): Promise<BackendStream> {
+  value(post: BackendCall): Promise<BackendStream> {
     this.#post = post
     post.done.then(
       () => this.#conclude(this.#ended ?? this.#reader.end()),
@@ -117,19 +117,43 @@ class Streamed implements BackendStream {
     return this.#begun.promise
   }
 
-  #offer(pieces: readonly StreamPiece[], post: BackendCall): void {
-    this.#waiting.push(pieces)
-    let hasOutput = false
-    for (const { bytes, hasOutput: isOutput } of pieces) {
-      this.#waitingBytes += bytes.length
-      hasOutput ||= isOutput
+  [Symbol.asyncIterator](): AsyncIterator<readonly StreamPiece[]> {
+    return this
+  }
+
+  next(): Promise<Next> {
+    if (this.#waiting.length > 0) {
+      const value = this.#waiting
+      this.#waiting = []
+      this.#waitingBytes = 0
+      this.#post?.resume()
+      return Promise.resolve({ done: false, value })
     }
-    const isFull = this.#waitingBytes > highWaterBytes
+    if (this.#ended !== undefined) return Promise.resolve(this.#finish(this.#ended))
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
+  }
+
+  #offer(pieces: StreamPiece[], post: BackendCall): void {
+    let hasOutput = false
+    let bytes = 0
+    for (const piece of pieces) {
+      bytes += piece.bytes.length
+      hasOutput ||= piece.hasOutput
+    }
     if (hasOutput) post.sawOutput()
+    if (this.#wake !== undefined) {
+      this.#tell({ done: false, value: pieces })
+      return
+    }
+    if (this.#waiting.length === 0) this.#waiting = pieces
+    else this.#waiting.push(...pieces)
+    this.#waitingBytes += bytes
+    const isFull = this.#waitingBytes > highWaterBytes
     // What comes before the first output is held back, as long as there is room for it.
     if (hasOutput || isFull) this.#begun.resolve(this)
     if (isFull) post.pause()
-    this.#wake?.()
   }
 
   #conclude(end: StreamEnd): void {
@@ -138,24 +162,18 @@ class Streamed implements BackendStream {
     this.#over.resolve(end.verdict === 'complete' ? undefined : end.error)
     if (end.verdict === 'complete') this.#begun.resolve(this)
     else this.#begun.reject(end.error)
-    this.#wake?.()
+    if (this.#wake !== undefined) this.#tell(this.#finish(end))
   }
 
-  async *#iterate(): AsyncGenerator<readonly StreamPiece[]> {
-    for (;;) {
-      const pieces = this.#waiting.shift()
-      if (pieces !== undefined) {
-        for (const { bytes } of pieces) this.#waitingBytes -= bytes.length
-        if (this.#waitingBytes === 0) this.#post?.resume()
-        yield pieces
-        continue
-      }
-      if (this.#ended !== undefined) break
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-      this.#wake = undefined
-    }
-    this.#read.resolve(this.#ended)
+  /** The last piece was read. */
+  #finish(end: StreamEnd): Next {
+    this.#read.resolve(end)
+    return { done: true, value: undefined }
+  }
+
+  #tell(next: Next): void {
+    const wake = this.#wake
+    this.#wake = undefined
+    wake?.(next)
   }
 }
