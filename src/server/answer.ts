@@ -38,7 +38,15 @@ export async function writeAnswer(answer: Answer, exchange: Exchange, call: Serv
   }
   call.onEnd(onEnd)
   try {
-    await put(answer, exchange, call, ready)
+    if ('whole' in answer) {
+      const now = ready()
+      if (now !== undefined) await now
+      putWhole(answer, exchange)
+    } else if ('pump' in answer) {
+      await putStream(answer, exchange, call, ready)
+    } else {
+      await putChunks(answer, exchange, ready)
+    }
     if (exchange.isGone) return
     call.answeredMs = performance.now()
     await exchange.left()
@@ -48,19 +56,7 @@ export async function writeAnswer(answer: Answer, exchange: Exchange, call: Serv
   }
 }
 
-async function put(answer: Answer, exchange: Exchange, call: ServerCall, ready: Ready): Promise<void> {
-  if ('whole' in answer) return await putWhole(answer, exchange, ready)
-  if ('pump' in answer) return await putStream(answer, exchange, call, ready)
-  await putChunks(answer, exchange, ready)
-}
-
-async function putWhole(
-  { status, headers, whole, trailers }: WholeAnswer,
-  exchange: Exchange,
-  ready: Ready,
-): Promise<void> {
-  const now = ready()
-  if (now !== undefined) await now
+function putWhole({ status, headers, whole, trailers }: WholeAnswer, exchange: Exchange): void {
   if (exchange.isGone) return
   exchange.head(status, headers, trailers !== undefined)
   exchange.end(whole, trailers)

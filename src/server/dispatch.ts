@@ -52,9 +52,29 @@ export interface Dispatcher {
 export function createDispatcher(options: DispatchOptions): Dispatcher {
   const { chain, cors, failed, newId, peerAddressOf } = options
   const calls = new Set<ServerCall>()
-  const open = new Set<Promise<void>>()
+  let open = 0
+  let whenIdle: (() => void)[] = []
 
   async function dispatch(exchange: Exchange): Promise<void> {
+    open++
+    try {
+      await take(exchange)
+    } catch (err) {
+      options.log.error({ err }, 'request failed outside of any call')
+      exchange.cut()
+    }
+    open--
+    tellIfIdle()
+  }
+
+  function tellIfIdle(): void {
+    if (open + calls.size > 0) return
+    const told = whenIdle
+    whenIdle = []
+    for (const resolve of told) resolve()
+  }
+
+  async function take(exchange: Exchange): Promise<void> {
     const origin = cors.apply(exchange)
     if (origin === 'preflight') return await answerWhole(exchange, 204, new AnswerHeaders())
     if (origin === 'refused') {
@@ -91,23 +111,20 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     // Requests that the router refused for their method or content type never became a call.
     if (call.entered > 0) chain.exit(call, outcomeOf(call, answer))
     if (call.isSettled) calls.delete(call)
-    else void call.settled().then(() => calls.delete(call))
+    else void settle(call)
+  }
+
+  async function settle(call: ServerCall): Promise<void> {
+    await call.settled()
+    calls.delete(call)
+    tellIfIdle()
   }
 
   return {
     calls,
-    handle(exchange) {
-      const done = dispatch(exchange).catch((err: unknown) => {
-        options.log.error({ err }, 'request failed outside of any call')
-        exchange.cut()
-      })
-      open.add(done)
-      void done.then(() => open.delete(done))
-    },
+    handle: (exchange) => void dispatch(exchange),
     async idle() {
-      while (open.size + calls.size > 0) {
-        await Promise.all([...open, ...[...calls].map((call) => call.settled())])
-      }
+      while (open + calls.size > 0) await new Promise<void>((resolve) => whenIdle.push(resolve))
     },
   }
 }

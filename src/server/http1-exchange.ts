@@ -114,7 +114,7 @@ export class Http1Exchange implements Exchange {
     if (this.isGone) return
     if (!this.#response.writableEnded) {
       const isChunked = this.headers['content-length'] === undefined
-      await throwAway(this.body, isChunked ? chunkedSilenceMs : throwAwayMs)
+      if (!this.body.complete) await throwAway(this.body, isChunked ? chunkedSilenceMs : throwAwayMs)
       if (this.isGone) return
       this.#endWith(noBytes)
       this.body.resume()
