@@ -2,6 +2,7 @@ import { statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { checkGoverned } from '../check-governed.ts'
+import { readCpu } from '../children.ts'
 import { growControlPlane, growLedger } from '../crowded-database.ts'
 import type { Gate } from '../gate.ts'
 import type { Finding, Part } from '../part.ts'
@@ -21,11 +22,14 @@ export const flat: Part = { name: 'flat', isDefault: false, run }
 
 const callers = 64
 const followMs = 120_000
+const idleSeconds = 5
 /** What ten million records take on disk, with their indexes, twice. */
 const roomBytes = 20e9
 
 interface Step {
   readonly what: string
+  /** CPU time of the gate while nobody calls, milliseconds a second. */
+  readonly idleMs: number
   readonly results: readonly Result[]
 }
 
@@ -37,7 +41,8 @@ async function run(world: World): Promise<Finding> {
   const measure = async (what: string): Promise<Step> => {
     process.stderr.write(`${what}:\n`)
     const scenes = targets.map((target) => sceneOf(target, services.plain, callers, world.effort))
-    return { what, results: await measureInTurn(world, scenes, world.effort.rounds) }
+    const idleMs = await idleCpu(gate.pid)
+    return { what, idleMs, results: await measureInTurn(world, scenes, world.effort.rounds) }
   }
   try {
     const steps: Step[] = []
@@ -77,32 +82,42 @@ async function follows({ origin, key }: Gate, count: number): Promise<void> {
   throw new Error(`the gate does not see ${count} services`)
 }
 
+async function idleCpu(pid: number): Promise<number> {
+  const before = readCpu(pid)?.ownUs ?? Number.NaN
+  await sleep(idleSeconds * 1_000)
+  return ((readCpu(pid)?.ownUs ?? Number.NaN) - before) / 1_000 / idleSeconds
+}
+
 function cpuOf({ results }: Step, name: string): number {
   return results.find(({ scene }) => scene.target.name === name)?.median.cpuUs ?? Number.NaN
 }
 
-/** Each row beside the first one, and beside what the same call through the proxy did meanwhile. */
+/** Each row beside the first one; a gate's growth is told against that of the proxy, which has nothing to do with it. */
 function tableOf(steps: readonly Step[]): Table {
-  const names = steps[0]?.results.map(({ scene }) => scene.target.name) ?? []
+  const names = namesIn(steps)
   return {
     title: 'Cost of a call with much in the database, CPU µs',
-    columns: ['with', ...names.flatMap((name) => [name, 'of the first'])],
+    columns: ['with', proxyName, ...names.flatMap((name) => [name, 'of the first']), 'idle, ms a second'],
     rows: steps.map((step) => [
       step.what,
+      figure(cpuOf(step, proxyName)),
       ...names.flatMap((name) => [figure(cpuOf(step, name)), percent(growth(steps, step, name))]),
+      figure(step.idleMs),
     ]),
   }
 }
 
+function namesIn([first]: readonly Step[]): readonly string[] {
+  return (first?.results ?? []).map(({ scene }) => scene.target.name).filter((name) => name !== proxyName)
+}
+
 function growth([first]: readonly Step[], step: Step, name: string): number {
-  return first === undefined ? Number.NaN : cpuOf(step, name) / cpuOf(first, name)
+  const besideProxy = (of: Step): number => cpuOf(of, name) / cpuOf(of, proxyName)
+  return first === undefined ? Number.NaN : besideProxy(step) / besideProxy(first)
 }
 
 function figuresOf(steps: readonly Step[]): Finding['figures'] {
-  const names = steps[0]?.results.map(({ scene }) => scene.target.name) ?? []
   return Object.fromEntries(
-    steps.flatMap((step) =>
-      names.filter((name) => name !== proxyName).map((name) => [`${name}, ${step.what}`, growth(steps, step, name)]),
-    ),
+    steps.flatMap((step) => namesIn(steps).map((name) => [`${name}, ${step.what}`, growth(steps, step, name)])),
   )
 }
