@@ -111,11 +111,18 @@ export class EventStream {
 
   #emit(last: Buffer): boolean {
     if (this.#heldBytes + last.length > maxEventBytes) throw tooLarge('event', maxEventBytes)
-    const raw = this.#heldBytes === 0 ? last : Buffer.concat([...this.#held, last])
-    this.#held = []
-    this.#heldBytes = 0
+    const raw = this.#heldBytes === 0 ? last : this.#joined(last)
+    // What came in several chunks may be known by its bytes as well, now that it is whole.
+    if (raw !== last && this.#sink.skip(raw, 0) > 0) return true
     const event = this.#framing === 'sse' ? readFields(raw) : readLine(raw)
     return this.#sink.take(event)
+  }
+
+  #joined(last: Buffer): Buffer {
+    const raw = Buffer.concat([...this.#held, last])
+    this.#held = []
+    this.#heldBytes = 0
+    return raw
   }
 
   #hold(part: Buffer): void {
