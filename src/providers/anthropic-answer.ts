@@ -5,13 +5,14 @@ import type { TokenParts } from '../metering/usage-event.ts'
 import { type WrittenCall, writeChat } from './chat-writer.ts'
 import { estimatedUsage, readCount } from './counts.ts'
 import { invalidAnswer, untranslatable } from './failures.ts'
-import { asArray, asObject, asString, isAbsent, type JsonObject } from './json.ts'
+import { asArray, asObject, asString, isAbsent, type JsonObject, parseObject } from './json.ts'
 import { parseAnswer } from './openai-answer.ts'
 import { readModel } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
+import { parseForUsage } from './skim.ts'
 
 export function readAnthropicAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer)
+  const body = parseAnswer(answer, request.dialect === 'native' ? parseForUsage : parseObject)
   if (request.kind === 'chat' && !Array.isArray(body.content)) throw invalidAnswer('has no content')
   const model = readModel(body)
   const usage = asObject(body.usage)

@@ -5,13 +5,14 @@ import { type WrittenCall, type WrittenChoice, writeChat } from './chat-writer.t
 import { disjoint, estimatedUsage, readCount } from './counts.ts'
 import { invalidAnswer, untranslatable } from './failures.ts'
 import { madeUpId } from './gemini-request.ts'
-import { asArray, asObject, asString, isAbsent, type JsonObject } from './json.ts'
+import { asArray, asObject, asString, isAbsent, type JsonObject, parseObject } from './json.ts'
 import { parseAnswer } from './openai-answer.ts'
 import { maxModelLength } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
+import { parseForUsage } from './skim.ts'
 
 export function readGeminiAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer)
+  const body = parseAnswer(answer, request.dialect === 'native' ? parseForUsage : parseObject)
   const candidates = readCandidates(body)
   if (request.kind === 'chat' && candidates.length === 0) throw invalidAnswer('has no candidates')
   const model = geminiModel(body)

@@ -12,6 +12,7 @@ import { setMember } from './json-edit.ts'
 import { parseAnswer } from './openai-answer.ts'
 import { parseRequest, readLimit, readModel, readStream } from './openai-request.ts'
 import type { Answer, CallerRequest, Provider, ReadRequest, RequestKind } from './provider.ts'
+import { parseForUsage } from './skim.ts'
 import { createStreamReader, type Interpreter, over, type Reading } from './stream-reader.ts'
 import type { Tally } from './tally.ts'
 import { acceptJson, acceptLines, bodyFor, operationUrl, requestHeaders } from './target.ts'
@@ -82,7 +83,7 @@ function readCeiling(options: JsonObject | undefined): number | undefined {
 }
 
 function readOllamaAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer)
+  const body = parseAnswer(answer, parseForUsage)
   const { kind } = request
   if (kind === 'embedding' && !Array.isArray(body.embeddings)) throw invalidAnswer('has no embeddings')
   if ((kind === 'chat' || kind === 'completion') && body.done !== true) throw invalidAnswer('is not done')

@@ -83,7 +83,8 @@ describe('a skimmed document', () => {
 describe('a long answer', () => {
   const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
   const usage = { prompt_tokens: 21, completion_tokens: 9, prompt_tokens_details: { cached_tokens: 8 } }
-  const trap = 'It said {"usage":{"prompt_tokens":1}},"model":"other" and ended.\n'
+  // With prose enough around its quotes that it is skipped.
+  const trap = `${'and so on, '.repeat(40)}it said {"usage":{"prompt_tokens":1}},"model":"other" and ended.\n`
 
   const answers = {
     chat: (long: string) => ({
@@ -147,9 +148,55 @@ describe('a long answer', () => {
         return errorOf(() => openai.readAnswer(bytes, request)).message
       }
     }
-    expect(read(trap.repeat(200))).toEqual(read(trap))
+    expect(read(trap.repeat(40))).toEqual(read(trap))
     expect(read('“so” '.repeat(3000))).toEqual(read(trap))
     expect(read('"'.repeat(9000))).toEqual(read(trap))
+  })
+
+  const others = {
+    anthropic: (text: string) => ({
+      model: 'm',
+      content: [
+        { type: 'thinking', thinking: text, signature: text },
+        { type: 'text', text },
+      ],
+      stop_reason: 'max_tokens',
+      usage: { input_tokens: 4, output_tokens: 2 },
+    }),
+    gemini: (text: string) => ({
+      candidates: [{ content: { parts: [{ text }, { functionCall: { name: 'f', args: {} } }] }, finishReason: 'STOP' }],
+      usageMetadata: { promptTokenCount: 4, candidatesTokenCount: 2 },
+      modelVersion: 'm',
+    }),
+    ollama: (content: string) => ({
+      model: 'm',
+      message: { role: 'assistant', content },
+      done: true,
+      done_reason: 'length',
+      prompt_eval_count: 4,
+      eval_count: 2,
+    }),
+  }
+
+  test.each(['anthropic', 'gemini', 'ollama'] as const)('of %s is read as a short one', (protocol) => {
+    const provider = createProvider({ protocol, defaultMaxOutputTokens: 1024 })
+    const read = (long: string): unknown => {
+      const answer = Buffer.from(JSON.stringify(others[protocol](long)))
+      const { body, ...facts } = provider.readAnswer(answer, streamRequest({}, { mode: 'unary' }))
+      expect(body).toBe(answer)
+      return facts
+    }
+    expect(read(trap.repeat(40))).toEqual(read(trap))
+    expect(read(trap)).toMatchObject({ model: 'm', tokens: { input: 4, output: 2 }, usageSource: 'provider' })
+  })
+
+  test.each(['anthropic', 'gemini'] as const)('of %s keeps its text when it is translated', (protocol) => {
+    const provider = createProvider({ protocol, defaultMaxOutputTokens: 1024 })
+    const answer = Buffer.from(JSON.stringify(others[protocol](trap.repeat(40))))
+    const { body } = provider.readAnswer(answer, streamRequest({}, { mode: 'unary', dialect: 'openai' }))
+    expect(JSON.parse(Buffer.from(body).toString())).toMatchObject({
+      choices: [{ message: { content: trap.repeat(40) } }],
+    })
   })
 
   test.each([
@@ -159,7 +206,7 @@ describe('a long answer', () => {
     ['with a byte that is no UTF-8', (json: string) => json.replace('said', '\u00ff')],
     ['with a text that is not closed', (json: string) => json.replace('"},', '},')],
   ])('that is %s is invalid', (_, damage) => {
-    const json = damage(JSON.stringify(answers.chat(trap.replaceAll('"', '').repeat(200))))
+    const json = damage(JSON.stringify(answers.chat(trap.replaceAll('"', '').repeat(40))))
     const request = streamRequest({}, { mode: 'unary' })
     const error = errorOf(() => openai.readAnswer(Buffer.from(json, 'latin1'), request))
     expect(error.reason).toBe('BACKEND_ANSWER_INVALID')

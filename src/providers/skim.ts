@@ -26,19 +26,28 @@ import { bracket, closingBracket, colon, isEscaped, quote, skipSpace } from './j
 /** Below this, an answer is parsed as a whole. */
 export const skimMinBytes = 8192
 
+/** The object that an answer is whose texts nobody reads; undefined for what is no object. */
+export function parseForUsage(answer: Uint8Array): Record<string, unknown> | undefined {
+  return answer.length < skimMinBytes ? parseObject(answer) : skimObject(answer)
+}
+
 /** Names of values that may be left out wherever they stand, as they are in the bytes. */
 const unread: ReadonlySet<string> = new Set([
   '"content"',
   '"text"',
   '"reasoning_content"',
   '"reasoning"',
+  '"thinking"',
   '"refusal"',
+  '"response"',
   '"arguments"',
   '"embedding"',
   // Images and sound, and reasoning that is sealed.
   '"result"',
   '"data"',
   '"encrypted_content"',
+  '"signature"',
+  '"thoughtSignature"',
 ])
 const vectorName = '"embedding"'
 
