@@ -145,7 +145,9 @@ async function answerUnknown(exchange: Exchange, { pages }: DispatchOptions): Pr
 function outcomeOf(call: ServerCall, answer: Answer | undefined): Outcome {
   const ms = (call.answeredMs ?? performance.now()) - call.startedMs
   const error = errorOf(call, answer)
-  return error === undefined ? { ms, httpStatus: 200 } : { ms, httpStatus: call.rpc.httpStatusOf(error), error }
+  return error === undefined
+    ? { ms, httpStatus: call.rpc.httpSuccess ?? 200 }
+    : { ms, httpStatus: call.rpc.httpStatusOf(error), error }
 }
 
 /** Answers of RPCs that failed before any implementation ran carry their code in the status only. */

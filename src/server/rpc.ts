@@ -47,6 +47,8 @@ export interface RegisterOptions {
   readonly longLived?: boolean | readonly string[]
   /** HTTP statuses that the service promises to its callers, where they differ from those of src/errors.ts. Default none. */
   readonly httpStatuses?: Partial<Record<Reason, number>>
+  /** Local names of unary RPCs whose answers have the HTTP status 201 instead of 200. Default none. */
+  readonly created?: readonly string[]
 }
 
 /** A service with its implementation; made by {@link register}. */
@@ -88,6 +90,7 @@ export function describeRpcs(registrations: readonly ServiceRegistration[]): Map
         verb: 'POST',
         path: `/${name}`,
         httpStatusOf: ({ reason }) => options.httpStatuses?.[reason] ?? reasons[reason].http,
+        httpSuccess: options.created?.includes(method.localName) === true ? 201 : 200,
         access: options.public === true ? 'public' : declaredAccess(method),
         ...declaredPaths(method),
         longLived: isLongLived(options, method),

@@ -184,6 +184,8 @@ export interface Rpc {
   readonly path: string
   /** What metrics and spans count a failure as; the HTTP status of its answer where the wire has one. */
   readonly httpStatusOf: (error: TollgateError) => number
+  /** HTTP status of a good answer where the wire has one; left out: 200. */
+  readonly httpSuccess?: number
   /** Who may call: anyone, holders of a permission, or nobody because the contract does not say. */
   readonly access: 'public' | 'undeclared' | { readonly permission: string }
   /** Fields from the request down to the one that names the consumer acted for; empty without one. */

@@ -25,14 +25,19 @@ import { errorBody } from './error-body.ts'
 type Init = MessageInitShape<DescMessage>
 
 /** The answer of a unary RPC. */
-export function messageAnswer({ method, responseBody }: Binding, init: Init, headers: AnswerHeaders): WholeAnswer {
+export function messageAnswer(
+  { method, responseBody }: Binding,
+  init: Init,
+  headers: AnswerHeaders,
+  status: number,
+): WholeAnswer {
   const message = create(method.output, init)
   const raw = rawBodyOf(method.output, message, responseBody)
   if (raw !== undefined) {
     headers.set('content-type', raw.contentType)
-    return bytesAnswer(200, headers, raw.data)
+    return bytesAnswer(status, headers, raw.data)
   }
-  return bytesAnswer(200, headers, toJsonBytes(jsonOf({ method, responseBody }, message)))
+  return bytesAnswer(status, headers, toJsonBytes(jsonOf({ method, responseBody }, message)))
 }
 
 export function errorAnswer(call: ServerCall, headers: AnswerHeaders): WholeAnswer {

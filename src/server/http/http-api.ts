@@ -68,7 +68,8 @@ export function createHttpApi(options: HttpApiOptions): (exchange: Exchange) => 
       if (route.method.methodKind === 'server_streaming') {
         return await streamAnswer(route, answerInParts(route.handler, message, call, chain, late), call, headers)
       }
-      return messageAnswer(route, await answerOnce(route.handler, message, call, chain, late), headers)
+      const answered = await answerOnce(route.handler, message, call, chain, late)
+      return messageAnswer(route, answered, headers, route.rpc.httpSuccess ?? 200)
     } catch (thrown) {
       failCall(call, thrown)
       return errorAnswer(call, headers)
