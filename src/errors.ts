@@ -54,6 +54,7 @@ export const reasons = {
   SERVICE_INACTIVE: { grpc: 9, http: 409, retryable: false },
   SERVICE_DOCUMENT_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   SERVICE_STATUS_CONFLICT: { grpc: 9, http: 409, retryable: false },
+  SERVICE_OUTSIDE: { grpc: 9, http: 409, retryable: false },
   CONSUMER_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   ORGANIZATION_NOT_FOUND: { grpc: 5, http: 404, retryable: false },
   PROJECT_NOT_FOUND: { grpc: 5, http: 404, retryable: false },

@@ -1,7 +1,7 @@
 import { create, type DescMethod, equals } from '@bufbuild/protobuf'
 import { Registry, ServiceSchema } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Call } from '../call.ts'
-import { actorOf } from '../control/actor.ts'
+import { type Actor, actorOf } from '../control/actor.ts'
 import type { ChangeOf } from '../control/change-types.ts'
 import { recordChange } from '../control/record-change.ts'
 import { resourceJson } from '../control/resource-json.ts'
@@ -16,6 +16,7 @@ import type { ServiceRecord } from './records.ts'
 import { checkCredentials, checkReach } from './service-access.ts'
 import { serviceMessage } from './service-message.ts'
 import { insertService, lockService, updateService } from './service-store.ts'
+import { refuseStated } from './stated-fields.ts'
 
 export interface ServiceChange {
   /** Id of the service, and the path of the request field that holds it. */
@@ -31,6 +32,8 @@ export interface ServiceChange {
   readonly reason?: string
   /** The service as it is to be; throws when it may not be so. */
   apply(service: ServiceRecord): ServiceRecord
+  /** True while an outside registry states services here: what it states of its own is not changed. */
+  readonly followsRegistry: boolean
   /** Stores what belongs to the change beside the service, when it changed. */
   store?(tx: Transaction): Promise<void>
 }
@@ -57,12 +60,13 @@ export async function changeService(
     checkEtag(change.etag, before.etag, change.etagField)
     wanted = change.apply(service)
     checkOwner(call, method, wanted)
+    if (change.followsRegistry) refuseStated(service, wanted, nowMs)
     checkCredentials(call.principal, service.endpoints, wanted.endpoints)
     if (equals(ServiceSchema, before, create(ServiceSchema, serviceMessage(wanted, nowMs)))) return service
     const changed = { ...wanted, revision: service.revision + 1, updatedAtMs: nowMs }
     await updateService(tx, changed)
     await change.store?.(tx)
-    await recordService(tx, call, change, service, changed, nowMs)
+    await recordService(tx, actorOf(call), change, service, changed, nowMs)
     return changed
   }
   return storing(() => sql.begin(apply), {
@@ -83,7 +87,7 @@ export async function addService(sql: Sql, call: Call, service: ServiceRecord, n
       if (owner !== service.organizationId) checkReach(call.principal, method.registerService, owner, 'service.name')
     }
     await insertService(tx, service)
-    await recordService(tx, call, { type: 'service.registered' }, undefined, service, nowMs)
+    await recordService(tx, actorOf(call), { type: 'service.registered' }, undefined, service, nowMs)
   }
   const { name, version } = service
   await storing(() => sql.begin(add), {
@@ -92,15 +96,16 @@ export async function addService(sql: Sql, call: Call, service: ServiceRecord, n
   })
 }
 
-async function recordService(
+/** Leaves the trail of a change of a service; `before` undefined: it was registered. */
+export async function recordService(
   tx: Transaction,
-  call: Call,
+  actor: Actor,
   { type, reason = '' }: Pick<ServiceChange, 'type' | 'reason'>,
   before: ServiceRecord | undefined,
   after: ServiceRecord,
   nowMs: number,
 ): Promise<void> {
-  await recordChange(tx, actorOf(call), {
+  await recordChange(tx, actor, {
     type,
     id: after.id,
     organizationId: after.organizationId ?? '',

@@ -13,6 +13,8 @@ export interface DocumentHandlersOptions {
   readonly sql: Sql
   readonly snapshots: Pick<SnapshotSource, 'refresh'>
   readonly serviceOf: ServiceLookup
+  /** True while an outside registry states services here. */
+  readonly followsRegistry: boolean
   /** Unix milliseconds. */
   readonly now: () => number
 }
@@ -21,7 +23,7 @@ export interface DocumentHandlersOptions {
 export function createDocumentHandlers(
   options: DocumentHandlersOptions,
 ): Pick<Handlers<typeof Registry.method>, 'setServiceDocument' | 'getServiceDocument'> {
-  const { sql, snapshots, serviceOf, now } = options
+  const { sql, snapshots, serviceOf, followsRegistry, now } = options
   return {
     async setServiceDocument({ document, etag }, call) {
       if (document === undefined) throw missing('document')
@@ -37,6 +39,7 @@ export function createDocumentHandlers(
           etag,
           etagField: 'etag',
           method: Registry.method.setServiceDocument,
+          followsRegistry,
           type: 'service.documented',
           apply(service) {
             const { document: known, ...profile } = service.profile

@@ -2,10 +2,9 @@ import type { DescMethodUnary } from '@bufbuild/protobuf'
 import { timestampMs } from '@bufbuild/protobuf/wkt'
 import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Call, Handlers } from '../call.ts'
-import type { ChangeOf } from '../control/change-types.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { changeService } from './change-service.ts'
-import { type Action, transition } from './lifecycle.ts'
+import { type Action, pastOf, transition } from './lifecycle.ts'
 import { invalid } from './price-message.ts'
 import type { ServiceRecord } from './records.ts'
 import { shownService } from './service-access.ts'
@@ -17,6 +16,8 @@ export interface LifecycleHandlersOptions {
   readonly sql: Sql
   readonly snapshots: Pick<SnapshotSource, 'refresh'>
   readonly serviceOf: ServiceLookup
+  /** True while an outside registry states services here. */
+  readonly followsRegistry: boolean
   /** Unix milliseconds. */
   readonly now: () => number
 }
@@ -27,7 +28,7 @@ type LifecycleMethod = 'activateService' | 'deprecateService' | 'suspendService'
 export function createLifecycleHandlers(
   options: LifecycleHandlersOptions,
 ): Pick<Handlers<typeof Registry.method>, LifecycleMethod> {
-  const { sql, snapshots, serviceOf, now } = options
+  const { sql, snapshots, serviceOf, followsRegistry, now } = options
 
   async function move(
     method: DescMethodUnary,
@@ -45,7 +46,8 @@ export function createLifecycleHandlers(
         etag,
         etagField: 'etag',
         method,
-        type: past[action.kind],
+        followsRegistry,
+        type: pastOf[action.kind],
         reason: 'reason' in action ? action.reason : '',
         apply: (service) => {
           checkSuccessor(service, action)
@@ -85,15 +87,6 @@ export function createLifecycleHandlers(
       return move(Registry.method.retireService, request, { kind: 'retire', reason, successor }, call)
     },
   }
-}
-
-/** What became of a service, as its trail says it. */
-const past: Readonly<Record<Action['kind'], ChangeOf<'service'>>> = {
-  activate: 'service.activated',
-  deprecate: 'service.deprecated',
-  suspend: 'service.suspended',
-  resume: 'service.resumed',
-  retire: 'service.retired',
 }
 
 function checkSuccessor({ id, name, version }: ServiceRecord, action: Action): void {

@@ -2,6 +2,7 @@
  * The life of a service version. What may become of it is the table {@link transitions}; {@link transition} is the only way
  * from one status to another. Nothing leaves `retired`.
  */
+import type { ChangeOf } from '../control/change-types.ts'
 import { TollgateError } from '../errors.ts'
 import type { ServiceStatus } from './records.ts'
 
@@ -49,6 +50,15 @@ export const transitions: Readonly<
   suspend: { active: ['suspended'], deprecated: ['suspended'] },
   resume: { suspended: ['active', 'deprecated'], deprecated: ['active'] },
   retire: { pending_approval: ['retired'], active: ['retired'], deprecated: ['retired'], suspended: ['retired'] },
+}
+
+/** What became of a service, as its trail says it. */
+export const pastOf: Readonly<Record<Action['kind'], ChangeOf<'service'>>> = {
+  activate: 'service.activated',
+  deprecate: 'service.deprecated',
+  suspend: 'service.suspended',
+  resume: 'service.resumed',
+  retire: 'service.retired',
 }
 
 /** The life of a service after an action. Throws SERVICE_STATUS_CONFLICT when its status allows none such. */

@@ -1,7 +1,7 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt'
 import { PricingSchema, Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import type { Call, Handlers } from '../call.ts'
-import { actorOf } from '../control/actor.ts'
+import { type Actor, actorOf } from '../control/actor.ts'
 import { recordChange } from '../control/record-change.ts'
 import { resourceJson } from '../control/resource-json.ts'
 import type { TollgateError } from '../errors.ts'
@@ -12,7 +12,7 @@ import type { Sql, Transaction } from '../storage/postgres.ts'
 import { serviceNotFound } from './not-found.ts'
 import { invalid, missing, priceModel, pricingMessage } from './price-message.ts'
 import { addPrice } from './price-store.ts'
-import type { PriceRecord } from './records.ts'
+import type { PriceRecord, ServiceRecord } from './records.ts'
 import { checkReach } from './service-access.ts'
 import type { ServiceLookup } from './service-lookup.ts'
 import { lockService } from './service-store.ts'
@@ -37,12 +37,7 @@ export function createPriceHandlers(
     checkReach(call.principal, Registry.method.createPrice, organizationId, 'service_id')
     const added = await addPrice(tx, serviceId, wanted, wanted.fromMs)
     if (added.outcome === 'in_the_past') throw inThePast(added.nowMs)
-    await recordChange(tx, actorOf(call), {
-      type: 'price.created',
-      id: `${serviceId}/${added.price.version}`,
-      organizationId: organizationId ?? '',
-      after: resourceJson(PricingSchema, pricingMessage(added.price)),
-    })
+    await recordPrice(tx, actorOf(call), service, added.price)
     return added.price
   }
 
@@ -67,6 +62,21 @@ export function createPriceHandlers(
       return { prices: page.rows.map(pricingMessage), nextPageToken: page.nextPageToken }
     },
   }
+}
+
+/** Leaves the trail of a price that was added. */
+export async function recordPrice(
+  tx: Transaction,
+  actor: Actor,
+  { id, organizationId }: Pick<ServiceRecord, 'id' | 'organizationId'>,
+  price: PriceRecord,
+): Promise<void> {
+  await recordChange(tx, actor, {
+    type: 'price.created',
+    id: `${id}/${price.version}`,
+    organizationId: organizationId ?? '',
+    after: resourceJson(PricingSchema, pricingMessage(price)),
+  })
 }
 
 interface WantedPrice extends Pick<PriceRecord, 'currency' | 'model'> {

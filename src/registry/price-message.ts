@@ -27,6 +27,13 @@ export function priceModel(model: Pricing['model'], field: string): PriceModel {
   }
 }
 
+/** What a price charges, as a text that is the same for all that charge the same; empty for none. */
+export function priceText(pricing: Pricing | undefined): string {
+  return pricing === undefined
+    ? ''
+    : JSON.stringify({ currency: pricing.currency, model: priceModel(pricing.model, 'service.pricing') })
+}
+
 /** A price as its callers see it: every rate is stated. */
 export function pricingMessage(price: PriceRecord): MessageInitShape<typeof PricingSchema> {
   const { currency, version, effectiveFromMs, model } = price

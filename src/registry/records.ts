@@ -11,6 +11,7 @@ import type { AuthForm } from '../providers/target.ts'
 import type { DataClassification } from './classification.ts'
 import type { HealthCheck } from './health-check.ts'
 import type { Lifecycle } from './lifecycle.ts'
+import type { ServiceOrigin } from './service-origin.ts'
 import type { ServiceProfile } from './service-profile.ts'
 
 /** Lifecycle of a service version; `active` and `deprecated` take calls. */
@@ -21,6 +22,8 @@ export interface ServiceRecord extends ServiceSettings, Lifecycle {
   readonly id: string
   /** Moves with every change of the service; what it is served as is its etag. */
   readonly revision: number
+  /** Left out: it was registered here. */
+  readonly origin?: ServiceOrigin
   /** In force when the snapshot was made; undefined means unpriced. {@link priceAt} is exact for any instant. */
   readonly price: PriceRecord | undefined
   /** All versions, newest `effectiveFromMs` first and of one instant the later version first, future ones included. */

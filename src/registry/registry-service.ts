@@ -27,17 +27,19 @@ export interface RegistryServiceOptions {
   readonly now?: () => number
   /** What this replica knows of endpoints, and its name; without it ListEndpointStates is not served. */
   readonly endpoints?: Pick<EndpointStateHandlersOptions, 'standingOf' | 'replica'>
+  /** True while an outside registry states services here, which are then changed there. Default false. */
+  readonly followsRegistry?: boolean
 }
 
 /** marketplace.v1.Registry: writes to Postgres, reads from the snapshot. A writer reads its own write. */
 export function createRegistryService(options: RegistryServiceOptions): Handlers<typeof Registry.method> {
-  const { sql, snapshots, newId, now = Date.now, endpoints } = options
+  const { sql, snapshots, newId, now = Date.now, endpoints, followsRegistry = false } = options
   const serviceOf = createServiceLookup(snapshots)
   const rules = compileFieldRules([ServiceSchema])
   return {
     ...createPriceHandlers({ sql, snapshots, serviceOf }),
-    ...createLifecycleHandlers({ sql, snapshots, serviceOf, now }),
-    ...createDocumentHandlers({ sql, snapshots, serviceOf, now }),
+    ...createLifecycleHandlers({ sql, snapshots, serviceOf, followsRegistry, now }),
+    ...createDocumentHandlers({ sql, snapshots, serviceOf, followsRegistry, now }),
     ...createSplitHandlers({ sql, snapshots, serviceOf }),
     ...(endpoints && createEndpointStateHandlers({ snapshots, serviceOf, ...endpoints })),
 
@@ -63,7 +65,15 @@ export function createRegistryService(options: RegistryServiceOptions): Handlers
         return changedServiceRecord(record, wanted, newId)
       }
       const method = Registry.method.updateService
-      const change = { id, field: 'service.id', etag, etagField: 'service.etag', method, apply } as const
+      const change = {
+        id,
+        field: 'service.id',
+        etag,
+        etagField: 'service.etag',
+        method,
+        followsRegistry,
+        apply,
+      } as const
       const changed = await changeService(sql, call, { ...change, type: 'service.updated' }, nowMs)
       await snapshots.refresh()
       return shownService(changed, call.principal, nowMs)
@@ -90,5 +100,5 @@ const maskRules: MaskRules = {
     status: 'is changed by ActivateService, DeprecateService, SuspendService, ResumeService and RetireService',
     deprecation: 'is changed by DeprecateService and ResumeService',
   },
-  outputOnly: ['id', 'etag', 'document', 'create_time', 'update_time', 'status_reason', 'status_time'],
+  outputOnly: ['id', 'etag', 'origin', 'document', 'create_time', 'update_time', 'status_reason', 'status_time'],
 }

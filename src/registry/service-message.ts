@@ -35,6 +35,7 @@ import {
   type ServiceSettings,
   type ServiceStatus as ServiceStatusName,
 } from './records.ts'
+import { originMessage } from './service-origin.ts'
 
 /**
  * The record of a service to register. Ids and the price's version are new; the first price is in force since ever, so
@@ -114,6 +115,7 @@ export function serviceMessage(service: ServiceRecord, nowMs: number): ServiceFi
     statusTime: timestampFromMs(service.statusSinceMs),
     ...(service.deprecation !== undefined && { deprecation: deprecationMessage(service.deprecation) }),
     etag: etagOf(service.revision),
+    ...(service.origin !== undefined && { origin: originMessage(service.origin) }),
     defaultMaxOutputTokens: BigInt(service.defaultMaxOutputTokens),
     createTime: timestampFromMs(service.createdAtMs),
     updateTime: timestampFromMs(service.updatedAtMs),
@@ -177,6 +179,12 @@ const statusNames: Readonly<Record<ServiceStatus, ServiceStatusName>> = {
   [ServiceStatus.DEPRECATED]: 'deprecated',
   [ServiceStatus.SUSPENDED]: 'suspended',
   [ServiceStatus.RETIRED]: 'retired',
+}
+
+/** A status by its name in the contract ("SERVICE_STATUS_ACTIVE") or in the database ("active"); undefined for any other text. */
+export function statusName(text: string): ServiceStatusName | undefined {
+  const name = text.toLowerCase().replace(/^service_status_/, '')
+  return Object.values(statusNames).find((each) => each === name)
 }
 
 /** A status in the contract. */

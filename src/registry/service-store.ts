@@ -15,6 +15,7 @@ import type {
   ServiceRecord,
   ServiceStatus,
 } from './records.ts'
+import type { ServiceOrigin } from './service-origin.ts'
 import { emptyProfile, type ServiceProfile } from './service-profile.ts'
 
 /** Statements on services and their endpoints. */
@@ -80,6 +81,7 @@ function changingColumns(tx: Transaction, service: ServiceRecord) {
     description: service.description,
     organization_id: service.organizationId ?? null,
     profile: tx.json(service.profile),
+    origin: service.origin === undefined ? null : tx.json({ ...service.origin }),
     revision: service.revision,
     created_at: new Date(service.createdAtMs),
     updated_at: new Date(service.updatedAtMs),
@@ -110,6 +112,7 @@ interface ServiceRow {
   readonly description: string
   readonly organization_id: string | null
   readonly profile: Partial<ServiceProfile>
+  readonly origin: ServiceOrigin | null
   readonly revision: number
   readonly created_at: Date
   readonly updated_at: Date
@@ -163,6 +166,7 @@ function serviceRecord(row: ServiceRow, endpoints: readonly EndpointRow[], price
     organizationId: row.organization_id ?? undefined,
     profile: { ...emptyProfile, ...row.profile },
     revision: row.revision,
+    ...(row.origin !== null && { origin: row.origin }),
     createdAtMs: row.created_at.getTime(),
     updatedAtMs: row.updated_at.getTime(),
     status: row.status,

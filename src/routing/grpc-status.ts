@@ -97,6 +97,7 @@ const byReason: Readonly<Record<Reason, Failure>> = {
   SERVICE_INACTIVE: 'unusable_status',
   SERVICE_DOCUMENT_NOT_FOUND: 'unusable_status',
   SERVICE_STATUS_CONFLICT: 'unusable_status',
+  SERVICE_OUTSIDE: 'unusable_status',
   CONSUMER_NOT_FOUND: 'credential_refused',
   ORGANIZATION_NOT_FOUND: 'credential_refused',
   PROJECT_NOT_FOUND: 'credential_refused',

@@ -52,6 +52,7 @@ export const errorTable = {
   SERVICE_INACTIVE: { status: 404, type: 'invalid_request_error', code: 'model_not_found', param: 'model' },
   SERVICE_DOCUMENT_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'service_document_not_found' },
   SERVICE_STATUS_CONFLICT: { status: 409, type: 'invalid_request_error', code: 'service_status_conflict' },
+  SERVICE_OUTSIDE: { status: 409, type: 'invalid_request_error', code: 'service_outside' },
   CONSUMER_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'consumer_not_found' },
   ORGANIZATION_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'organization_not_found' },
   PROJECT_NOT_FOUND: { status: 404, type: 'invalid_request_error', code: 'project_not_found' },
