@@ -10,6 +10,7 @@ import { MarketplaceApi } from '../gen/marketplace/v1/marketplace_api_pb.ts'
 import { PolicyService } from '../gen/marketplace/v1/policies_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { ProjectService } from '../gen/marketplace/v1/projects_pb.ts'
+import { RegistryApi } from '../gen/marketplace/v1/registry_api_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { UserService } from '../gen/marketplace/v1/users_pb.ts'
@@ -54,6 +55,7 @@ import { createEventService } from './outbox/event-service.ts'
 import { openOutbox } from './outbox/open-outbox.ts'
 import { createPolicyAdminService } from './policy/policy-admin-service.ts'
 import { createPolicyService } from './policy/policy-service.ts'
+import { createRegistryApi } from './registrations/registry-api.ts'
 import { pastSunset } from './registry/past-sunset.ts'
 import { createRegistryService } from './registry/registry-service.ts'
 import { createSnapshots } from './registry/snapshots.ts'
@@ -236,6 +238,16 @@ async function construct(
   const denials = createDenialLog({ write: (entries, again) => writeDenials(sql, entries, again), log, now })
   closers.push(() => denials.close())
   const keys = createKeyService({ sql, hasher, snapshots })
+  const registry = createRegistryService({
+    sql,
+    newId,
+    snapshots,
+    followsRegistry: config.registry.outside?.isSource ?? false,
+    endpoints: {
+      replica: instanceId,
+      standingOf: (id) => ({ ...dispatcher.standing(id), health: healthChecks.of(id) }),
+    },
+  })
   const heads = startTellingHeads({ sql, log })
   closers.push(() => heads.stop())
   const { tls } = config.server
@@ -257,20 +269,12 @@ async function construct(
       register(UserService, createUserService({ sql, newId, snapshots })),
       register(
         Registry,
-        {
-          ...createRegistryService({
-            sql,
-            newId,
-            snapshots,
-            endpoints: {
-              replica: instanceId,
-              standingOf: (id) => ({ ...dispatcher.standing(id), health: healthChecks.of(id) }),
-            },
-          }),
-          watch: createServiceWatch({ sql, snapshots, feed, maxAgeMs: config.server.maxDeadlineMs }),
-        },
+        { ...registry, watch: createServiceWatch({ sql, snapshots, feed, maxAgeMs: config.server.maxDeadlineMs }) },
         { longLived: ['watch'] },
       ),
+      register(RegistryApi, createRegistryApi({ registry, snapshots, ...config.registry }), {
+        created: ['addRegistration'],
+      }),
       register(EventService, createEventService({ sql, outbox })),
       register(LimitService, createLimitService({ sql, snapshots })),
       register(AuditService, createAuditService({ sql })),

@@ -152,6 +152,36 @@ export const webhookSecret: Parser<string> = {
   parse: (value) => (webhookKey(value) === undefined ? { reason: 'is no secret of Standard Webhooks' } : { value }),
 }
 
+/** The address of a server, without a path. */
+export const origin: Parser<string> = {
+  expects: 'http:// or https:// with a host and perhaps a port, without a path',
+  parse(value) {
+    const isOrigin = /^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value
+    return isOrigin ? { value } : { reason: 'is not an address without a path' }
+  },
+}
+
+/** Which credential goes to which origin, separated by commas. */
+export const credentialsByOrigin: Parser<readonly OriginCredential[]> = {
+  expects: 'pairs separated by commas, each an origin, "=", and "env:NAME" or "file:/path"',
+  parse: (value) =>
+    listOf(value, (item) => {
+      const [, before = '', reference = ''] = /^([^=]+)=(env:[A-Za-z_][A-Za-z0-9_]*|file:\/.+)$/.exec(item) ?? []
+      if (reference === '') return { reason: 'is no origin=reference' }
+      return 'value' in origin.parse(before)
+        ? { value: { origin: before, reference } }
+        : { reason: 'has no origin before "="' }
+    }),
+}
+
+/** A credential by reference, and the only origin that it is sent to. */
+export interface OriginCredential {
+  /** scheme://host[:port], without a path. */
+  readonly origin: string
+  /** "env:NAME" or "file:/path". */
+  readonly reference: string
+}
+
 /** Origins of browsers, separated by commas. A wildcard is refused: credentials travel on these calls. */
 export const origins: Parser<readonly string[]> = {
   expects: 'origins separated by commas, each scheme://host[:port] without a path',

@@ -21,7 +21,7 @@ export interface Variable<T> {
   readonly secret: boolean
 }
 
-export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Tokens' | 'Events' | 'Observability'
+export type Group = 'Server' | 'Storage' | 'Backends' | 'Access' | 'Tokens' | 'Events' | 'Registry' | 'Observability'
 
 /** Every environment variable that Tollgate reads, as data. docs/configuration.md is printed from it. */
 export const variables = {
@@ -457,17 +457,6 @@ export const variables = {
     group: 'Events',
     description: 'Topic of KAFKA_BROKERS that every change of the control plane is sent to.',
   }),
-  registryUrl: optional(is.url('http', 'https'), {
-    name: 'REGISTRY_URL',
-    group: 'Events',
-    description: 'Outside LLM-Registry that services are registered at; `/api/v1/services` is added to it.',
-  }),
-  registryApiKey: optional(is.secret(1), {
-    name: 'REGISTRY_API_KEY',
-    group: 'Events',
-    secret: true,
-    description: 'What REGISTRY_URL is shown as `x-api-key`.',
-  }),
   eventsGiveUpHours: setting(is.integer(1, 720), {
     name: 'EVENTS_GIVE_UP_HOURS',
     group: 'Events',
@@ -479,6 +468,51 @@ export const variables = {
     group: 'Events',
     default: '/tollgate',
     description: '`source` of the events of the control plane, a URI reference: names this installation among others.',
+  }),
+  registryUrl: optional(is.url('http', 'https'), {
+    name: 'REGISTRY_URL',
+    group: 'Registry',
+    description:
+      'Outside LLM-Registry, another Tollgate for example; `/api/v1/services` is added to it. See [registry](registry.md#an-outside-registry).',
+  }),
+  registryApiKey: optional(is.secret(1), {
+    name: 'REGISTRY_API_KEY',
+    group: 'Registry',
+    secret: true,
+    description: 'What REGISTRY_URL is shown as `x-api-key`.',
+  }),
+  registryMode: setting(is.oneOf('publish', 'source', 'both'), {
+    name: 'REGISTRY_MODE',
+    group: 'Registry',
+    default: 'publish',
+    description:
+      'What REGISTRY_URL is for: `publish` registers the services of this gate there, `source` takes over the services that it lists, `both` does both.',
+  }),
+  registryIntervalSeconds: setting(is.integer(1, 86_400), {
+    name: 'REGISTRY_INTERVAL_SECONDS',
+    group: 'Registry',
+    default: 30,
+    description: 'Pause between two looks at REGISTRY_URL, in seconds, a tenth shorter or longer.',
+  }),
+  registryGoneShare: setting(is.decimal(0, 1), {
+    name: 'REGISTRY_GONE_SHARE',
+    group: 'Registry',
+    default: 0.2,
+    description:
+      'Share of the services taken over from REGISTRY_URL that may be missing from its list. When more are missing, none of them is touched: the list counts as broken. One may always be missing, unless the list is empty; `1` believes every list.',
+  }),
+  registryCredentials: setting(is.credentialsByOrigin, {
+    name: 'REGISTRY_ENDPOINT_CREDENTIALS',
+    group: 'Registry',
+    default: [],
+    description:
+      'Credentials for the endpoints of services taken over from REGISTRY_URL: `origin=reference` pairs separated by commas, such as `https://api.example.com=env:EXAMPLE_KEY`. To other origins no credential is sent.',
+  }),
+  advertisedUrl: optional(is.origin, {
+    name: 'ADVERTISED_URL',
+    group: 'Registry',
+    description:
+      'Address at which others reach this gate, such as `https://gate.example`. Registries, and callers who do not see endpoints, are told it as the endpoint of the services of this gate.',
   }),
   logLevel: setting(is.oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), {
     name: 'LOG_LEVEL',

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
-import { isLoopback, type Mode } from './config-parsers.ts'
+import { isLoopback, type Mode, type OriginCredential } from './config-parsers.ts'
 import { type Variable, variables } from './config-variables.ts'
 import { isSafeUrl } from './identity/fetch-token-keys.ts'
 import { looksLikeKey } from './identity/key-format.ts'
@@ -89,11 +89,17 @@ export interface Config {
       readonly webhook: { readonly url: string; readonly secret: string } | undefined
       readonly file: string | undefined
       readonly kafkaTopic: string | undefined
-      /** An outside registry that services are registered at. */
-      readonly registry: { readonly url: string; readonly apiKey: string } | undefined
       readonly giveUpMs: number
       readonly source: string
     }
+  }
+  readonly registry: {
+    /** Undefined: there is none. */
+    readonly outside: OutsideRegistrySettings | undefined
+    /** Address of this gate for others; undefined: nobody is told one. */
+    readonly gateUrl: string | undefined
+    /** Names this installation. */
+    readonly source: string
   }
   readonly logLevel: LogLevel
   /** Undefined: tracing is off. */
@@ -130,6 +136,20 @@ export interface TokenSettings {
   readonly clockSkewSeconds: number
   readonly trustClaims: boolean
   readonly claims: ClaimNames
+}
+
+/** An LLM-Registry elsewhere. */
+export interface OutsideRegistrySettings {
+  /** Base of its routes. */
+  readonly url: string
+  readonly apiKey: string
+  /** Whether services are registered there, and whether those that it lists are taken over. */
+  readonly isTold: boolean
+  readonly isSource: boolean
+  readonly everyMs: number
+  /** Share of what was taken over that a list may lack. */
+  readonly goneShare: number
+  readonly credentials: readonly OriginCredential[]
 }
 
 export type WhenRedisIsAway = (typeof variables.limitsWhenRedisIsAway.defaults)[Mode]
@@ -214,6 +234,20 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
   const eventsTopic = read(variables.eventsKafkaTopic)
   const registryUrl = read(variables.registryUrl)
   const registryApiKey = read(variables.registryApiKey)
+  const registryMode = read(variables.registryMode)
+  const outside: OutsideRegistrySettings | undefined =
+    registryUrl === undefined || registryApiKey === undefined
+      ? undefined
+      : {
+          url: registryUrl.replace(/\/+$/, ''),
+          apiKey: registryApiKey,
+          isTold: registryMode !== 'source',
+          isSource: registryMode !== 'publish',
+          everyMs: read(variables.registryIntervalSeconds) * 1_000,
+          goneShare: read(variables.registryGoneShare),
+          credentials: read(variables.registryCredentials),
+        }
+  const source = read(variables.eventsSource)
   const endpoint = read(variables.otlpEndpoint)
   const serviceName = read(variables.serviceName)
   const sampler = read(variables.tracesSampler)
@@ -294,14 +328,11 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
             : { url: webhookUrl, secret: webhookSecret },
         file: read(variables.eventsFile),
         kafkaTopic: eventsTopic,
-        registry:
-          registryUrl === undefined || registryApiKey === undefined
-            ? undefined
-            : { url: registryUrl, apiKey: registryApiKey },
         giveUpMs: read(variables.eventsGiveUpHours) * 3_600_000,
-        source: read(variables.eventsSource),
+        source,
       },
     },
+    registry: { outside, gateUrl: read(variables.advertisedUrl), source },
     logLevel: read(variables.logLevel),
     tracing: endpoint === undefined ? undefined : { endpoint, serviceName, sampler, ratio },
     warnings: [],

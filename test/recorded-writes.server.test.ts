@@ -15,6 +15,7 @@ import { access } from '../gen/marketplace/v1/options_pb.ts'
 import { PolicyService } from '../gen/marketplace/v1/policies_pb.ts'
 import { PolicyEngine } from '../gen/marketplace/v1/policy_pb.ts'
 import { ProjectService } from '../gen/marketplace/v1/projects_pb.ts'
+import { RegistryApi } from '../gen/marketplace/v1/registry_api_pb.ts'
 import { Registry } from '../gen/marketplace/v1/registry_pb.ts'
 import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { UserService } from '../gen/marketplace/v1/users_pb.ts'
@@ -146,6 +147,16 @@ const writes: readonly { readonly method: DescMethod; readonly request: () => Js
   { method: Registry.method.deprecateService, request: () => ({ id: id('draft') }) },
   { method: Registry.method.retireService, request: () => ({ id: id('draft') }) },
   {
+    method: RegistryApi.method.addRegistration,
+    request: () => ({ name: 'told', version: '1.0.0', metadata: { endpoint: 'http://127.0.0.1:9/v1' } }),
+    keep: 'registration',
+  },
+  {
+    method: RegistryApi.method.replaceRegistration,
+    request: () => ({ id: id('registration'), name: 'told', version: '1.0.0', metadata: { description: 'd' } }),
+  },
+  { method: RegistryApi.method.removeRegistration, request: () => ({ id: id('registration') }) },
+  {
     method: UsageService.method.correctUsageRecord,
     request: () => ({
       recordId: id('record'),
@@ -190,6 +201,7 @@ const services: readonly DescService[] = [
   PolicyService,
   ProjectService,
   Registry,
+  RegistryApi,
   UsageService,
   UserService,
 ]

@@ -61,6 +61,7 @@ describe('every RPC has a command, or a reason to have none', () => {
 /** Services and RPCs that are called in another way. */
 const elsewhere: ReadonlyMap<string, string> = new Map([
   ['MarketplaceApi', 'is the HTTP API of other RPCs'],
+  ['RegistryApi', 'is Registry in the words of reference 004'],
   ['RouteRequest', 'is what the gate is for: docs/integrations.md shows how'],
   ['StreamRequest', 'as RouteRequest'],
   ['EstimateCost', 'takes the body of a call'],

@@ -41,8 +41,9 @@ export async function openOutbox(config: Config, options: OpenOutboxOptions): Pr
   })
 }
 
-async function configuredSinks({ events }: Config): Promise<OutboxSink[]> {
-  const { webhook, file, kafkaTopic, registry } = events.outbox
+async function configuredSinks({ events, registry }: Config): Promise<OutboxSink[]> {
+  const { webhook, file, kafkaTopic } = events.outbox
+  const { outside, gateUrl } = registry
   const sinks: OutboxSink[] = []
   const key = webhook && webhookKey(webhook.secret)
   if (webhook !== undefined && key !== undefined) sinks.push(createWebhookSink({ url: webhook.url, key }))
@@ -50,6 +51,9 @@ async function configuredSinks({ events }: Config): Promise<OutboxSink[]> {
   if (kafkaTopic !== undefined && events.kafka !== undefined) {
     sinks.push(await createKafkaOutboxSink({ ...events.kafka, topic: kafkaTopic }))
   }
-  if (registry !== undefined) sinks.push(createRegistrySink(registry))
+  if (outside?.isTold === true) {
+    const { url, apiKey } = outside
+    sinks.push(createRegistrySink({ url, apiKey, gateUrl }))
+  }
   return sinks
 }

@@ -9,8 +9,6 @@ export interface PosterOptions {
   readonly timeoutMs: number
   /** Connections. */
   readonly concurrency: number
-  /** Statuses beyond class 2 that are a receipt, too; default none. */
-  readonly receipts?: readonly number[]
   /** Unix milliseconds. */
   readonly now: () => number
 }
@@ -30,7 +28,7 @@ const answerMaxBytes = 65_536
 
 /** Redirects are not followed: what is sent is for the URL that was configured. */
 export function createPoster(options: PosterOptions): Poster {
-  const { url, timeoutMs, concurrency, receipts = [], now } = options
+  const { url, timeoutMs, concurrency, now } = options
   const agent = new Agent({ connections: concurrency, connect: { timeout: timeoutMs } })
   return {
     async post(headers, body, signal) {
@@ -39,7 +37,7 @@ export function createPoster(options: PosterOptions): Poster {
         const answer = await request(url, { method: 'POST', headers, body, dispatcher: agent, signal: ceiling })
         await answer.body.dump({ limit: answerMaxBytes, signal: ceiling })
         const { statusCode: status } = answer
-        if ((status >= 200 && status < 300) || receipts.includes(status)) return 'delivered'
+        if (status >= 200 && status < 300) return 'delivered'
         const retryAfterMs = parseRetryAfter(answer.headers['retry-after'], now())
         return { reason: `HTTP ${status}`, isFinal: finalStatuses.has(status), retryAfterMs }
       } catch (error) {

@@ -1,48 +1,34 @@
-import { once } from 'node:events'
-import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ServiceSchema, ServiceStatus } from '../../gen/marketplace/v1/registry_pb.ts'
+import { answering, type MadeRegistry, startMadeRegistry } from '../../test/support/made-registry.ts'
 import type { ChangeType } from '../control/change-types.ts'
 import { resourceJson } from '../control/resource-json.ts'
 import type { DomainEvent } from './domain-event.ts'
 import type { OutboxSink } from './outbox-sink.ts'
 import { createRegistrySink } from './registry-sink.ts'
 
-interface Received {
-  readonly path: string | undefined
-  readonly headers: IncomingHttpHeaders
-  readonly body: unknown
-}
-
-let server: Server
-let sink: OutboxSink
-let received: Received[]
-let status: number
 const forever = new AbortController().signal
+let registry: MadeRegistry
+let sink: OutboxSink
 
 beforeEach(async () => {
-  received = []
-  status = 201
-  server = createServer(async (request, response) => {
-    let body = ''
-    for await (const chunk of request.setEncoding('utf8')) body += chunk
-    received.push({ path: request.url, headers: request.headers, body: JSON.parse(body) })
-    response.writeHead(status, { 'content-type': 'application/json' }).end('{"id":"their-id"}')
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  sink = createRegistrySink({ url: `http://127.0.0.1:${port}/llm/`, apiKey: 'the-key' })
+  registry = await startMadeRegistry()
+  sink = createRegistrySink({ url: `${registry.url}/llm`, apiKey: 'the-key', gateUrl: undefined })
 })
 
 afterEach(async () => {
   await sink.close()
-  server.closeAllConnections()
-  await new Promise((resolve) => server.close(resolve))
+  await registry.close()
 })
 
-function event(type: ChangeType): DomainEvent {
+interface Changes {
+  readonly description?: string
+  readonly status?: ServiceStatus
+  readonly etag?: string
+  readonly origin?: { readonly registry: string }
+}
+
+function event(type: ChangeType, changes: Changes = {}): DomainEvent {
   const resource = resourceJson(ServiceSchema, {
     id: 's',
     name: 'gpt-small',
@@ -53,6 +39,8 @@ function event(type: ChangeType): DomainEvent {
     owner: { organizationId: 'o' },
     capabilities: { streaming: true, contextWindowTokens: 8_000n },
     tags: ['small'],
+    etag: 'r1',
+    ...changes,
   })
   return {
     specversion: '1.0',
@@ -68,20 +56,23 @@ function event(type: ChangeType): DomainEvent {
   }
 }
 
+const sent = () => registry.asked.map(({ method, path }) => `${method} ${path}`)
+
 test('a service is registered as reference 004 does it, without telling where its endpoints are', async () => {
   expect(await sink.deliver([event('service.registered')], forever)).toEqual(['delivered'])
-  expect(received).toMatchObject([{ path: '/llm/api/v1/services', headers: { 'x-api-key': 'the-key' } }])
-  expect(received[0]?.body).toEqual({
+  expect(registry.asked).toMatchObject([{ method: 'POST', path: '/llm/api/v1/services', apiKey: 'the-key' }])
+  expect(registry.asked[0]?.body).toEqual({
     name: 'gpt-small',
     version: '1.0.0',
     provider_id: 'o',
     capabilities: [
       { name: 'streaming', value: true },
-      { name: 'contextWindowTokens', value: '8000' },
+      { name: 'context_window_tokens', value: '8000' },
     ],
     metadata: {
       source: '/here',
       service_id: 's',
+      revision: 'r1',
       description: 'Answers.',
       status: 'SERVICE_STATUS_ACTIVE',
       category: '',
@@ -91,18 +82,61 @@ test('a service is registered as reference 004 does it, without telling where it
   })
 })
 
-test('what is no registration is not told', async () => {
-  const others = (['service.updated', 'price.created', 'key.created'] as const).map(event)
-  expect(await sink.deliver(others, forever)).toEqual(['delivered', 'delivered', 'delivered'])
-  expect(received).toEqual([])
+test('what becomes of it replaces what is there', async () => {
+  const retired = { status: ServiceStatus.RETIRED, etag: 'r3' }
+  const events = [
+    event('service.registered'),
+    event('service.updated', { description: 'Other.', etag: 'r2' }),
+    event('service.retired', retired),
+  ]
+  expect(await sink.deliver(events, forever)).toEqual(['delivered', 'delivered', 'delivered'])
+  expect(registry.entries).toMatchObject([{ metadata: { status: 'SERVICE_STATUS_RETIRED', revision: 'r3' } }])
+  expect(sent()).toEqual([
+    'POST /llm/api/v1/services',
+    'GET /llm/api/v1/services',
+    'PUT /llm/api/v1/services/made-1',
+    'GET /llm/api/v1/services',
+    'PUT /llm/api/v1/services/made-1',
+  ])
+})
+
+test('a registry that forgot it is told again, but not of what is retired', async () => {
+  await sink.deliver([event('service.updated')], forever)
+  expect(registry.entries).toHaveLength(1)
+  registry.entries = []
+  expect(await sink.deliver([event('service.retired', { status: ServiceStatus.RETIRED })], forever)).toEqual([
+    'delivered',
+  ])
+  expect(registry.entries).toEqual([])
+})
+
+test('what another installation registered is left alone', async () => {
+  const entry = { id: 'x', name: 'gpt-small', version: '1.0.0', metadata: { source: '/there', service_id: 't' } }
+  registry.entries = [entry]
+  const events = [event('service.registered'), event('service.updated')]
+  expect(await sink.deliver(events, forever)).toEqual(['delivered', 'delivered'])
+  expect(registry.entries).toEqual([entry])
+})
+
+test('a registry that has the route of reference 004 alone is told of registrations', async () => {
+  registry.setMood((asked, response) => asked.method !== 'POST' && answering(404)(asked, response))
+  const events = [event('service.registered'), event('service.updated'), event('service.registered')]
+  expect(await sink.deliver(events, forever)).toEqual(['delivered', 'delivered', 'delivered'])
+  expect(registry.entries).toHaveLength(1)
+})
+
+test('what is no change of a service of our own is not told', async () => {
+  const others = (['service.documented', 'price.created', 'key.created'] as const).map((type) => event(type))
+  const theirs = event('service.registered', { origin: { registry: 'https://registry.example' } })
+  expect(await sink.deliver([...others, theirs], forever)).toEqual(Array.from({ length: 4 }, () => 'delivered'))
+  expect(registry.asked).toEqual([])
 })
 
 test.each([
-  [409, 'delivered'],
-  [503, { reason: 'HTTP 503', isFinal: false, retryAfterMs: undefined }],
-  [401, { reason: 'HTTP 401', isFinal: false, retryAfterMs: undefined }],
-  [422, { reason: 'HTTP 422', isFinal: true, retryAfterMs: undefined }],
-])('HTTP %d', async (answer, delivery) => {
-  status = answer
-  expect(await sink.deliver([event('service.registered')], forever)).toEqual([delivery])
+  [503, { reason: 'HTTP 503', isFinal: false }],
+  [401, { reason: 'it refuses REGISTRY_API_KEY (HTTP 401)', isFinal: false }],
+  [422, { reason: 'HTTP 422', isFinal: true }],
+])('HTTP %d', async (status, delivery) => {
+  registry.setMood(answering(status))
+  expect(await sink.deliver([event('service.registered')], forever)).toMatchObject([delivery])
 })

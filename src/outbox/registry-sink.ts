@@ -1,80 +1,52 @@
-import { enumToJson, fromJson, toJson } from '@bufbuild/protobuf'
-import { type Service, ServiceSchema, ServiceStatusSchema } from '../../gen/marketplace/v1/registry_pb.ts'
-import { CapabilitiesSchema } from '../../gen/marketplace/v1/service_profile_pb.ts'
+import { fromJson } from '@bufbuild/protobuf'
+import { type Service, ServiceSchema } from '../../gen/marketplace/v1/registry_pb.ts'
+import { registrationOf } from '../registrations/registration.ts'
+import { createRegistryClient, type RegistryClientOptions } from '../registrations/registry-client.ts'
+import { RegistryError } from '../registrations/registry-error.ts'
+import { tellRegistry } from '../registrations/tell-registry.ts'
 import type { DomainEvent } from './domain-event.ts'
 import { deliverInLanes } from './lanes.ts'
-import type { OutboxSink } from './outbox-sink.ts'
-import { createPoster } from './poster.ts'
+import type { Delivery, OutboxSink } from './outbox-sink.ts'
 
-export interface RegistrySinkOptions {
-  /** Base of the registry's routes. */
-  readonly url: string
-  readonly apiKey: string
-  /** Longest wait for an answer, in milliseconds; default 10 000. */
-  readonly timeoutMs?: number
-  /** Requests at once; default 4. */
-  readonly concurrency?: number
-  /** Unix milliseconds; default Date.now. */
-  readonly now?: () => number
+export interface RegistrySinkOptions extends RegistryClientOptions {
+  /** Address of this gate, which stands for endpoints; undefined: none are told. */
+  readonly gateUrl: string | undefined
 }
 
-/** What an outside registry is told of a service: reference 004, §6.1, "ServiceRegistration". */
-export interface ServiceRegistration {
-  readonly name: string
-  readonly version: string
-  readonly provider_id: string
-  readonly capabilities: readonly { readonly name: string; readonly value: unknown }[]
-  readonly metadata: Readonly<Record<string, unknown>>
-}
+const concurrency = 4
 
 /**
- * Registers each service at an outside LLM-Registry, as reference 004 §6.1 does: once, when it comes. A registry that has the
- * name and version already answers 409, which is a receipt. It begins with the oldest change that is kept, so that a registry
- * that is set later is told of what was registered before.
+ * Tells an outside LLM-Registry of each service: registers it as reference 004 §6.1 does, and replaces what is there after
+ * each change of it, where the registry can. It begins with the oldest change that is kept, so that a registry that is set
+ * later is told of what was registered before. Services that come from the registry are not told back.
  */
-export function createRegistrySink(options: RegistrySinkOptions): OutboxSink {
-  const { url, apiKey, timeoutMs = 10_000, concurrency = 4, now = Date.now } = options
-  const target = `${url.replace(/\/+$/, '')}/api/v1/services`
-  const poster = createPoster({ url: target, timeoutMs, concurrency, receipts: [409], now })
-  const headers = { 'content-type': 'application/json', 'x-api-key': apiKey }
+export function createRegistrySink({ gateUrl, ...options }: RegistrySinkOptions): OutboxSink {
+  const client = createRegistryClient({ connections: concurrency, ...options })
   return {
     name: 'registry',
     beginsAt: 'oldest',
     deliver: (events, signal) =>
-      deliverInLanes(events, concurrency, signal, async (event) => {
-        const registration = registrationOf(event)
-        return registration === undefined
-          ? 'delivered'
-          : await poster.post(headers, JSON.stringify(registration), signal)
+      deliverInLanes(events, concurrency, signal, async (event): Promise<Delivery> => {
+        const service = toldService(event)
+        if (service === undefined) return 'delivered'
+        const { source } = event
+        const registration = registrationOf(service, { source, gateUrl, tellsEndpoints: false })
+        try {
+          await tellRegistry(client, registration, { isNew: event.type === 'tollgate.service.registered' }, signal)
+          return 'delivered'
+        } catch (error) {
+          // Given up by us: nobody knows whether it arrived, and it is no fault of the registry.
+          if (!(error instanceof RegistryError)) return 'held_back'
+          return { reason: error.message, isFinal: error.kind === 'refused', retryAfterMs: error.retryAfterMs }
+        }
       }),
-    close: poster.close,
+    close: client.close,
   }
 }
 
-/** Undefined for what is no registration of a service. Where endpoints are, and what opens them, is not told. */
-export function registrationOf({ type, source, data }: DomainEvent): ServiceRegistration | undefined {
-  if (type !== 'tollgate.service.registered') return undefined
+/** The service that an event is about; undefined for one that a registry is not told. */
+function toldService({ type, data }: DomainEvent): Service | undefined {
+  if (!type.startsWith('tollgate.service.') || type === 'tollgate.service.documented') return undefined
   const service = fromJson(ServiceSchema, data.resource, { ignoreUnknownFields: true })
-  return {
-    name: service.name,
-    version: service.version,
-    provider_id: service.owner?.organizationId || source,
-    capabilities: capabilitiesOf(service),
-    metadata: {
-      source,
-      service_id: service.id,
-      description: service.description,
-      status: enumToJson(ServiceStatusSchema, service.status),
-      category: service.category,
-      tags: service.tags,
-      documentation_url: service.documentationUrl,
-    },
-  }
-}
-
-/** Those that are stated. */
-function capabilitiesOf({ capabilities }: Service): ServiceRegistration['capabilities'] {
-  if (capabilities === undefined) return []
-  const stated = toJson(CapabilitiesSchema, capabilities)
-  return Object.entries(Object(stated)).map(([name, value]) => ({ name, value }))
+  return service.origin === undefined ? service : undefined
 }

@@ -13,6 +13,8 @@ const groups: Readonly<Record<Group, string>> = {
   Access: 'Who may do what.',
   Tokens: 'JSON Web Tokens as credentials: see [authentication.md](authentication.md).',
   Events: 'What others are told: see [events.md](events.md).',
+  Registry:
+    'Services of other installations, and those of this one there: see [registry.md](registry.md#an-outside-registry).',
   Observability: 'Logs and traces. Metrics are always at `/metrics`.',
 }
 

@@ -22,6 +22,11 @@ export const confinedByHandler: Readonly<Record<string, string>> = {
   'Registry.SetServiceDocument': 'changeService(), as UpdateService',
   'Registry.GetServiceDocument': 'the catalog is for everybody who may call',
   'Registry.GetTrafficSplit': 'the catalog is for everybody who may call',
+  'RegistryApi.AddRegistration': 'Registry.RegisterService',
+  'RegistryApi.GetRegistration': 'the catalog is for everybody who may call',
+  'RegistryApi.ListRegistrations': 'the catalog is for everybody who may call',
+  'RegistryApi.ReplaceRegistration': 'Registry.UpdateService and what follows it',
+  'RegistryApi.RemoveRegistration': 'Registry.RetireService',
 }
 
 /** Fields of requests that look like the id of a consumer or an organization and need no declaration, and why. */
