@@ -16,6 +16,7 @@ import { UsageService } from '../gen/marketplace/v1/usage_pb.ts'
 import { UserService } from '../gen/marketplace/v1/users_pb.ts'
 import type { Closers } from './app/closers.ts'
 import { openIdentity } from './app/identity.ts'
+import { openOutsideRegistry } from './app/outside-registry.ts'
 import { openPolicy } from './app/policy.ts'
 import { openStores } from './app/stores.ts'
 import { createAuditService } from './audit/audit-service.ts'
@@ -235,6 +236,7 @@ async function construct(
     judge: localJudge,
     now,
   })
+  const outsideRegistry = openOutsideRegistry(config, { sql, log, now, snapshots }, closers)
   const denials = createDenialLog({ write: (entries, again) => writeDenials(sql, entries, again), log, now })
   closers.push(() => denials.close())
   const keys = createKeyService({ sql, hasher, snapshots })
@@ -299,6 +301,7 @@ async function construct(
       certificates,
       metrics,
       policyEngine: remoteJudge?.state,
+      outsideRegistry: outsideRegistry?.state,
       warnings: config.warnings,
       accepting: () => accepting,
     }),
@@ -335,6 +338,7 @@ async function construct(
     ...(certificates === undefined ? {} : { certificate: certificates.state }),
     books: books.state,
     ...(remoteJudge === undefined ? {} : { policyEngine: remoteJudge.state }),
+    ...(outsideRegistry === undefined ? {} : { outsideRegistry: outsideRegistry.state }),
   })
   server.setServing(true)
   log.info({ address: server.address }, 'serving')

@@ -7,6 +7,8 @@ import type { Drain } from './metering/drain.ts'
 import type { Outbox } from './outbox/outbox.ts'
 import { outboxHealth } from './outbox/outbox-health.ts'
 import type { RemoteState } from './policy/remote-judge.ts'
+import { outsideHealth } from './registry/outside/outside-health.ts'
+import type { RegistryWatch } from './registry/outside/registry-watch.ts'
 import { pastSunset } from './registry/past-sunset.ts'
 import type { Snapshot } from './registry/snapshot.ts'
 import type { Snapshots } from './registry/snapshots.ts'
@@ -27,6 +29,8 @@ export interface HealthParts {
   readonly events: Pick<EventPublisher, 'state'>
   /** Undefined: the policies of this process decide. */
   readonly policyEngine: (() => RemoteState) | undefined
+  /** Undefined: there is no registry elsewhere. */
+  readonly outsideRegistry: RegistryWatch['state'] | undefined
   /** Undefined: no issuer of tokens is trusted. */
   readonly tokens: Pick<Tokens, 'states'> | undefined
   readonly denials: Pick<DenialLog, 'state'>
@@ -87,6 +91,7 @@ export function createHealthPages(parts: HealthParts): Pages {
       },
       // Calls and changes go on: changes wait in their log until they are told.
       domain_events: domainEvents,
+      ...(parts.outsideRegistry === undefined ? {} : { outside_registry: outsideHealth(parts.outsideRegistry()) }),
       ...(parts.policyEngine === undefined ? {} : { policy: policyEngine(parts.policyEngine()) }),
       ...(parts.tokens === undefined ? {} : { tokens: tokenKeys(parts.tokens.states()) }),
       ...(parts.certificates === undefined ? {} : { certificate: certificate(parts.certificates.state()) }),

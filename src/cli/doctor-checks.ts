@@ -10,6 +10,8 @@ import { connectPostgres } from '../storage/postgres.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { createLogger } from '../telemetry/log.ts'
 import type { Check, Finding } from './doctor.ts'
+import { lookAtRegistry } from './doctor-registry.ts'
+import { failed, ok, warning } from './findings.ts'
 
 const log = createLogger({ level: 'silent' })
 
@@ -25,6 +27,7 @@ export const checks: readonly Check[] = [
   { name: 'Postgres', remedy: 'Check DATABASE_URL, the server, and the way to it.', look: lookAtPostgres },
   { name: 'Redis', remedy: 'Check REDIS_URL, the server, and the way to it.', look: lookAtRedis },
   { name: 'Kafka', remedy: 'Check KAFKA_BROKERS, the brokers, and the way to them.', look: lookAtKafka },
+  { name: 'registry', remedy: 'Check REGISTRY_URL, the registry, and the way to it.', look: lookAtRegistry },
   { name: 'tracing', remedy: 'Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector.', look: lookAtTracing },
   { name: 'TLS', remedy: 'Check TLS_CERT_FILE and TLS_KEY_FILE.', look: lookAtTls },
 ]
@@ -147,16 +150,4 @@ function reach(address: string): Promise<void> {
     socket.once('timeout', () => socket.destroy(new Error(`${address} does not answer`)))
     socket.once('error', failure)
   })
-}
-
-function ok(detail: string): Finding {
-  return { status: 'ok', detail }
-}
-
-function warning(detail: string, remedy?: string): Finding {
-  return { status: 'warning', detail, ...(remedy !== undefined && { remedy }) }
-}
-
-function failed(detail: string, remedy: string): Finding {
-  return { status: 'failed', detail, remedy }
 }

@@ -1,6 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
 import { answerOf } from './answer-of.ts'
 import { type DomainEventsSample, registerDomainEvents } from './domain-event-metrics.ts'
+import { type OutsideRegistrySample, registerOutsideRegistry } from './outside-registry-metrics.ts'
 
 /** Asked at each scrape, 1 s at most; a source that is absent, fails or is late leaves its metrics out of that scrape. */
 export interface MetricSources {
@@ -31,6 +32,8 @@ export interface MetricSources {
   readonly domainEvents?: () => Promise<readonly DomainEventsSample[]>
   /** Absent where the policies of the process decide. */
   readonly policyEngine?: () => { readonly breaker: BreakerSample['state'] }
+  /** Absent without a registry elsewhere; undefined while another replica looks at it. */
+  readonly outsideRegistry?: () => OutsideRegistrySample | undefined
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -174,6 +177,7 @@ export function registerSources(registry: Registry, now: () => number, sources: 
   })
 
   registerDomainEvents(registry, () => sources().domainEvents?.())
+  registerOutsideRegistry(registry, now, () => sources().outsideRegistry?.())
   const healths = new Gauge({
     name: 'tollgate_endpoint_healthy',
     help: '1 for an endpoint that its health checks find well, else 0',
