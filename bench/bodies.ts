@@ -1,10 +1,11 @@
 /**
- * What a provider's work on a body costs: `node bench/bodies.ts`, about half a minute. Microseconds of CPU of one thread, the
- * least of six rounds, for chats and embeddings of the OpenAI API at 1, 16 and 256 KiB.
+ * What a provider's work on a body costs: `node bench/bodies.ts`, about a minute. Microseconds of CPU of one thread, the
+ * least of six rounds, for chats and embeddings of the OpenAI API of 1 to 256 KiB.
  */
 import { parseObject } from '../src/providers/json.ts'
 import { setMember } from '../src/providers/json-edit.ts'
 import { createProvider } from '../src/providers/providers.ts'
+import { skimObject } from '../src/providers/skim.ts'
 
 const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
 const target = { url: 'http://127.0.0.1:8000/v1', model: 'backend-model', credential: 'k' }
@@ -20,10 +21,10 @@ const sentences = {
 }
 
 console.log(
-  '| body | bytes | parse all | read the answer | read the request | of one parsed before | model exchanged | by a walk |',
+  '| body | bytes | parse all | skim | read the request | of one parsed before | model exchanged | by a walk |',
 )
 console.log('|---|---:|---:|---:|---:|---:|---:|---:|')
-for (const kib of [1, 16, 256]) {
+for (const kib of [1, 4, 8, 16, 256]) {
   for (const [name, sentence] of Object.entries(sentences)) {
     const text = sentence.repeat(
       Math.max(1, Math.floor((kib * 1024 - 500) / Buffer.byteLength(JSON.stringify(sentence)))),
@@ -48,7 +49,7 @@ function measure(name: string, kind: 'chat' | 'embedding', answer: Buffer, paylo
   const parsed = parseObject(payload) ?? {}
   const figures = [
     costUs(() => parseObject(answer)),
-    costUs(() => openai.readAnswer(answer, request)),
+    costUs(() => skimObject(answer)),
     costUs(() => openai.readRequest(asked)),
     costUs(() => openai.readRequest({ ...asked, parsed })),
     costUs(() => openai.prepare(request, target)),

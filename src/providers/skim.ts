@@ -10,12 +10,12 @@
  * line break or tab is found), or in a vector a number that is none.
  *
  * Microseconds of one core for an answer, first when all of it is parsed (`node bench/bodies.ts`; Node 24, AMD EPYC):
- * | | 1 KiB | 4 KiB | 8 KiB | 16 KiB | 256 KiB |
+ * | | 0.7 KiB | 4 KiB | 8 KiB | 16 KiB | 256 KiB |
  * |---|---|---|---|---|---|
- * | prose | 2.4, 2.7 | 3.2, 3.6 | 4.4, 3.6 | 12, 4 | 450, 16 |
- * | with typographic quotes | 3.1, 3.6 | 5.7, 3.8 | 9.9, 4.0 | 23, 5 | 860, 26 |
- * | a vector of numbers | 2.4, 2.1 | 6.4, 2.1 | 12, 2.2 | 23, 3 | 590, 13 |
- * | code, full of quotes, which is given up | 2.6, 2.8 | 6.2, 7.7 | 11, 12 | 19, 20 | 525, 515 |
+ * | prose | 1.5, 1.9 | 3.6, 3.4 | 6.1, 3.5 | 11, 3.7 | 440, 16 |
+ * | with typographic quotes | 2.3, 2.6 | 6.3, 3.4 | 11, 3.8 | 22, 4.9 | 980, 29 |
+ * | a vector of numbers | 2.6, 3.5 | 6.6, 2.6 | 13, 2.8 | 23, 2.7 | 570, 12 |
+ * | code, full of quotes, which is given up | 1.8, 1.9 | 5.3, 7.0 | 10, 11 | 19, 21 | 590, 640 |
  *
  * Hence {@link skimMinBytes}. A scanner of our own that checks every byte costs 1.2 µs a KiB, as much as JSON.parse or more.
  */

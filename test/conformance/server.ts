@@ -12,6 +12,8 @@ const { server } = await startFixture({
   services: [conformanceService()],
   ...(asked.messageReceiveLimit > 0 && { maxMessageBytes: asked.messageReceiveLimit }),
 })
+// A runner that was killed says nothing.
+setTimeout(() => process.exit(1), 600_000)
 process.on('SIGTERM', () => void server.close().then(() => process.exit()))
 const listens = create(ServerCompatResponseSchema, { host: server.host, port: server.port })
 process.stdout.write(withLength(toBinary(ServerCompatResponseSchema, listens)))
