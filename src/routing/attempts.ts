@@ -182,10 +182,9 @@ class RunningAttempt<T> {
     propagation.inject(context.active(), all)
     const { origin, path } = pool.target(url)
     this.#post = new BackendCall({
-      transport: isGrpc ? pool.http2(origin, endpoint.connectTimeoutMs) : pool.agent(endpoint.connectTimeoutMs),
-      request: { origin, path, method: 'POST', headers: all, body },
+      transport: pool.transport(isGrpc ? 'http2' : 'http1', origin, endpoint.connectTimeoutMs),
+      request: { path, method: 'POST', headers: all, body },
       isGrpc,
-      isPoolFull: () => !isGrpc && pool.isFull(origin, endpoint.connectTimeoutMs),
       deadlines: {
         connect: endpoint.connectTimeoutMs ?? pool.connectTimeoutMs,
         headers: endpoint.headersTimeoutMs,

@@ -13,10 +13,13 @@ const controller: TransportController = { abort: () => {}, pause: () => {}, resu
 function begin(deadlines: Partial<Deadlines>): { call: BackendCall; failure: () => string } {
   const none = { connect: 1_000, headers: undefined, firstToken: undefined, idle: undefined, total: undefined }
   const call = new BackendCall({
-    transport: { dispatch: (_, handler: TransportHandler) => handler.onRequestStart(controller) },
-    request: { origin: 'http://backend', path: '/', method: 'POST', headers: {}, body: Buffer.from('') },
+    transport: {
+      dispatch: (_, handler: TransportHandler) => handler.onRequestStart(controller),
+      isFull: false,
+      close: async () => {},
+    },
+    request: { path: '/', method: 'POST', headers: {}, body: Buffer.from('') },
     isGrpc: false,
-    isPoolFull: () => false,
     deadlines: { ...none, ...deadlines },
     ending: testCall(),
     now: Date.now,

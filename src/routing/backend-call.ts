@@ -20,8 +20,6 @@ export interface BackendPost {
   readonly request: TransportRequest
   /** How an answer ended stands in its trailers. */
   readonly isGrpc: boolean
-  /** Whether calls wait because every connection that may be is in use. */
-  readonly isPoolFull: () => boolean
   readonly deadlines: Deadlines
   /** Ends the call, which then fails with its reason. */
   readonly ending: Ending
@@ -256,7 +254,7 @@ export class BackendCall implements TransportHandler {
 
   /** A call that never left the gate says nothing about the backend. */
   #totalError(ms: number): TollgateError {
-    const neverLeft = this.#controller === undefined && this.#post.isPoolFull()
+    const neverLeft = this.#controller === undefined && this.#post.transport.isFull
     return neverLeft ? noFreeConnection(ms) : timedOut('total_timeout', ms)
   }
 }

@@ -1,6 +1,6 @@
 import { SpanKind, type SpanOptions } from '@opentelemetry/api'
-import { Agent } from 'undici'
-import { createHttp2Transport, type Http2Transport } from './http2-transport.ts'
+import { Http1Transport } from './http1-transport.ts'
+import { createHttp2Transport } from './http2-transport.ts'
 import type { Transport } from './transport.ts'
 
 export interface BackendPoolOptions {
@@ -12,12 +12,11 @@ export interface BackendPoolOptions {
 
 /** Pooled keep-alive connections to backends. */
 export interface BackendPool {
-  /** The connections for a connect deadline; undefined means the default. */
-  agent(connectTimeoutMs: number | undefined): Transport
-  /** The same over HTTP/2 to one origin, where calls share connections. */
-  http2(origin: string, connectTimeoutMs: number | undefined): Transport
-  /** Whether each connection that {@link agent} may have to an origin is in use, so that further calls wait. */
-  isFull(origin: string, connectTimeoutMs: number | undefined): boolean
+  /**
+   * The connections to an origin with a connect deadline, undefined for the default: over HTTP/1.1, where each call has one for
+   * itself, or over HTTP/2, where calls share them.
+   */
+  transport(version: 'http1' | 'http2', origin: string, connectTimeoutMs: number | undefined): Transport
   /** A URL in parts. */
   target(url: string): Target
   readonly connectTimeoutMs: number
@@ -35,45 +34,29 @@ export interface Target {
 /** URLs of endpoints are few; one that names a model in its path is one of many. */
 const maxTargets = 10_000
 
+/** By connect deadline, then by origin. Both are few; one without calls keeps no connection. */
+type Transports = Map<number, Map<string, Transport>>
+
 /**
- * undici's connect deadline belongs to an agent, so there is one for each deadline that endpoints have; they are few. All
- * other deadlines are kept by the call itself, to the millisecond, where undici's timers tick once a second.
+ * The connect deadline belongs to the connections. All others are kept by the call itself, to the millisecond, where undici's
+ * timers tick once a second.
  */
-export function createBackendPool(options: BackendPoolOptions): BackendPool {
-  const agents = new Map<number, Agent>()
-  const http2s = new Map<string, Http2Transport>()
+export function createBackendPool({ connectionsPerHost, connectTimeoutMs }: BackendPoolOptions): BackendPool {
+  const http1s: Transports = new Map()
+  const http2s: Transports = new Map()
   const targets = new Map<string, Target>()
 
-  function agent(connectTimeoutMs = options.connectTimeoutMs): Agent {
-    let known = agents.get(connectTimeoutMs)
-    if (known === undefined) {
-      known = new Agent({
-        connections: options.connectionsPerHost,
-        pipelining: 1,
-        connect: { timeout: connectTimeoutMs, noDelay: true },
-        headersTimeout: 0,
-        bodyTimeout: 0,
-      })
-      agents.set(connectTimeoutMs, known)
-    }
-    return known
-  }
-
   return {
-    agent,
-    http2(origin, connectTimeoutMs = options.connectTimeoutMs) {
-      const key = `${connectTimeoutMs} ${origin}`
-      let known = http2s.get(key)
+    transport(version, origin, deadlineMs = connectTimeoutMs) {
+      const transports = version === 'http1' ? http1s : http2s
+      const byOrigin = transports.get(deadlineMs) ?? new Map<string, Transport>()
+      let known = byOrigin.get(origin)
       if (known === undefined) {
-        known = createHttp2Transport({ origin, connectTimeoutMs, maxConnections: options.connectionsPerHost })
-        http2s.set(key, known)
+        const options = { origin, connectTimeoutMs: deadlineMs, maxConnections: connectionsPerHost }
+        known = version === 'http1' ? new Http1Transport(options) : createHttp2Transport(options)
+        transports.set(deadlineMs, byOrigin.set(origin, known))
       }
       return known
-    },
-    isFull(origin, connectTimeoutMs) {
-      // Where no connection comes about, calls wait as well, but none of them runs.
-      const { running = 0 } = agent(connectTimeoutMs).stats[origin] ?? {}
-      return running >= options.connectionsPerHost
     },
     target(url) {
       let known = targets.get(url)
@@ -84,12 +67,10 @@ export function createBackendPool(options: BackendPoolOptions): BackendPool {
       }
       return known
     },
-    connectTimeoutMs: options.connectTimeoutMs,
+    connectTimeoutMs,
     async close() {
-      const open = [...agents.values(), ...http2s.values()]
-      agents.clear()
-      http2s.clear()
-      await Promise.all(open.map((one) => one.close()))
+      const open = [...http1s.values(), ...http2s.values()].flatMap((byOrigin) => [...byOrigin.values()])
+      await Promise.all(open.map((transport) => transport.close()))
     },
   }
 }

@@ -4,14 +4,14 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type CutProxy, startCutProxy } from '../../test/support/cut-proxy.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import { answerGrpc, type GrpcUpstream, startGrpcUpstream } from '../../test/support/grpc-upstream.ts'
-import { createHttp2Transport, type Http2Options, type Http2Transport } from './http2-transport.ts'
-import type { TransportController } from './transport.ts'
+import { createHttp2Transport, type Http2Options } from './http2-transport.ts'
+import type { Transport, TransportController } from './transport.ts'
 
 const never = 3_600_000
 
 let upstream: GrpcUpstream
 let proxy: CutProxy
-let transports: Http2Transport[]
+let transports: Transport[]
 
 beforeEach(async () => {
   upstream = await startGrpcUpstream()
@@ -26,7 +26,7 @@ afterEach(async () => {
   await proxy.close()
 })
 
-function create(options: Partial<Http2Options> = {}): Http2Transport {
+function create(options: Partial<Http2Options> = {}): Transport {
   const origin = `http://127.0.0.1:${proxy.port}`
   const settings = { origin, connectTimeoutMs: 5_000, maxConnections: 3, pingMs: never, idleMs: never }
   const transport = createHttp2Transport({ ...settings, ...options })
@@ -41,12 +41,12 @@ interface Told {
   controller: TransportController | undefined
 }
 
-function call(transport: Http2Transport, origin = ''): Told {
+function call(transport: Transport): Told {
   const over = Promise.withResolvers<string>()
   const told: Told = { events: [], over: over.promise, controller: undefined }
   const tell = (event: string): number => told.events.push(event)
   transport.dispatch(
-    { origin, path: '/x', method: 'POST', headers: {}, body: Buffer.from('body') },
+    { path: '/x', method: 'POST', headers: {}, body: Buffer.from('body') },
     {
       onRequestStart(controller) {
         told.controller = controller

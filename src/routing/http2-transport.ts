@@ -23,12 +23,7 @@ export interface Http2Options {
   readonly idleMs?: number
 }
 
-export interface Http2Transport extends Transport {
-  /** Takes no more calls, and waits for those that run. */
-  close(): Promise<void>
-}
-
-export function createHttp2Transport(options: Http2Options): Http2Transport {
+export function createHttp2Transport(options: Http2Options): Transport {
   const { origin, connectTimeoutMs, maxConnections, pingMs = 20_000, pingTimeoutMs = 5_000, idleMs = 60_000 } = options
   const connections = new Set<Http2Connection>()
 
@@ -60,6 +55,8 @@ export function createHttp2Transport(options: Http2Options): Http2Transport {
     dispatch(request, handler) {
       void send(request, handler)
     },
+    // Beyond what its connections take at once, calls share them.
+    isFull: false,
     async close() {
       await Promise.all([...connections].map((connection) => connection.close()))
     },

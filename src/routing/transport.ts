@@ -1,13 +1,16 @@
 import type { IncomingHttpHeaders } from 'node:http'
 
-/** Where calls to backends go out; undici's dispatchers are of this kind. */
+/** Where calls to one origin go out. */
 export interface Transport {
   /** Begins a request; everything else is told to the handler. */
-  dispatch(request: TransportRequest, handler: TransportHandler): unknown
+  dispatch(request: TransportRequest, handler: TransportHandler): void
+  /** Whether calls wait because each connection that may be is in use. */
+  readonly isFull: boolean
+  /** Takes no more calls, and waits for those that run. */
+  close(): Promise<void>
 }
 
 export interface TransportRequest {
-  readonly origin: string
   readonly path: string
   readonly method: 'POST'
   /** Lower-case names. */
