@@ -125,7 +125,7 @@ async function construct(
   const callMetrics = createCallMetrics(metrics)
   const instanceId = `${hostname().slice(0, 40)}-${process.pid}`
   const stores = await openStores(config, { log, instanceId, now }, closers)
-  const { sql, limits, redis, failover, drain, books } = stores
+  const { sql, limits, failover, drain, books } = stores
 
   const hasher = createSecretHasher()
   await hooks.beforeServing?.(sql, hasher)
@@ -322,7 +322,7 @@ async function construct(
   metrics.setSources({
     breakers: dispatcher.breakers,
     databaseConnections: () => countConnections(sql, instanceId),
-    ...(redis === undefined ? {} : { redisConnections: () => Number(redis.status === 'ready') }),
+    ...(stores.redisConnections && { redisConnections: stores.redisConnections }),
     usageBacklog: stores.usageBacklog,
     drain: stores.drained,
     ...(failover === undefined ? {} : { limits: failover.state }),

@@ -3,7 +3,7 @@ import type { EventPublisher } from './events/event-publisher.ts'
 import type { TokenKeysState } from './identity/token-keys.ts'
 import type { Tokens } from './identity/tokens.ts'
 import type { Limits } from './limits/limits.ts'
-import type { Drain } from './metering/drain.ts'
+import type { RunningDrain } from './metering/drain.ts'
 import type { Outbox } from './outbox/outbox.ts'
 import { outboxHealth } from './outbox/outbox-health.ts'
 import type { RemoteState } from './policy/remote-judge.ts'
@@ -22,7 +22,7 @@ import type { Metrics } from './telemetry/metrics.ts'
 export interface HealthParts {
   readonly sql: Sql
   readonly limits: Limits
-  readonly drain: Drain
+  readonly drain: Pick<RunningDrain, 'state'>
   readonly snapshots: Snapshots
   readonly dispatcher: Pick<Dispatcher, 'breakers'>
   readonly healthChecks: Pick<HealthChecks, 'all'>

@@ -23,12 +23,19 @@ export function awayFolder(config: Config): string {
   return join(config.dataDir, 'away')
 }
 
+export interface LimitsParts {
+  readonly log: Logger
+  /** Name of this process among the replicas. */
+  readonly instanceId: string
+  readonly sql: Sql
+  /** Told when this process appended to the usage log in Redis. */
+  readonly onAppend: () => void
+}
+
 /** Limits in Redis, with what stands in for it while it is away, or in this process. */
 export async function openLimits(
   config: Config,
-  log: Logger,
-  instance: string,
-  sql: Sql,
+  { log, instanceId: instance, sql, onAppend }: LimitsParts,
   closers: Closers,
 ): Promise<{ limits: Limits; redis: RedisClient | undefined; failover: FailoverLimits | undefined }> {
   const { url, commandTimeoutMs, whenAway } = config.redis
@@ -42,7 +49,7 @@ export async function openLimits(
   closers.push(async () => redis.disconnect())
   // Processes in containers often share host name and number: the id makes each start a reader of its own.
   const instanceId = `${instance}-${newId()}`
-  const limits = await createRedisLimits({ redis, instanceId, seed, log })
+  const limits = await createRedisLimits({ redis, instanceId, seed, log, onAppend })
   closers.push(() => limits.close())
   if (whenAway === 'closed') return { limits, redis, failover: undefined }
   // A silent replica must have had the time for two announcements, whatever the timeout.

@@ -9,10 +9,11 @@ import type { FailoverLimits } from '../limits/failover-limits.ts'
 import type { Limits } from '../limits/limits.ts'
 import { readLocalLimits } from '../limits/local-audit.ts'
 import { readRedisLimits } from '../limits/redis-audit.ts'
-import { createDrain, type Drain } from '../metering/drain.ts'
+import { createDrain, type RunningDrain } from '../metering/drain.ts'
 import { readLedger } from '../metering/ledger-audit.ts'
 import { LedgerThread } from '../metering/ledger-thread.ts'
 import { startPartitions } from '../metering/partitions.ts'
+import { createThreadDrain } from '../metering/thread-drain.ts'
 import { startEmbeddedPostgres } from '../storage/embedded-postgres.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { migrate } from '../storage/migrate.ts'
@@ -28,8 +29,10 @@ export interface Stores {
   /** Undefined: limits are embedded. */
   readonly redis: RedisClient | undefined
   readonly failover: FailoverLimits | undefined
-  readonly drain: Drain
+  readonly drain: RunningDrain
   readonly books: BooksWatch
+  /** Connections to Redis that are established; undefined: none is configured. */
+  readonly redisConnections: (() => number) | undefined
   /** Events that wait for the ledger, in all usage logs. */
   usageBacklog(): Promise<number>
   /** What all drains wrote. */
@@ -60,11 +63,15 @@ export async function openStores(
   const changeRetention = startChangeRetention({ sql, log, days: config.changesRetentionDays })
   closers.push(() => changeRetention.stop())
 
-  const { limits, redis, failover } = await openLimits(config, log, instanceId, sql, closers)
-  const maxConnections = ledgerConnections(config)
-  const ledger = await LedgerThread.start({ target, applicationName: instanceId, maxConnections, log })
+  let nudge = (): void => undefined
+  const onAppend = (): void => nudge()
+  const { limits, redis, failover } = await openLimits(config, { log, instanceId, sql, onAppend }, closers)
+  const ledger = await openLedger(config, target, { log, instanceId })
+  nudge = () => ledger.nudge()
   closers.push(() => ledger.close())
-  const drain = createDrain({ usageLog: limits.usageLog, ledger, log })
+  const { usageLog } = limits
+  const drain =
+    redis === undefined ? createDrain({ usageLog, ledger, log }) : createThreadDrain({ usageLog, thread: ledger, log })
   drain.start()
   closers.push(() => drain.stop())
   const localDrain = failover && createDrain({ usageLog: failover.localUsageLog, ledger, log })
@@ -98,6 +105,7 @@ export async function openStores(
     failover,
     drain,
     books,
+    redisConnections: redis && (() => Number(redis.status === 'ready') + Number(ledger.drained().isConnected)),
     usageBacklog: async () => (await limits.usageLog.backlog()) + ((await failover?.localUsageLog.backlog()) ?? 0),
     drained() {
       const { lastWriteMs, written, duplicates } = drain.state()
@@ -143,6 +151,18 @@ async function openPostgres(
   const sql = connectPostgres({ ...target, log, maxConnections, applicationName })
   closers.push(() => sql.end(2_000))
   return { sql, target }
+}
+
+/** The thread that writes the ledger, and drains the usage log where that is in Redis. */
+function openLedger(
+  config: Config,
+  target: PostgresTarget,
+  { log, instanceId }: Pick<StoresParts, 'log' | 'instanceId'>,
+): Promise<LedgerThread> {
+  const { url, commandTimeoutMs } = config.redis
+  const maxConnections = ledgerConnections(config)
+  const stream = url === undefined ? undefined : { url, commandTimeoutMs, instanceId }
+  return LedgerThread.start({ target, applicationName: instanceId, maxConnections, stream, log })
 }
 
 /** Of all connections those that write the ledger: one for each lane of the drain, where there are enough. */

@@ -47,6 +47,8 @@ export interface RedisLimitsOptions {
   readonly reclaimIdleMs?: number
   /** How long nothing is admitted after Redis lost its data, so that every replica has restored. Default 500. */
   readonly graceMs?: number
+  /** Told when this process appended to the usage log, for who reads it elsewhere. */
+  readonly onAppend?: () => void
 }
 
 /**
@@ -87,6 +89,7 @@ export async function createRedisLimits(options: RedisLimitsOptions): Promise<Li
     instanceId: options.instanceId,
     reclaimIdleMs: options.reclaimIdleMs ?? 5_000,
     abandonedTtlMs,
+    onAppend: options.onAppend,
   })
   await usageLog.open()
   const generation = new RedisGeneration({

@@ -1,4 +1,4 @@
-import type { Logger } from 'pino'
+import type { StorageLog } from '../storage/postgres.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import { decodeEvent } from './event-codec.ts'
 import type { UsageLog, UsageLogEntry } from './limits.ts'
@@ -14,10 +14,12 @@ export interface RedisUsageLogOptions {
   readonly scripts: RedisScripts
   readonly keys: RedisKeys
   readonly kept: RedisKept
-  readonly log: Logger
+  readonly log: StorageLog
   readonly instanceId: string
   readonly reclaimIdleMs: number
   readonly abandonedTtlMs: number
+  /** Told when this process appended to the stream. */
+  readonly onAppend?: (() => void) | undefined
 }
 
 /** The stream is looked at this often, whoever appended to it; reclaiming goes with it. */
@@ -62,6 +64,7 @@ export class RedisUsageLog implements UsageLog {
   nudge(): void {
     this.#isNudged = true
     this.#news.ring()
+    this.#options.onAppend?.()
   }
 
   async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageLogEntry[]> {

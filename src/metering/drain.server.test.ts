@@ -17,7 +17,13 @@ beforeAll(async () => {
   server = await startPostgresServer({ owned: true })
   await ensurePartitions(server.sql, Date.now())
   const { target } = server
-  ledger = await LedgerThread.start({ target, applicationName: 'drain', maxConnections: 3, log: silentLog })
+  ledger = await LedgerThread.start({
+    target,
+    applicationName: 'drain',
+    maxConnections: 3,
+    stream: undefined,
+    log: silentLog,
+  })
 }, timeout)
 
 afterAll(async () => {

@@ -15,6 +15,7 @@ import { within } from '../within.ts'
 import { traceInserts } from './insert-spans.ts'
 import type { BatchResult } from './ledger.ts'
 import type { LedgerWriter } from './ledger-writer.ts'
+import { sweepUntil } from './sweep.ts'
 import { createTurns } from './turns.ts'
 
 export interface DrainOptions {
@@ -36,8 +37,10 @@ export interface DrainOptions {
   readonly lingerMs?: number
   /** Ceiling for one write, after which it is tried again; default 35 000, longer than the statement timeout. */
   readonly writeTimeoutMs?: number
-  /** Pause between two looks for abandoned reservations; default 1 000. */
-  readonly sweepEveryMs?: number
+  /** Shows the write of a batch in the traces of the events that it wrote; default {@link traceInserts}. */
+  readonly trace?: typeof traceInserts
+  /** Pause between two looks for abandoned reservations; default 1 000. False: somebody else looks for them. */
+  readonly sweepEveryMs?: number | false
   /** First and longest pause after a failure; defaults 100 and 5 000. */
   readonly retryMinMs?: number
   readonly retryMaxMs?: number
@@ -62,21 +65,25 @@ export interface DrainState {
   readonly quarantined: number
 }
 
-export interface Drain {
+/** A drain that its owner only starts and stops. */
+export interface RunningDrain {
   /** Starts the loop and the sweep. */
   start(): void
   /** Ends both after flushing what the log still holds, within the bound; what is left stays in the log. Never throws. */
   stop(): Promise<void>
-  /** One batch, or what is left of a failed one. Returns its size; throws on failure. Not beside a started loop. */
-  drainOnce(): Promise<number>
   /** True once the log is empty; false when that takes longer than `timeoutMs`, default 30 000. Needs a started drain. */
   drained(timeoutMs?: number): Promise<boolean>
   state(): DrainState
 }
 
+export interface Drain extends RunningDrain {
+  /** One batch, or what is left of a failed one. Returns its size; throws on failure. Not beside a started loop. */
+  drainOnce(): Promise<number>
+}
+
 /** See the head of this file. Constructed idle. */
 export function createDrain(options: DrainOptions): Drain {
-  const { usageLog, ledger, log } = options
+  const { usageLog, ledger, log, trace = traceInserts, sweepEveryMs } = options
   const batchMax = options.batchMax ?? 2_000
   const readWaitMs = options.readWaitMs ?? 500
   const lingerMs = options.lingerMs ?? 25
@@ -146,7 +153,7 @@ export function createDrain(options: DrainOptions): Drain {
       quarantined: state.quarantined + result.quarantined,
     }
     if (result.quarantined > 0) log.error({ events: result.quarantined }, 'usage events went to quarantine')
-    traceInserts(events, result.traced, startMs, endMs)
+    trace(events, result.traced, startMs, endMs)
     options.onBatch?.(result, endMs - startMs)
   }
 
@@ -178,21 +185,11 @@ export function createDrain(options: DrainOptions): Drain {
     else if (state.failing === undefined) log.info({}, 'the usage drain works again')
   }
 
-  async function sweep(): Promise<void> {
-    let isFailing = false
-    while (!stopping.signal.aborted) {
-      try {
-        const abandoned = await usageLog.sweep()
-        if (abandoned > 0) log.warn({ abandoned }, 'recorded calls whose gateway went away')
-        const backlog = await usageLog.backlog()
-        state = { ...state, backlog }
-        isFailing = false
-      } catch (error) {
-        if (!isFailing) log.warn({ failing: describeError(error) }, 'the sweep of abandoned reservations fails')
-        isFailing = true
-      }
-      await pause(options.sweepEveryMs ?? 1_000)
+  function sweep(everyMs: number | undefined): Promise<void> {
+    const onBacklog = (backlog: number): void => {
+      state = { ...state, backlog }
     }
+    return sweepUntil(stopping.signal, { usageLog, log, everyMs, onBacklog })
   }
 
   async function pause(ms: number): Promise<void> {
@@ -210,7 +207,7 @@ export function createDrain(options: DrainOptions): Drain {
 
   return {
     start: () => {
-      loops = Promise.all([...lanes.map(loop), sweep()])
+      loops = Promise.all([...lanes.map(loop), ...(sweepEveryMs === false ? [] : [sweep(sweepEveryMs)])])
     },
     stop: async () => {
       const deadlineMs = now() + (options.stopTimeoutMs ?? 5_000)

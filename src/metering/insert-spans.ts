@@ -3,13 +3,15 @@ import type { UsageEvent } from './usage-event.ts'
 
 /**
  * Shows the write of a batch in the trace of each event that it wrote, as a span `usage_records insert` from `startMs`
- * to `endMs` (Unix milliseconds). Does nothing without sampled events, and next to nothing without tracing.
+ * to `endMs` (Unix milliseconds). Of the batch, events without a traceparent may be left out; `batchSize` counts them all.
+ * Does nothing without sampled events, and next to nothing without tracing.
  */
 export function traceInserts(
-  events: readonly UsageEvent[],
+  events: readonly Pick<UsageEvent, 'id' | 'traceparent'>[],
   writtenIds: readonly string[],
   startMs: number,
   endMs: number,
+  batchSize = events.length,
 ): void {
   if (writtenIds.length === 0) return
   const ids = new Set(writtenIds)
@@ -25,7 +27,7 @@ export function traceInserts(
       'db.system.name': 'postgresql',
       'db.operation.name': 'INSERT',
       'db.collection.name': 'usage_records',
-      'db.operation.batch.size': events.length,
+      'db.operation.batch.size': batchSize,
     }
     tracer
       .startSpan('usage_records insert', { kind: SpanKind.CLIENT, startTime: startMs, attributes }, parent)

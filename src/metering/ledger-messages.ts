@@ -1,5 +1,6 @@
 import type { PostgresTarget, StorageLog } from '../storage/postgres.ts'
 import type { BatchResult } from './ledger.ts'
+import type { UsageEvent } from './usage-event.ts'
 
 /** What the thread that writes the ledger is begun with. */
 export interface LedgerThreadData {
@@ -7,7 +8,19 @@ export interface LedgerThreadData {
   readonly applicationName: string
   /** Ceiling of its connections. */
   readonly maxConnections: number
+  /** The Redis whose usage log it drains; undefined: it writes what it is asked to write, and nothing else. */
+  readonly stream: StreamSource | undefined
 }
+
+export interface StreamSource {
+  readonly url: string
+  readonly commandTimeoutMs: number
+  /** Each thread adds an id of its own: what one held that ended, the next one takes over as from a stranger. */
+  readonly instanceId: string
+}
+
+/** What came of a batch, for who adds it up. */
+export type Drained = Omit<BatchResult, 'traced'> & { readonly atMs: number }
 
 export type ToLedgerThread =
   | {
@@ -16,6 +29,10 @@ export type ToLedgerThread =
       /** JSON of a list of `EventFields`: a third of what it takes to copy the events as they are. */
       readonly events: string
     }
+  /** This process appended to the usage log in Redis. */
+  | { readonly kind: 'nudge' }
+  /** Drain what is left of it, within the bound of the drain, and no more. */
+  | { readonly kind: 'stop' }
   /** Close connections, and end. */
   | { readonly kind: 'close' }
 
@@ -25,5 +42,18 @@ export type FromLedgerThread =
   | { readonly kind: 'written'; readonly id: number; readonly result: BatchResult }
   /** `problem` says why the batch could not be written. */
   | { readonly kind: 'failed'; readonly id: number; readonly problem: string }
+  | { readonly kind: 'drained'; readonly drained: Drained }
+  /** What keeps the drain from going on, and whether its Redis answers; told when it changes. */
+  | { readonly kind: 'state'; readonly failing: string | undefined; readonly isConnected: boolean }
+  /** Arguments of `traceInserts`: the spans of a process are one thread's. */
+  | {
+      readonly kind: 'traced'
+      readonly events: readonly Pick<UsageEvent, 'id' | 'traceparent'>[]
+      readonly ids: readonly string[]
+      readonly startMs: number
+      readonly endMs: number
+      readonly batchSize: number
+    }
+  | { readonly kind: 'stopped' }
   /** A line for the log of the process, which one thread alone writes. */
   | { readonly kind: 'log'; readonly level: keyof StorageLog; readonly fields: object; readonly text: string }

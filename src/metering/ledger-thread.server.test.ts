@@ -1,14 +1,19 @@
 import { once } from 'node:events'
 import type { Worker } from 'node:worker_threads'
 import pino from 'pino'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type PostgresServer, silentLog, startPostgresServer } from '../../test/support/postgres-server.ts'
+import { type RedisServer, startRedisServer } from '../../test/support/redis-server.ts'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { admission, settlement } from '../limits/conformance-support.ts'
+import type { Limits } from '../limits/limits.ts'
 import { LocalFolders } from '../limits/local-support.ts'
+import { createRedisLimits } from '../limits/redis-limits.ts'
+import { connectRedis } from '../storage/redis.ts'
 import { createDrain } from './drain.ts'
 import { LedgerThread, type LedgerThreadOptions } from './ledger-thread.ts'
 import { ensurePartitions } from './month-partitions.ts'
+import { createThreadDrain } from './thread-drain.ts'
 
 const timeout = 120_000
 const folders = new LocalFolders()
@@ -42,9 +47,30 @@ afterEach(async () => {
 
 async function begin(changes: Partial<LedgerThreadOptions> = {}): Promise<LedgerThread> {
   const { target } = server
-  const common = { target, applicationName: 'ledger-thread', maxConnections: 2, log: silentLog }
+  const common = { target, applicationName: 'ledger-thread', maxConnections: 2, stream: undefined, log: silentLog }
   ledger = await LedgerThread.start({ ...common, ...changes })
   return ledger
+}
+
+/** Eight callers that call until the end; that returns the ids of what was settled. */
+function underLoad(limits: Limits): { end(): Promise<string[]> } {
+  const ids: string[] = []
+  let isOver = false
+  const callers = Array.from({ length: 8 }, async () => {
+    while (!isOver) {
+      const call = admission([], { ifAbandoned: usageEvent() })
+      await limits.admit(call)
+      await limits.settle(settlement(call, []))
+      ids.push(call.ifAbandoned.id)
+    }
+  })
+  return {
+    async end() {
+      isOver = true
+      await Promise.all(callers)
+      return ids
+    },
+  }
 }
 
 async function ledgerIds(): Promise<string[]> {
@@ -60,23 +86,13 @@ test('every settled call is in the ledger once, however often the thread is kill
   const log = pino({ level: 'silent' })
   const drain = createDrain({ usageLog: limits.usageLog, ledger: writer, log, batchMax: 50, retryMaxMs: 50 })
   drain.start()
-  const ids: string[] = []
-  let isOver = false
-  const callers = Array.from({ length: 8 }, async () => {
-    while (!isOver) {
-      const call = admission([], { ifAbandoned: usageEvent() })
-      await limits.admit(call)
-      await limits.settle(settlement(call, []))
-      ids.push(call.ifAbandoned.id)
-    }
-  })
+  const calls = underLoad(limits)
   for (let kill = 0; kill < 8; kill++) {
     const { written } = drain.state()
     await expect.poll(() => drain.state().written, { timeout: 30_000, interval: 1 }).toBeGreaterThan(written)
     await threads.at(-1)?.terminate()
   }
-  isOver = true
-  await Promise.all(callers)
+  const ids = await calls.end()
   expect(await drain.drained(60_000)).toBe(true)
   await drain.stop()
   expect(threads.length).toBeGreaterThan(8)
@@ -127,4 +143,69 @@ test('writes what it was given before it ends, and nothing after that', { timeou
   expect(await writing).toMatchObject({ written: 500 })
   await expect(writer.write(events)).rejects.toThrow(/closed/)
   expect(writer.failing()).toBeUndefined()
+})
+
+describe('a thread that drains Redis', () => {
+  let redisServer: RedisServer
+
+  beforeAll(async () => {
+    redisServer = await startRedisServer()
+  }, timeout)
+
+  afterAll(() => redisServer?.stop(), timeout)
+
+  test('has every settled call in the ledger once, however often it is killed, and leaves the log empty', {
+    timeout,
+  }, async () => {
+    const { url } = redisServer
+    const redis = await connectRedis({ url, log: silentLog })
+    const stream = { url, commandTimeoutMs: 1_000, instanceId: 'gate' }
+    const thread = await begin({ stream, restartMinMs: 1, restartMaxMs: 20 })
+    const log = pino({ level: 'silent' })
+    const onAppend = (): void => thread.nudge()
+    const limits = await createRedisLimits({ redis, instanceId: 'gate', seed: async () => 0, log, onAppend })
+    const drain = createThreadDrain({ usageLog: limits.usageLog, thread, log, sweepEveryMs: 20 })
+    drain.start()
+    const calls = underLoad(limits)
+    for (let kill = 0; kill < 4; kill++) {
+      const { written } = drain.state()
+      await expect.poll(() => drain.state().written, { timeout: 30_000, interval: 1 }).toBeGreaterThan(written)
+      await threads.at(-1)?.terminate()
+    }
+    const ids = await calls.end()
+    expect(await drain.drained(60_000)).toBe(true)
+    await expect.poll(() => drain.state().failing).toBeUndefined()
+    await drain.stop()
+    expect(await ledgerIds()).toEqual(ids.toSorted())
+    await thread.close()
+    await limits.close()
+    // The readers that were killed hold nothing any more; a day later they are forgotten.
+    expect(await redis.xpending('tg:{limits}:usage', 'ledger')).toEqual([0, null, null, null])
+    redis.disconnect()
+  })
+
+  test('says what is wrong while Redis is away, and goes on when it is back', { timeout }, async () => {
+    const { url } = redisServer
+    const redis = await connectRedis({ url, log: silentLog })
+    const thread = await begin({ stream: { url, commandTimeoutMs: 500, instanceId: 'gate' } })
+    const log = pino({ level: 'silent' })
+    const limits = await createRedisLimits({ redis, instanceId: 'gate', seed: async () => 0, log })
+    const drain = createThreadDrain({ usageLog: limits.usageLog, thread, log, sweepEveryMs: 20 })
+    drain.start()
+    await expect.poll(() => thread.drained().isConnected, { timeout: 30_000 }).toBe(true)
+    await redisServer.kill9()
+    await expect.poll(() => thread.drained().isConnected, { timeout: 30_000 }).toBe(false)
+    await expect.poll(() => drain.state().failing, { timeout: 30_000 }).toBeTypeOf('string')
+    await redisServer.restart()
+    await expect.poll(() => redis.status, { timeout: 30_000 }).toBe('ready')
+    const call = admission([], { ifAbandoned: usageEvent() })
+    await limits.admit(call)
+    await limits.settle(settlement(call, []))
+    expect(await drain.drained(60_000)).toBe(true)
+    await expect.poll(() => drain.state().failing, { timeout: 30_000 }).toBeUndefined()
+    await drain.stop()
+    expect(await ledgerIds()).toEqual([call.ifAbandoned.id])
+    await limits.close()
+    redis.disconnect()
+  })
 })

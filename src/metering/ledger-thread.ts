@@ -3,8 +3,9 @@ import { Worker } from 'node:worker_threads'
 import { fieldsOf } from '../limits/event-codec.ts'
 import { describeError, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
+import { traceInserts } from './insert-spans.ts'
 import type { BatchResult } from './ledger.ts'
-import type { FromLedgerThread, LedgerThreadData, ToLedgerThread } from './ledger-messages.ts'
+import type { Drained, FromLedgerThread, LedgerThreadData, ToLedgerThread } from './ledger-messages.ts'
 import type { LedgerWriter } from './ledger-writer.ts'
 import type { UsageEvent } from './usage-event.ts'
 
@@ -15,14 +16,33 @@ export interface LedgerThreadOptions extends LedgerThreadData {
   readonly restartMaxMs?: number
 }
 
+/** What the thread drained of a usage log that it reads itself, in all its lives. */
+export interface ThreadDrained {
+  readonly written: number
+  readonly duplicates: number
+  readonly quarantined: number
+  /** Unix milliseconds; undefined before the first commit. */
+  readonly lastWriteMs: number | undefined
+  readonly failing: string | undefined
+  /** Whether its Redis answers. */
+  readonly isConnected: boolean
+}
+
 /** How long its connections may take to close. */
 const closeTimeoutMs = 3_000
+/** How long its drain may take to stop: a little longer than the drain itself allows. */
+const stopTimeoutMs = 6_000
+/** A nudge more or less makes no difference to a drain that gathers so long. */
+const nudgeEveryMs = 25
 
 /**
  * Writes batches in a thread of its own, so that calls do not wait while one is prepared: that takes 6 µs a record.
  *
- * It holds nothing but what it is asked to write. When it ends for whatever reason, what it had is rejected, as if
- * Postgres had gone away, and its owner asks again; after a pause, it is begun again.
+ * A usage log in Redis it reads and acknowledges itself, on a connection of its own and under a name of its own.
+ *
+ * It holds nothing that is nowhere else. When it ends for whatever reason, what it was asked to write is rejected, as if
+ * Postgres had gone away, and its owner asks again; what it had read of a log is delivered again to the next reader. After
+ * a pause it is begun again.
  */
 export class LedgerThread implements LedgerWriter {
   readonly #options: LedgerThreadOptions
@@ -32,7 +52,16 @@ export class LedgerThread implements LedgerWriter {
   #failing: string | undefined
   #pauseMs: number
   #restarting: NodeJS.Timeout | undefined
+  #nudging: NodeJS.Timeout | undefined
   #closed = false
+  #drained: ThreadDrained = {
+    written: 0,
+    duplicates: 0,
+    quarantined: 0,
+    lastWriteMs: undefined,
+    failing: undefined,
+    isConnected: false,
+  }
 
   private constructor(options: LedgerThreadOptions) {
     this.#options = options
@@ -68,10 +97,41 @@ export class LedgerThread implements LedgerWriter {
     return asked.promise
   }
 
+  /** What it drained by itself. */
+  drained(): ThreadDrained {
+    return { ...this.#drained, failing: this.#failing ?? this.#drained.failing }
+  }
+
+  /** This process appended to the usage log in Redis. */
+  nudge(): void {
+    if (this.#closed) return
+    this.#nudging ??= setTimeout(() => {
+      this.#nudging = undefined
+      if (this.#worker !== undefined) post(this.#worker, { kind: 'nudge' })
+    }, nudgeEveryMs)
+  }
+
+  /** Ends the drain of the usage log in Redis, after flushing what that still holds, within the bound; never throws. */
+  async stopDrain(): Promise<void> {
+    const worker = this.#worker
+    if (worker === undefined) return
+    const stopped = new Promise<void>((done) => {
+      worker.on('message', ({ kind }: FromLedgerThread) => {
+        if (kind === 'stopped') done()
+      })
+      worker.once('exit', () => done())
+    })
+    // What came last may not have been told of yet.
+    post(worker, { kind: 'nudge' })
+    post(worker, { kind: 'stop' })
+    await within(stopTimeoutMs, stopped).catch(() => undefined)
+  }
+
   /** What it is writing is written, or rejected if that takes too long. Safe to call again. */
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#restarting)
+    clearTimeout(this.#nudging)
     const worker = this.#worker
     if (worker === undefined) return
     const ended = once(worker, 'exit')
@@ -80,8 +140,8 @@ export class LedgerThread implements LedgerWriter {
   }
 
   #begin(): Worker {
-    const { target, applicationName, maxConnections } = this.#options
-    const workerData: LedgerThreadData = { target, applicationName, maxConnections }
+    const { target, applicationName, maxConnections, stream } = this.#options
+    const workerData: LedgerThreadData = { target, applicationName, maxConnections, stream }
     const worker = new Worker(entry, { workerData })
     let problem: string | undefined
     this.#worker = worker
@@ -102,13 +162,40 @@ export class LedgerThread implements LedgerWriter {
       case 'log':
         this.#options.log[message.level](message.fields, message.text)
         return
+      case 'traced':
+        traceInserts(message.events, message.ids, message.startMs, message.endMs, message.batchSize)
+        return
+      case 'drained':
+        this.#works()
+        this.#add(message.drained)
+        return
+      case 'state':
+        this.#drained = { ...this.#drained, failing: message.failing, isConnected: message.isConnected }
+        return
       case 'written':
-        // One that ends with its first batch, again and again, is begun less and less often.
-        this.#pauseMs = this.#options.restartMinMs ?? 100
+        this.#works()
         this.#take(message.id)?.resolve(message.result)
         return
       case 'failed':
         this.#take(message.id)?.reject(new Error(message.problem))
+        return
+      case 'stopped':
+    }
+  }
+
+  /** One that ends before its first batch, again and again, is begun less and less often. */
+  #works(): void {
+    this.#pauseMs = this.#options.restartMinMs ?? 100
+  }
+
+  #add({ written, duplicates, quarantined, atMs }: Drained): void {
+    const before = this.#drained
+    this.#drained = {
+      ...before,
+      written: before.written + written,
+      duplicates: before.duplicates + duplicates,
+      quarantined: before.quarantined + quarantined,
+      lastWriteMs: atMs,
     }
   }
 
@@ -120,6 +207,7 @@ export class LedgerThread implements LedgerWriter {
 
   #ended(problem: string): void {
     this.#worker = undefined
+    this.#drained = { ...this.#drained, failing: undefined, isConnected: false }
     const failing = `the thread that writes the ledger ended: ${problem}`
     for (const id of [...this.#asked.keys()]) this.#take(id)?.reject(new Error(failing))
     if (this.#closed) return

@@ -1,5 +1,5 @@
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
-import type { Logger } from 'pino'
+import type { StorageLog } from './postgres.ts'
 
 /** One server or a cluster: both answer {@link Redis.call}, and route by the first key. */
 export type RedisClient = Redis | Cluster
@@ -7,7 +7,7 @@ export type RedisClient = Redis | Cluster
 export interface RedisConnectOptions {
   /** `redis://` or `rediss://`; several, separated by commas, are the seed nodes of a cluster. */
   readonly url: string
-  readonly log: Logger
+  readonly log: StorageLog
   /** Milliseconds after which a command that was not answered fails. Default 1000. */
   readonly commandTimeoutMs?: number
   /** Milliseconds for one attempt to connect. Default 2000. */
@@ -66,7 +66,7 @@ export async function connectRedis(options: RedisConnectOptions): Promise<RedisC
 }
 
 /** One line when the connection is lost and one when it is back, not one for each attempt. */
-function logChanges(redis: RedisClient, log: Logger, server: string): void {
+function logChanges(redis: RedisClient, log: StorageLog, server: string): void {
   let lost = false
   redis.on('error', (error: unknown) => {
     if (!lost) log.warn({ server, problem: describe(error) }, 'redis connection lost')
