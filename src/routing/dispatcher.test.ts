@@ -339,3 +339,14 @@ describe('a call that its caller ends', () => {
     expect(await running).toMatchObject({ error: { reason: 'SHUTTING_DOWN' } })
   })
 })
+
+test('a call after the gate has closed its connections is told so, and reaches no backend', async () => {
+  let reached = false
+  answer = (_, response) => {
+    reached = true
+    response.end('late')
+  }
+  await dispatcher.close()
+  expect(await failureOfCall()).toMatchObject({ reason: 'SHUTTING_DOWN' })
+  expect(reached).toBe(false)
+})
