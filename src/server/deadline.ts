@@ -1,6 +1,7 @@
 import { TollgateError } from '../errors.ts'
 import type { Middleware } from './middleware.ts'
 import { deadlineExceeded, type ServerCall } from './server-call.ts'
+import { SharedTimeout } from './shared-timeout.ts'
 
 export interface DeadlineOptions {
   /** Applies when the caller names no timeout, in milliseconds. */
@@ -16,21 +17,29 @@ export interface DeadlineOptions {
  * is answered then, whatever the implementation does.
  */
 export function limitDeadlines(options: DeadlineOptions): Middleware {
+  const defaultMs = Math.min(options.defaultDeadlineMs, options.maxDeadlineMs, longestTimerMs)
+  const unnamed = new SharedTimeout<ServerCall>(defaultMs, (call) => call.abort(deadlineExceeded(defaultMs)))
   return {
     name: 'deadline',
     why: 'before authentication, which may wait for others and must not outlast the caller',
     phase: 'headers',
     enter(call) {
       const asked = askedTimeoutMs(call)
+      if (asked === undefined && !call.rpc.longLived) {
+        call.deadlineMs = Date.now() + defaultMs
+        unnamed.start(call)
+        return
+      }
       const timeoutMs = call.rpc.longLived
         ? (asked ?? options.longLivedMs)
-        : Math.min(asked ?? options.defaultDeadlineMs, options.maxDeadlineMs)
+        : Math.min(asked ?? defaultMs, options.maxDeadlineMs)
       const timerMs = Math.min(timeoutMs, longestTimerMs)
       call.deadlineMs = Date.now() + timerMs
       if (asked === timeoutMs) call.callerTimeoutMs = timeoutMs
       call.deadlineTimer = setTimeout(() => call.abort(deadlineExceeded(timeoutMs)), timerMs)
     },
     exit(call) {
+      unnamed.stop(call)
       clearTimeout(call.deadlineTimer)
     },
   }

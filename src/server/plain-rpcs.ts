@@ -18,21 +18,18 @@ import type { Chain } from './middleware.ts'
 import { formatOf, grpc, type PlainFormat, plainFormats } from './plain-formats.ts'
 import { answerStream } from './plain-stream.ts'
 import { answerUnary } from './plain-unary.ts'
-import { readUnframed, readWhole } from './read-whole.ts'
+import { readUnframed, readWhole, type WholeLimits } from './read-whole.ts'
 import { lateTo, type ServiceRegistration } from './rpc.ts'
 import type { Late, Rpc, ServerCall } from './server-call.ts'
 
-export interface PlainOptions {
+export interface PlainOptions extends WholeLimits {
   readonly registrations: readonly ServiceRegistration[]
   /** By path. */
   readonly rpcs: ReadonlyMap<string, Rpc>
   readonly chain: Chain
   readonly log: Logger
-  /** Largest request message. */
-  readonly maxMessageBytes: number
   /** Largest answer message. */
   readonly writeMaxBytes: number
-  readonly bodyTimeoutMs: number
   /** Asks the router, for a body that turned out not to be plain. */
   readonly askRouter: (exchange: Exchange, call: ServerCall, body: Uint8Array) => Promise<UniversalServerResponse>
 }

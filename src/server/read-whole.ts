@@ -3,13 +3,21 @@ import { messageTooLarge } from './connect-error.ts'
 import { type Exchange, noBytes } from './exchange.ts'
 import { tooSlow } from './request-body.ts'
 import { callerGone, type ServerCall } from './server-call.ts'
+import { SharedTimeout } from './shared-timeout.ts'
+
+export type SlowBodies = Pick<SharedTimeout<ServerCall>, 'start' | 'stop'>
+
+/** Ends calls whose body takes longer than `bodyTimeoutMs`. */
+export function slowBodies(bodyTimeoutMs: number): SlowBodies {
+  return new SharedTimeout<ServerCall>(bodyTimeoutMs, (call) => tooSlow(call, bodyTimeoutMs))
+}
 
 /** Bounds of a body that is one message. */
 export interface WholeLimits {
   /** Largest message as sent, in bytes. */
   readonly maxMessageBytes: number
-  /** Longest time until the whole body is there, in milliseconds. */
-  readonly bodyTimeoutMs: number
+  /** Ends the calls whose body does not come as a whole in time; see {@link slowBodies}. */
+  readonly slowBodies: SlowBodies
 }
 
 /**
@@ -50,7 +58,6 @@ class WholeBody {
   readonly #call: ServerCall
   readonly #limits: WholeLimits
   readonly #mostBytes: number
-  readonly #timer: NodeJS.Timeout
   #first: Uint8Array | undefined
   #chunks: Uint8Array[] | undefined
   #length = 0
@@ -60,7 +67,7 @@ class WholeBody {
     this.#call = call
     this.#limits = limits
     this.#mostBytes = limits.maxMessageBytes + framing
-    this.#timer = setTimeout(tooSlow, limits.bodyTimeoutMs, call, limits.bodyTimeoutMs)
+    limits.slowBodies.start(call)
     const { body } = exchange
     body.on('data', this.#onData)
     body.on('end', this.#onEnd)
@@ -96,7 +103,7 @@ class WholeBody {
   }
 
   #settle(): void {
-    clearTimeout(this.#timer)
+    this.#limits.slowBodies.stop(this.#call)
     const { body } = this.#exchange
     body.off('data', this.#onData)
     body.off('end', this.#onEnd)

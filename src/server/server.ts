@@ -17,6 +17,7 @@ import { createPages, type Pages } from './pages.ts'
 import { createPeerAddress, type TrustedProxies } from './peer-address.ts'
 import { compressMinBytes } from './plain-formats.ts'
 import { createPlainRpcs } from './plain-rpcs.ts'
+import { slowBodies } from './read-whole.ts'
 import { createReflection } from './reflection.ts'
 import { createRouterTargets } from './router-target.ts'
 import { bind, describeRpcs, gate, type ServiceRegistration } from './rpc.ts'
@@ -99,11 +100,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     requestGate: gate(chain, options.maxMessageBytes),
   })
   for (const registration of registrations) bind(router, registration, chain, log)
-  const openai = createOpenAiApi({ ...options, ...options.openai, chain })
+  const limits = { maxMessageBytes: options.maxMessageBytes, slowBodies: slowBodies(options.bodyTimeoutMs) }
+  const openai = createOpenAiApi({ ...limits, ...options.openai, chain, log })
   const pagePaths = Object.keys(options.pages).map((path) => ({ verb: 'GET', path }))
-  const httpApi = createHttpApi({ ...options, registrations, rpcs, chain, taken: [...openai.routes, ...pagePaths] })
+  const httpApi = createHttpApi({ ...limits, registrations, rpcs, chain, log, taken: [...openai.routes, ...pagePaths] })
   const routed = createRouterTargets({ ...options, router, rpcs })
-  const plain = createPlainRpcs({ ...options, registrations, rpcs, chain, writeMaxBytes, askRouter: routed.ask })
+  const plain = createPlainRpcs({ ...limits, registrations, rpcs, chain, log, writeMaxBytes, askRouter: routed.ask })
   const dispatcher = createDispatcher({
     ...options,
     peerAddressOf: createPeerAddress(options.trustedProxies ?? []),
