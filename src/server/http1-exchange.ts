@@ -106,8 +106,9 @@ export class Http1Exchange implements Exchange {
     if (trailers !== undefined) this.#response.addTrailers(trailers)
     if (!this.#bodyIsUnread()) this.#endWith(bytes)
     else if (bytes.length > 0) this.write(bytes)
-    // The request ends only when somebody reads on after its last byte.
+    // The request ends only when somebody reads on after its last byte; what is left of others is forgotten.
     if (this.#isTaken) this.body.read()
+    else if (this.body.complete && !this.body.readableEnded) this.body.resume()
   }
 
   async left(): Promise<void> {
