@@ -164,6 +164,15 @@ describe('a list that lacks', () => {
     expect(left.filter(({ status }) => takesCalls(status))).toHaveLength(8)
   })
 
+  test('some and adds others is thought of alike in the next pass', () => {
+    const two = followAll(list(stated('alpha', '1.0.0'), stated('beta', '1.0.0')), [])
+    const others = list(stated('gamma', '1.0.0'), stated('gamma', '2.0.0'))
+    const half = { goneShare: 0.5, nowMs: 1_000 }
+    const first = planFollowing(others, two, half)
+    const second = planFollowing(others, carriedOut(first, two, 1_000), half)
+    expect([first.gone.length, second.gone.length, second.heldBack]).toEqual([2, 0, 0])
+  })
+
   test('the only service is believed, but an empty list is not, unless every list is', () => {
     const [first, second] = ten
     if (first === undefined || second === undefined) throw new Error('there are ten')
