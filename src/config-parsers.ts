@@ -161,17 +161,19 @@ export const origin: Parser<string> = {
   },
 }
 
-/** Which credential goes to which origin, separated by commas. */
+/** Which credential goes to which origin, separated by commas. What is wrong is not shown: it may be the secret itself. */
 export const credentialsByOrigin: Parser<readonly OriginCredential[]> = {
   expects: 'pairs separated by commas, each an origin, "=", and "env:NAME" or "file:/path"',
-  parse: (value) =>
-    listOf(value, (item) => {
-      const [, before = '', reference = ''] = /^([^=]+)=(env:[A-Za-z_][A-Za-z0-9_]*|file:\/.+)$/.exec(item) ?? []
-      if (reference === '') return { reason: 'is no origin=reference' }
-      return 'value' in origin.parse(before)
-        ? { value: { origin: before, reference } }
-        : { reason: 'has no origin before "="' }
-    }),
+  parse(value) {
+    const pairs = value.split(',').map((pair) => /^([^=]+)=(env:[A-Za-z_][A-Za-z0-9_]*|file:\/.+)$/.exec(pair.trim()))
+    const credentials = pairs.flatMap((pair) => {
+      const [, before = '', reference = ''] = pair ?? []
+      return 'value' in origin.parse(before) ? [{ origin: before, reference }] : []
+    })
+    return credentials.length === pairs.length
+      ? { value: credentials }
+      : { reason: 'holds something that is no origin and reference' }
+  },
 }
 
 /** A credential by reference, and the only origin that it is sent to. */

@@ -504,6 +504,7 @@ export const variables = {
   registryCredentials: setting(is.credentialsByOrigin, {
     name: 'REGISTRY_ENDPOINT_CREDENTIALS',
     group: 'Registry',
+    secret: true,
     default: [],
     description:
       'Credentials for the endpoints of services taken over from REGISTRY_URL: `origin=reference` pairs separated by commas, such as `https://api.example.com=env:EXAMPLE_KEY`. To other origins no credential is sent.',

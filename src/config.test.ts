@@ -114,6 +114,28 @@ describe('accepts', () => {
     })
   })
 
+  test('a registry elsewhere, with what it is for and whose credentials go where', () => {
+    expect(loadConfig({ REGISTRY_MODE: 'both' }, 'serve').registry.outside).toBeUndefined()
+    const env = { REGISTRY_URL: 'https://registry.example/llm/', REGISTRY_API_KEY: 'k' }
+    expect(loadConfig(env, 'serve').registry.outside).toMatchObject({ isTold: true, isSource: false, goneShare: 0.2 })
+    const source = {
+      ...env,
+      REGISTRY_MODE: 'source',
+      REGISTRY_INTERVAL_SECONDS: '5',
+      REGISTRY_ENDPOINT_CREDENTIALS: 'https://a.example=env:A_KEY, http://b.example:8080=file:/run/secrets/b',
+    }
+    expect(loadConfig(source, 'serve').registry.outside).toMatchObject({
+      url: 'https://registry.example/llm',
+      isTold: false,
+      isSource: true,
+      everyMs: 5_000,
+      credentials: [
+        { origin: 'https://a.example', reference: 'env:A_KEY' },
+        { origin: 'http://b.example:8080', reference: 'file:/run/secrets/b' },
+      ],
+    })
+  })
+
   test('tracing with sampler and share', () => {
     const env = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: '0.25' }
     expect(loadConfig(env, 'serve').tracing).toEqual({
@@ -153,6 +175,7 @@ describe('refuses', () => {
 
   const unsaidAudience = 'is missing while JWT_ISSUER is set, and a token for any other service would be good here'
   const inClear = 'is reached in clear, so that others could put their keys in place of its own'
+  const oneMissing = 'is missing while the other one of REGISTRY_URL and REGISTRY_API_KEY is set'
   const cases: readonly (readonly [env: Record<string, string>, name: string, reason: string])[] = [
     [{ PORT: '65536' }, 'PORT', 'is above 65535'],
     [{ PORT: '3e3' }, 'PORT', 'is not a whole number'],
@@ -161,6 +184,20 @@ describe('refuses', () => {
     [{ ENABLE_RATE_LIMITING: 'yes' }, 'ENABLE_RATE_LIMITING', 'is neither true nor false'],
     [{ LOG_LEVEL: 'loud' }, 'LOG_LEVEL', 'is not one of the choices'],
     [{ OTEL_TRACES_SAMPLER_ARG: '1.5' }, 'OTEL_TRACES_SAMPLER_ARG', 'is not between 0 and 1'],
+    [{ REGISTRY_URL: 'https://registry.example' }, 'REGISTRY_API_KEY', oneMissing],
+    [{ REGISTRY_API_KEY: 'k' }, 'REGISTRY_URL', oneMissing],
+    [{ REGISTRY_MODE: 'pull' }, 'REGISTRY_MODE', 'is not one of the choices'],
+    [{ ADVERTISED_URL: 'https://gate.example/v1' }, 'ADVERTISED_URL', 'is not an address without a path'],
+    [
+      { REGISTRY_ENDPOINT_CREDENTIALS: 'https://a.example=secret' },
+      'REGISTRY_ENDPOINT_CREDENTIALS',
+      'holds something that is no origin and reference',
+    ],
+    [
+      { REGISTRY_ENDPOINT_CREDENTIALS: 'https://a.example/v1=env:A' },
+      'REGISTRY_ENDPOINT_CREDENTIALS',
+      'holds something that is no origin and reference',
+    ],
     [{ CORS_ORIGINS: '*' }, 'CORS_ORIGINS', 'holds "*", which is not an origin'],
     [{ CORS_ORIGINS: 'https://a.example/' }, 'CORS_ORIGINS', 'holds "https://a.example/", which is not an origin'],
     [{ DEFAULT_DEADLINE_MS: '700000' }, 'DEFAULT_DEADLINE_MS', 'is above MAX_DEADLINE_MS (600000)'],

@@ -235,6 +235,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
   const registryUrl = read(variables.registryUrl)
   const registryApiKey = read(variables.registryApiKey)
   const registryMode = read(variables.registryMode)
+  const everyMs = read(variables.registryIntervalSeconds) * 1_000
+  const goneShare = read(variables.registryGoneShare)
+  const credentials = read(variables.registryCredentials)
   const outside: OutsideRegistrySettings | undefined =
     registryUrl === undefined || registryApiKey === undefined
       ? undefined
@@ -243,9 +246,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
           apiKey: registryApiKey,
           isTold: registryMode !== 'source',
           isSource: registryMode !== 'publish',
-          everyMs: read(variables.registryIntervalSeconds) * 1_000,
-          goneShare: read(variables.registryGoneShare),
-          credentials: read(variables.registryCredentials),
+          everyMs,
+          goneShare,
+          credentials,
         }
   const source = read(variables.eventsSource)
   const endpoint = read(variables.otlpEndpoint)
