@@ -313,7 +313,7 @@ describe('a registry that is not what it should be', () => {
   test('is followed when it takes the key, with the credentials that the operator gave to its addresses', async () => {
     registry.entries = [
       ...ten,
-      { ...entry(10), metadata: { endpoint: 'https://other.example/', credential_ref: 'env:LLM_KEY' } },
+      entry(10, { endpoints: [{ url: 'https://other.example/', credential_ref: 'env:LLM_KEY' }] }),
     ]
     registry.setMood(() => false)
     const services = await eventually(async () => {
