@@ -32,7 +32,7 @@ export interface ThreadDrained {
 const closeTimeoutMs = 3_000
 /** How long its drain may take to stop: a little longer than the drain itself allows. */
 const stopTimeoutMs = 6_000
-/** A nudge more or less makes no difference to a drain that gathers so long. */
+/** A nudge more or less makes no difference to a drain that gathers for longer. */
 const nudgeEveryMs = 25
 
 /**
