@@ -347,6 +347,26 @@ describe('a change is seen by another replica', () => {
     expect(other.current().servicesById.get(id)?.price?.version).toBe('v2')
   })
 
+  it('when a price comes into force while the database is away', async () => {
+    const clock = { nowMs: Date.now() }
+    let isAway = false
+    const cut: typeof server.sql = new Proxy(server.sql, {
+      apply: (target, self, args) => (isAway ? Promise.reject(new Error('cut')) : Reflect.apply(target, self, args)),
+    })
+    const other = await replica({ sql: cut, now: () => clock.nowMs })
+    const { id } = await register({ service: aService() })
+    const from = new Date(clock.nowMs + 60_000)
+    await server.sql`
+      insert into prices (service_id, version, effective_from, currency, kind, request_nanos)
+      values (${id}, 'v2', ${from}, 'EUR', 'per_request', 5)`
+    await other.refresh()
+    isAway = true
+    clock.nowMs += 60_000
+    await other.refresh()
+    expect(other.staleSinceMs()).toBeDefined()
+    expect(other.current().servicesById.get(id)?.price?.version).toBe('v2')
+  })
+
   it('as the end of a revoked key, on a replica that knows the key well', async () => {
     const hasher = createSecretHasher()
     const keys = createKeyService({ sql: server.sql, hasher, snapshots })

@@ -51,10 +51,7 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
 
   async function look(): Promise<void> {
     const latest = await selectControlVersion(sql)
-    if (latest.version === seen.version) {
-      if (snapshot.nextPriceChangeMs <= now()) snapshot = rebuilt(snapshot)
-      return
-    }
+    if (latest.version === seen.version) return
     if (latest.catalogVersion === seen.catalogVersion) {
       seen = latest
       snapshot = { ...snapshot, version: latest.version }
@@ -90,6 +87,8 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
   }
 
   async function run(): Promise<void> {
+    // A price that is known comes into force by the clock alone, also while Postgres is away.
+    if (snapshot.nextPriceChangeMs <= now()) snapshot = rebuilt(snapshot)
     try {
       await attempt()
       if (staleSince !== undefined) log.info({ staleForMs: now() - staleSince }, 'the control plane can be read again')
