@@ -134,10 +134,17 @@ test('the doctor looks at what the settings name, and fails on what cannot be re
     DATABASE_URL: 'postgres://user:never-shown@127.0.0.1:1/x',
     REDIS_URL: 'redis://127.0.0.1:1',
     KAFKA_BROKERS: '127.0.0.1:1',
+    POLICY_ENGINE_URL: 'grpc://127.0.0.1:1',
+    JWT_ISSUER: 'http://127.0.0.1:1',
+    JWT_AUDIENCE: 'gate',
+    EVENTS_FILE: join(folder, 'absent', 'events.jsonl'),
   })
   expect(ill.code).toBe(1)
   expect(ill.stdout).toMatch(/FAILED +Postgres: .*\n +Check DATABASE_URL/)
   expect(ill.stdout).toMatch(/FAILED +Redis: .*\n +Check REDIS_URL/)
   expect(ill.stdout).toMatch(/FAILED +Kafka: /)
+  expect(ill.stdout).toMatch(/FAILED +policy engine: .*\n +Check POLICY_ENGINE_URL/)
+  expect(ill.stdout).toMatch(/FAILED +token issuers: .*\n +Check JWT_ISSUER/)
+  expect(ill.stdout).toMatch(/FAILED +events: .*\n +Set EVENTS_FILE/)
   expect(ill.stdout).not.toContain('never-shown')
 })

@@ -1,17 +1,18 @@
-import { X509Certificate } from 'node:crypto'
 import { constants } from 'node:fs'
-import { access, readFile, statfs } from 'node:fs/promises'
-import { connect } from 'node:net'
+import { access, statfs } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import type { Config } from '../config.ts'
 import { checkDurability } from '../limits/redis-durability.ts'
+import { checkCertificates, readCertificateFiles } from '../server/read-certificates.ts'
 import { pendingMigrations } from '../storage/migrate.ts'
 import { connectPostgres } from '../storage/postgres.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { createLogger } from '../telemetry/log.ts'
 import type { Check, Finding } from './doctor.ts'
+import { lookAtIssuers, lookAtPolicyEngine, lookAtSinks } from './doctor-outside.ts'
 import { lookAtRegistry } from './doctor-registry.ts'
 import { failed, ok, warning } from './findings.ts'
+import { reach, reachUrl } from './reach.ts'
 
 const log = createLogger({ level: 'silent' })
 
@@ -27,9 +28,12 @@ export const checks: readonly Check[] = [
   { name: 'Postgres', remedy: 'Check DATABASE_URL, the server, and the way to it.', look: lookAtPostgres },
   { name: 'Redis', remedy: 'Check REDIS_URL, the server, and the way to it.', look: lookAtRedis },
   { name: 'Kafka', remedy: 'Check KAFKA_BROKERS, the brokers, and the way to them.', look: lookAtKafka },
+  { name: 'events', remedy: 'Check EVENTS_WEBHOOK_URL and EVENTS_FILE.', look: lookAtSinks },
   { name: 'registry', remedy: 'Check REGISTRY_URL, the registry, and the way to it.', look: lookAtRegistry },
+  { name: 'policy engine', remedy: 'Check POLICY_ENGINE_URL.', look: lookAtPolicyEngine },
+  { name: 'token issuers', remedy: 'Check JWT_ISSUER and JWT_JWKS_URL.', look: lookAtIssuers },
   { name: 'tracing', remedy: 'Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector.', look: lookAtTracing },
-  { name: 'TLS', remedy: 'Check TLS_CERT_FILE and TLS_KEY_FILE.', look: lookAtTls },
+  { name: 'TLS', remedy: 'Check TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE.', look: lookAtTls },
 ]
 
 async function lookAtFolder({ dataDir, database, redis }: Config): Promise<Finding[]> {
@@ -121,33 +125,16 @@ async function lookAtKafka({ events: { kafka } }: Config): Promise<Finding[]> {
 
 async function lookAtTracing({ tracing }: Config): Promise<Finding[]> {
   if (tracing === undefined) return [ok('off')]
-  const { hostname, port, protocol } = new URL(tracing.endpoint)
-  await reach(`${hostname}:${port === '' ? (protocol === 'https:' ? 443 : 80) : port}`)
+  await reachUrl(tracing.endpoint)
   return [ok(`${tracing.endpoint} answers`)]
 }
 
 async function lookAtTls({ server: { tls } }: Config): Promise<Finding[]> {
   if (tls === undefined) return [ok('off: the gate speaks cleartext')]
-  const certificate = new X509Certificate(await readFile(tls.certPath))
-  const days = Math.floor((Date.parse(certificate.validTo) - Date.now()) / 86_400_000)
-  if (days < 0)
-    return [failed(`the certificate expired at ${certificate.validTo}`, 'Put a new one into TLS_CERT_FILE.')]
+  const { expiresAtMs } = checkCertificates(await readCertificateFiles(tls), Date.now())
+  const days = Math.floor((expiresAtMs - Date.now()) / 86_400_000)
   const text = `the certificate is good for ${days} days`
   return [days < leastDays ? warning(text, 'Put a new one into TLS_CERT_FILE soon.') : ok(text)]
 }
 
 const leastDays = 14
-
-/** Resolves when something listens at "host:port". */
-function reach(address: string): Promise<void> {
-  const { hostname, port } = new URL(`tcp://${address}`)
-  return new Promise((done, failure) => {
-    const socket = connect({ host: hostname, port: Number(port), timeout: 5_000 })
-    socket.once('connect', () => {
-      socket.destroy()
-      done()
-    })
-    socket.once('timeout', () => socket.destroy(new Error(`${address} does not answer`)))
-    socket.once('error', failure)
-  })
-}
