@@ -81,7 +81,8 @@ function addRow(
       const given = givenFlags(flags, options, positional, words)
       const request = requestOf(row.method.input, row.resource, await fileOf(options.file, terminal.stdin), given)
       target = await targetOf(options, terminal.env)
-      if (row.warning !== undefined && options.yes !== true && !(await confirmed(row.warning, terminal))) return done(1)
+      const answer = row.warning === undefined || options.yes === true ? 'yes' : await confirmed(row.warning, terminal)
+      if (answer !== 'yes') return done(answer === 'interrupted' ? 130 : 1)
       connection = connectTo(target)
       await runRow(row, request, {
         transport: connection.transport,
