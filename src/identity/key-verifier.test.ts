@@ -194,17 +194,25 @@ describe('refuses', () => {
   })
 
   it('a revoked key even when the read that missed the revocation ends after the change is known', async () => {
-    const gates: ((stored: KeyRecord) => void)[] = []
-    const { verifier } = setup({ loadKey: () => new Promise((answer) => gates.push(answer)) })
+    const reads: PromiseWithResolvers<KeyRecord | undefined>[] = []
+    const { verifier } = setup({
+      loadKey: () => {
+        const read = Promise.withResolvers<KeyRecord | undefined>()
+        reads.push(read)
+        return read.promise
+      },
+    })
     const early = verifier.verify(good.key)
     verifier.invalidate()
     const late = verifier.verify(good.key)
-    gates[1]?.({ ...record, revokedAtMs: 1 })
+    reads[1]?.resolve({ ...record, revokedAtMs: 1 })
     await expect(late).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
-    gates[0]?.(record)
-    await early
+    reads[0]?.resolve(record)
+    await expect(early).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
+    // Also when nobody can read it any more.
+    verifier.invalidate()
     const next = verifier.verify(good.key)
-    gates[2]?.({ ...record, revokedAtMs: 1 })
+    reads[2]?.reject(new Error('away'))
     await expect(next).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
   })
 

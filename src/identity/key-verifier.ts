@@ -142,6 +142,9 @@ export function createKeyVerifier(options: KeyVerifierOptions): KeyVerifier {
       stale.retryAtMs = clock() + retryLoadMs
       return stale
     }
+    // One that began later, and may know of a revocation, ended before this one.
+    const newer = entries.get(keyId)
+    if (newer !== undefined && newer.generation > asOf) return newer
     if (record === undefined) {
       entries.delete(keyId)
       if (asOf === generation) unknown.set(keyId, clock() + unknownForMs)
