@@ -52,8 +52,13 @@ export type ClientAuth = 'off' | 'optional' | 'required'
 export interface Listener {
   readonly host: string
   readonly port: number
-  /** Accepts no more connections, and asks the open ones to close when their requests are answered. Idempotent. */
+  /**
+   * Accepts no more connections, and asks the open ones to close: over HTTP/2 at once, over HTTP/1.1 with the next answer.
+   * Idempotent.
+   */
   drain(): void
+  /** Closes HTTP/1.1 connections without a request; a request that is on its way there is lost. */
+  closeIdle(): void
   /** Resolves when the last connection is gone. */
   readonly closed: Promise<void>
   /** Cuts every connection. */
@@ -104,12 +109,15 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
       if (draining) return
       draining = true
       server.close()
-      // Stops the timeout checks that "listening" started; the server itself was never listening.
-      http1.close()
-      http1.closeIdleConnections()
       for (const session of sessions) session.close()
     },
+    closeIdle() {
+      // Stops the timeout checks that "listening" started, too; the server itself was never listening.
+      http1.close()
+      http1.closeIdleConnections()
+    },
     destroy() {
+      http1.close()
       for (const session of sessions) session.destroy()
       for (const socket of sockets) socket.destroy()
     },

@@ -62,6 +62,11 @@ export interface RunningServer {
   /** What the health service says. A load balancer should see `false` for a while before {@link close}. */
   setServing(serving: boolean): void
   /**
+   * Says NOT_SERVING, accepts nothing new, and resolves when the last call is over, however long that takes; calls that
+   * live as long as their callers are told to go elsewhere. {@link close} may come before that. Idempotent.
+   */
+  retire(): Promise<void>
+  /**
    * Says NOT_SERVING, accepts nothing new, lets calls finish, aborts those that are left with SHUTTING_DOWN shortly
    * before `drainMs` is over, and then cuts what is left. Never rejects; idempotent.
    */
@@ -119,19 +124,38 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   })
   const listener = await listen({ ...options, ageGraceMs: options.maxDeadlineMs + drainMs }, dispatcher.handle)
 
-  async function shutDown(): Promise<void> {
+  const leave = new TollgateError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterMs: 1000 })
+  const abort = (which: (call: ServerCall) => boolean): void => {
+    for (const call of dispatcher.calls) if (which(call)) call.abort(leave)
+  }
+
+  /** Resolves when no request is left and none can come. */
+  async function turnAway(idleConnectionsMs: number): Promise<void> {
     health.setServing(false)
     listener.drain()
+    // Callers hear with their next answer that a kept connection ends: closed at once, what is on its way would be lost.
+    await withinMs(listener.closed, idleConnectionsMs)
+    listener.closeIdle()
+    await dispatcher.idle()
+  }
+
+  async function retire(): Promise<void> {
+    // Watchers get the moment that it takes to hear NOT_SERVING.
+    const leavingStreams = setTimeout(abort, watchersMs, (call: ServerCall) => call.rpc.longLived)
+    await turnAway(retireIdleMs)
+    clearTimeout(leavingStreams)
+  }
+
+  async function shutDown(): Promise<void> {
     // The last part of the window belongs to the aborted calls: to settle, and to say so to their callers.
     const abortAfterMs = drainMs - Math.min(drainMs / 2, 2000)
-    const leave = new TollgateError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterMs: 1000 })
-    const abort = (which: (call: ServerCall) => boolean): void => {
-      for (const call of dispatcher.calls) if (which(call)) call.abort(leave)
-    }
-    // Watchers get the moment that it takes to hear NOT_SERVING.
-    const leavingStreams = setTimeout(abort, Math.min(drainMs / 4, 250), (call: ServerCall) => call.rpc.longLived)
+    const leavingStreams = setTimeout(
+      abort,
+      Math.min(drainMs / 4, watchersMs),
+      (call: ServerCall) => call.rpc.longLived,
+    )
     const aborting = setTimeout(abort, abortAfterMs, () => true)
-    const idle = dispatcher.idle().then(() => withinMs(listener.closed, lastBytesMs))
+    const idle = turnAway(closeIdleMs).then(() => withinMs(listener.closed, lastBytesMs))
     await withinMs(idle, drainMs)
     clearTimeout(leavingStreams)
     clearTimeout(aborting)
@@ -139,6 +163,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await withinMs(listener.closed, lastBytesMs)
   }
 
+  let retiring: Promise<void> | undefined
   let closing: Promise<void> | undefined
   const host = listener.host.includes(':') ? `[${listener.host}]` : listener.host
   return {
@@ -147,6 +172,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     port: listener.port,
     activeCalls: () => dispatcher.calls.size,
     setServing: (serving) => health.setServing(serving),
+    retire: () => {
+      retiring ??= retire()
+      return retiring
+    },
     close: () => {
       closing ??= shutDown()
       return closing
@@ -156,6 +185,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 /** Answers may be larger than requests: a backend's answer was paid for when it gets here, whatever its size. */
 const answerMaxBytes = 64 * 1024 * 1024
+
+/** How long calls that watch may go on when the server leaves. */
+const watchersMs = 250
+
+/** How long a kept HTTP/1.1 connection may wait for its next request when the server leaves, and when it retires. */
+const closeIdleMs = 250
+const retireIdleMs = 2_000
 
 /** How long connections may take to close after their last answer. */
 const lastBytesMs = 500
