@@ -74,6 +74,7 @@ import { createCallMetrics } from './telemetry/call-metrics.ts'
 import { createLogger } from './telemetry/log.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { startTracing } from './telemetry/tracing.ts'
+import type { WorkerLink } from './workers/worker-link.ts'
 
 /** A running gate. */
 export interface App {
@@ -81,6 +82,8 @@ export interface App {
   readonly address: string
   /** host:port. */
   readonly grpcAddress: string
+  /** Takes nothing new, and resolves when the last call is over, however long that takes. {@link close} may come before. */
+  retire(): Promise<void>
   /** Ends calls inside the drain window, writes what is left to the ledger, and leaves. Idempotent. */
   close(): Promise<void>
 }
@@ -88,12 +91,15 @@ export interface App {
 export interface AppHooks {
   /** Runs when the schema is up to date and before the first call is taken. */
   beforeServing?(sql: Sql, hasher: SecretHasher): Promise<void>
+  /** Of one process among several that share a port. */
+  readonly worker?: WorkerLink
 }
 
 /** Starts everything that the configuration asks for; throws, with nothing left running, when a part cannot start. */
 export async function startApp(config: Config, hooks: AppHooks = {}): Promise<App> {
-  const log = createLogger({ level: config.logLevel })
-  for (const warning of config.warnings) log.warn(warning)
+  const log = createLogger({ level: config.logLevel, worker: hooks.worker?.slot })
+  // Of several processes the primary says it.
+  if (hooks.worker === undefined) for (const warning of config.warnings) log.warn(warning)
   const closers: Closers = []
   const close = async (): Promise<void> => {
     for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) {
@@ -102,20 +108,15 @@ export async function startApp(config: Config, hooks: AppHooks = {}): Promise<Ap
     }
   }
   try {
-    const { address, grpcAddress } = await construct(config, hooks, log, closers)
-    return { address, grpcAddress, close }
+    return { ...(await construct(config, hooks, log, closers)), close }
   } catch (error) {
     await close()
     throw error
   }
 }
 
-async function construct(
-  config: Config,
-  hooks: AppHooks,
-  log: Logger,
-  closers: Closers,
-): Promise<{ address: string; grpcAddress: string }> {
+async function construct(config: Config, hooks: AppHooks, log: Logger, closers: Closers): Promise<Omit<App, 'close'>> {
+  const { worker } = hooks
   const now = Date.now
   if (config.tracing !== undefined) {
     const tracing = await startTracing(config.tracing)
@@ -124,7 +125,7 @@ async function construct(
   const metrics = createMetrics()
   const callMetrics = createCallMetrics(metrics)
   const instanceId = `${hostname().slice(0, 40)}-${process.pid}`
-  const stores = await openStores(config, { log, instanceId, now }, closers)
+  const stores = await openStores(config, { log, instanceId, now, worker }, closers)
   const { sql, limits, failover, drain, books } = stores
 
   const hasher = createSecretHasher()
@@ -303,6 +304,7 @@ async function construct(
       policyEngine: remoteJudge?.state,
       outsideRegistry: outsideRegistry?.state,
       warnings: config.warnings,
+      worker,
       accepting: () => accepting,
     }),
     authenticate,
@@ -340,9 +342,11 @@ async function construct(
     ...(remoteJudge === undefined ? {} : { policyEngine: remoteJudge.state }),
     ...(outsideRegistry === undefined ? {} : { outsideRegistry: outsideRegistry.state }),
   })
+  worker?.figuresFrom(metrics.figures)
   server.setServing(true)
-  log.info({ address: server.address }, 'serving')
-  return { address: server.address, grpcAddress: `${server.host}:${server.port}` }
+  log.info(worker === undefined ? { address: server.address } : {}, 'serving')
+  const { address, host, port, retire } = server
+  return { address, grpcAddress: `${host}:${port}`, retire }
 }
 
 /** Counters that a correction of the ledger moves ask the ledger anew. */

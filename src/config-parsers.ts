@@ -1,4 +1,5 @@
 import { BlockList, isIP, isIPv6 } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { webhookKey } from './outbox/webhook-signature.ts'
 
 /** Where Tollgate runs: `dev` adds demo data and practice backends and stays on loopback, `serve` is production. */
@@ -35,6 +36,12 @@ export function zeroOr(min: number, max: number): Parser<number> {
     expects: `0 or ${within.expects}`,
     parse: (text) => (text === '0' ? { value: 0 } : within.parse(text)),
   }
+}
+
+/** A number of processes; "auto", or 0, is one for each core that this process may use. */
+export const workers: Parser<number> = {
+  expects: 'a whole number from 1 to 128, or "auto" for one for each core',
+  parse: (text) => (text === 'auto' || text === '0' ? { value: availableParallelism() } : integer(1, 128).parse(text)),
 }
 
 /** A decimal number within bounds. */

@@ -146,6 +146,13 @@ export const variables = {
     description:
       'After SIGTERM, calls in flight have this long to end. Keep it below the grace period of the platform.',
   }),
+  workers: setting(is.workers, {
+    name: 'WORKERS',
+    group: 'Server',
+    default: 1,
+    description:
+      'Processes of `tollgate serve` that share the port; `--workers` says the same. `auto`, or 0, is one for each core. More than one need REDIS_URL. See [operations](operations.md#workers).',
+  }),
   dataDir: setting(is.path, {
     name: 'TOLLGATE_DATA_DIR',
     group: 'Storage',

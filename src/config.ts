@@ -27,6 +27,8 @@ export interface Config {
     readonly bodyTimeoutMs: number
     readonly drainMs: number
   }
+  /** Processes that share the port; 1: this one, and no other beside it. */
+  readonly workers: number
   readonly dataDir: string
   /** `url` undefined: embedded Postgres. */
   readonly database: { readonly url: string | undefined; readonly maxConnections: number }
@@ -277,6 +279,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       bodyTimeoutMs: read(variables.bodyTimeoutMs),
       drainMs: read(variables.drainMs),
     },
+    workers: read(variables.workers),
     dataDir: read(variables.dataDir),
     database: { url: read(variables.databaseUrl), maxConnections: read(variables.databaseMaxConnections) },
     usageRetentionMonths: read(variables.usageRetentionMonths),
@@ -353,6 +356,18 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>, mo
       variables.rbac,
       `lets everyone who reaches ${config.server.host} do everything`,
       'Leave it out, or set HOST to 127.0.0.1',
+    )
+  if (mode === 'dev' && config.workers > 1)
+    refuse(
+      variables.workers,
+      'asks for several processes, and the demo is one',
+      'Leave it out, or run "tollgate serve"',
+    )
+  if (mode === 'serve' && config.workers > 1 && config.redis.url === undefined)
+    refuse(
+      variables.workers,
+      `asks for ${config.workers} processes, and embedded limits belong to one`,
+      'Set REDIS_URL, which they share, or set it to 1',
     )
   if (config.server.defaultDeadlineMs > config.server.maxDeadlineMs)
     refuse(

@@ -18,6 +18,8 @@ import type { CertificateState, Certificates } from './server/certificates.ts'
 import type { Page, Pages } from './server/pages.ts'
 import { pingPostgres, type Sql } from './storage/postgres.ts'
 import type { Metrics } from './telemetry/metrics.ts'
+import { describeWorkers, servingOf } from './workers/shared-view.ts'
+import type { WorkerLink } from './workers/worker-link.ts'
 
 export interface HealthParts {
   readonly sql: Sql
@@ -40,6 +42,8 @@ export interface HealthParts {
   readonly metrics: Metrics
   /** What stands beside normal operation, such as switched-off permissions. */
   readonly warnings: readonly string[]
+  /** Undefined: this process has the port for itself. */
+  readonly worker: Pick<WorkerLink, 'view' | 'metricsOfAll'> | undefined
   /** False as soon as the process leaves. */
   readonly accepting: () => boolean
 }
@@ -55,6 +59,10 @@ interface Component {
  * component with its state), `/metrics`.
  */
 export function createHealthPages(parts: HealthParts): Pages {
+  const { worker } = parts
+  const workers = (): object => (worker === undefined ? {} : { workers: describeWorkers(worker.view()) })
+  const isShort = (): boolean => worker !== undefined && servingOf(worker.view()) < worker.view().expected
+
   async function components(): Promise<Record<string, Component>> {
     const [postgres, limits, domainEvents] = await Promise.all([
       pingPostgres(parts.sql),
@@ -110,7 +118,7 @@ export function createHealthPages(parts: HealthParts): Pages {
     const worst = Object.values(states).map(({ status }) => status)
     const status = worst.includes('down')
       ? 'down'
-      : worst.includes('degraded') || isBroken || sick.length > 0
+      : worst.includes('degraded') || isBroken || sick.length > 0 || isShort()
         ? 'degraded'
         : 'ok'
     return json(status === 'down' ? 503 : 200, {
@@ -118,24 +126,37 @@ export function createHealthPages(parts: HealthParts): Pages {
       components: states,
       breakers,
       sickEndpoints: sick,
+      ...workers(),
       warnings: parts.warnings,
     })
   }
 
+  /** Who is asked on a connection of a worker that is replaced speaks for those that are not. */
+  function accepting(): boolean {
+    if (parts.accepting()) return true
+    const view = worker?.view()
+    return view !== undefined && !view.isLeaving && servingOf(view) > 0
+  }
+
   async function ready(): Promise<Page> {
-    if (!parts.accepting()) return json(503, { status: 'down', detail: 'the process is shutting down' })
+    if (!accepting()) return json(503, { status: 'down', detail: 'the process is shutting down' })
     const limits = await parts.limits.health()
     return json(limits.ok ? 200 : 503, { status: limits.ok ? 'ok' : 'down', detail: limits.detail })
   }
 
   return {
-    '/health': async () => json(200, { status: 'ok', ...(parts.warnings.length > 0 && { warnings: parts.warnings }) }),
+    '/health': async () =>
+      json(200, {
+        status: isShort() ? 'degraded' : 'ok',
+        ...(parts.warnings.length > 0 && { warnings: parts.warnings }),
+        ...workers(),
+      }),
     '/ready': ready,
     '/health/detailed': detailed,
     '/metrics': async () => ({
       status: 200,
       contentType: parts.metrics.contentType,
-      body: await parts.metrics.render(),
+      body: await (worker?.metricsOfAll() ?? parts.metrics.render()),
     }),
   }
 }

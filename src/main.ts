@@ -1,5 +1,6 @@
 /** The `tollgate` command. */
-import { Command, InvalidArgumentError } from 'commander'
+import cluster from 'node:cluster'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { startApp } from './app.ts'
 import { runVerify, type VerifyOptions } from './audit/run-verify.ts'
 import { type BooksOptions, runBooks } from './books/run-books.ts'
@@ -13,9 +14,15 @@ import { startPracticeBackend } from './practice/backend.ts'
 import { migrate } from './storage/migrate.ts'
 import { connectPostgres } from './storage/postgres.ts'
 import { createLogger } from './telemetry/log.ts'
+import { startPrimary } from './workers/primary.ts'
+import { runWorker } from './workers/run-worker.ts'
 
 interface Closable {
   close(): Promise<void>
+}
+
+interface WorkersOption {
+  readonly workers?: string
 }
 
 const program = new Command('tollgate')
@@ -27,12 +34,14 @@ const program = new Command('tollgate')
 program
   .command('dev')
   .description('run with embedded defaults, practice backends and demo data, on loopback')
-  .action(() => run(() => startDemo(loadConfig(process.env, 'dev'), process.stdout)))
+  .addOption(new Option('--workers <n>').hideHelp())
+  .action((options: WorkersOption) => run(() => startDemo(loadConfig(envWith(options), 'dev'), process.stdout)))
 
 program
   .command('serve')
   .description('run with what is configured; embedded parts stand in for DATABASE_URL and REDIS_URL')
-  .action(() => run(() => startApp(loadConfig(process.env, 'serve'))))
+  .option('--workers <n>', 'processes that share the port; "auto": one for each core (default: WORKERS, or 1)')
+  .action((options: WorkersOption) => (cluster.isWorker ? serveAsWorker(options) : run(() => serve(options))))
 
 program
   .command('migrate')
@@ -128,6 +137,24 @@ addProfileCommands(program, terminal, leaveWith)
 addCompletion(program, (text) => process.stdout.write(text))
 
 await program.parseAsync()
+
+/** The environment, in which an option of the command line stands for the setting of its name. */
+function envWith({ workers }: WorkersOption): NodeJS.ProcessEnv {
+  return workers === undefined ? process.env : { ...process.env, WORKERS: workers }
+}
+
+function serve(options: WorkersOption): Promise<Closable> {
+  const config = loadConfig(envWith(options), 'serve')
+  return config.workers === 1 ? startApp(config) : startPrimary(config)
+}
+
+/** Its signals are its own: see `runWorker`. */
+function serveAsWorker(options: WorkersOption): Promise<void> {
+  return once(async () => {
+    await runWorker(loadConfig(envWith(options), 'serve'))
+    process.exit(0)
+  })
+}
 
 /**
  * Starts something and ends it on SIGTERM or SIGINT, as soon as it has started; a second signal ends the process at once.

@@ -11,16 +11,13 @@ import { startReplicas } from '../limits/replicas.ts'
 import { usedUnits } from '../metering/used-units.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { connectRedis, type RedisClient } from '../storage/redis.ts'
+import type { WorkerLink } from '../workers/worker-link.ts'
+import { awayFolder, takeFolder } from './away-folders.ts'
 import type { Closers } from './closers.ts'
 
 /** Folder of the usage log of embedded limits. */
 export function usageFolder(config: Config): string {
   return join(config.dataDir, 'usage')
-}
-
-/** Folder of what is used while Redis is away. */
-export function awayFolder(config: Config): string {
-  return join(config.dataDir, 'away')
 }
 
 export interface LimitsParts {
@@ -30,20 +27,31 @@ export interface LimitsParts {
   readonly sql: Sql
   /** Told when this process appended to the usage log in Redis. */
   readonly onAppend: () => void
+  /** Undefined: no other process has part in the data folder. */
+  readonly worker: Pick<WorkerLink, 'slot' | 'view'> | undefined
+}
+
+export interface OpenLimits {
+  readonly limits: Limits
+  /** Undefined: limits are embedded. */
+  readonly redis: RedisClient | undefined
+  readonly failover: FailoverLimits | undefined
+  /** Opens what another process used while Redis was away; undefined where nobody keeps such a thing. */
+  readonly openAway: ((folder: string) => Promise<FailoverLimits>) | undefined
 }
 
 /** Limits in Redis, with what stands in for it while it is away, or in this process. */
 export async function openLimits(
   config: Config,
-  { log, instanceId: instance, sql, onAppend }: LimitsParts,
+  { log, instanceId: instance, sql, onAppend, worker }: LimitsParts,
   closers: Closers,
-): Promise<{ limits: Limits; redis: RedisClient | undefined; failover: FailoverLimits | undefined }> {
+): Promise<OpenLimits> {
   const { url, commandTimeoutMs, whenAway } = config.redis
   const seed = ledgerSeed(sql)
   if (url === undefined) {
     const limits = await createLocalLimits({ folder: usageFolder(config), seed, log })
     closers.push(() => limits.close())
-    return { limits, redis: undefined, failover: undefined }
+    return { limits, redis: undefined, failover: undefined, openAway: undefined }
   }
   const redis = await connectRedis({ url, log, commandTimeoutMs })
   closers.push(async () => redis.disconnect())
@@ -51,22 +59,25 @@ export async function openLimits(
   const instanceId = `${instance}-${newId()}`
   const limits = await createRedisLimits({ redis, instanceId, seed, log, onAppend })
   closers.push(() => limits.close())
-  if (whenAway === 'closed') return { limits, redis, failover: undefined }
+  if (whenAway === 'closed') return { limits, redis, failover: undefined, openAway: undefined }
   // A silent replica must have had the time for two announcements, whatever the timeout.
   const replicas = await startReplicas({ redis, instanceId, leaseMs: Math.max(5_000, 3 * commandTimeoutMs) })
   closers.push(() => replicas.stop())
-  const folder = awayFolder(config)
-  const failover = await createFailoverLimits({
-    primary: limits,
-    openLocal: (ownSeed) => createLocalLimits({ folder: join(folder, 'usage'), seed: ownSeed, log }),
-    folder,
-    mode: whenAway,
-    replicas: replicas.count,
-    seed,
-    log,
-  })
+  const openAway = (folder: string): Promise<FailoverLimits> =>
+    createFailoverLimits({
+      primary: limits,
+      openLocal: (ownSeed) => createLocalLimits({ folder: join(folder, 'usage'), seed: ownSeed, log }),
+      folder,
+      mode: whenAway,
+      replicas: replicas.count,
+      seed,
+      log,
+    })
+  const folder = awayFolder(config, worker?.slot)
+  closers.push(await takeFolder(folder))
+  const failover = await openAway(folder)
   closers.push(() => failover.close())
-  return { limits: failover, redis, failover }
+  return { limits: failover, redis, failover, openAway }
 }
 
 /** What the ledger knows of a period: the truth that every counter starts from. */

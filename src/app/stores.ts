@@ -17,10 +17,13 @@ import { createThreadDrain } from '../metering/thread-drain.ts'
 import { startEmbeddedPostgres } from '../storage/embedded-postgres.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { migrate } from '../storage/migrate.ts'
-import { connectPostgres, describeError, type PostgresTarget, type Sql } from '../storage/postgres.ts'
+import { connectPostgres, describeError, type PostgresTarget, type Sql, type StorageLog } from '../storage/postgres.ts'
 import type { RedisClient } from '../storage/redis.ts'
+import type { WorkerLink } from '../workers/worker-link.ts'
+import { awayFolder } from './away-folders.ts'
 import type { Closers } from './closers.ts'
-import { awayFolder, openLimits, usageFolder } from './limits.ts'
+import { startLeftovers } from './leftovers.ts'
+import { openLimits, usageFolder } from './limits.ts'
 
 /** Where everything is kept, and what moves between the stores. */
 export interface Stores {
@@ -43,6 +46,8 @@ export interface StoresParts {
   readonly log: Logger
   /** Name of this process among the replicas. */
   readonly instanceId: string
+  /** Undefined: no other process has part in the data folder. */
+  readonly worker: Pick<WorkerLink, 'slot' | 'database' | 'view'> | undefined
   /** Unix milliseconds. */
   readonly now: () => number
 }
@@ -50,13 +55,14 @@ export interface StoresParts {
 /** Opens Postgres, with its schema up to date, the limits, and the way of usage into the ledger. */
 export async function openStores(
   config: Config,
-  { log, instanceId, now }: StoresParts,
+  { log, instanceId, now, worker }: StoresParts,
   closers: Closers,
 ): Promise<Stores> {
-  if (config.database.url === undefined || config.redis.url === undefined || config.redis.whenAway !== 'closed') {
-    closers.push(await takeDataDir(config))
-  }
-  const { sql, target } = await openPostgres(config, log, instanceId, closers)
+  const embedded = worker === undefined ? await openHost(config, log, closers) : worker.database
+  const target = embedded ?? { url: config.database.url ?? '' }
+  const maxConnections = config.database.maxConnections - ledgerConnections(config)
+  const sql = connectPostgres({ ...target, log, maxConnections, applicationName: instanceId })
+  closers.push(() => sql.end(2_000))
   await migrate(sql, { log })
   const partitions = await startPartitions({ sql, log, retentionMonths: config.usageRetentionMonths })
   closers.push(() => partitions.stop())
@@ -64,11 +70,15 @@ export async function openStores(
   closers.push(() => changeRetention.stop())
 
   let nudge = (): void => undefined
-  const onAppend = (): void => nudge()
-  const { limits, redis, failover } = await openLimits(config, { log, instanceId, sql, onAppend }, closers)
+  const parts = { log, instanceId, sql, worker, onAppend: () => nudge() }
+  const { limits, redis, failover, openAway } = await openLimits(config, parts, closers)
   const ledger = await openLedger(config, target, { log, instanceId })
   nudge = () => ledger.nudge()
   closers.push(() => ledger.close())
+  if (openAway !== undefined) {
+    const leftovers = await startLeftovers({ dataDir: config.dataDir, worker, open: openAway, ledger, log })
+    closers.push(() => leftovers.stop())
+  }
   const { usageLog } = limits
   const drain =
     redis === undefined ? createDrain({ usageLog, ledger, log }) : createThreadDrain({ usageLog, thread: ledger, log })
@@ -80,7 +90,7 @@ export async function openStores(
   // What an earlier process used while Redis was away must be in the counters before they admit anything.
   if (localDrain !== undefined && !(await localDrain.drained(replayTimeoutMs))) {
     throw new Error(
-      `The usage in ${awayFolder(config)} could not be written to the ledger: ${localDrain.state().failing}`,
+      `The usage in ${awayFolder(config, worker?.slot)} could not be written to the ledger: ${localDrain.state().failing}`,
     )
   }
   const books = watchBooks({
@@ -122,6 +132,30 @@ export async function openStores(
 /** A log that takes longer than this to replay is a fault that somebody must look at. */
 const replayTimeoutMs = 600_000
 
+/**
+ * What one process holds for all that share a port: the data folder, where something is kept in it, and the embedded
+ * Postgres, which is returned; undefined where there is another one.
+ */
+export async function openHost(config: Config, log: StorageLog, closers: Closers): Promise<PostgresTarget | undefined> {
+  const { database, redis, workers } = config
+  if (database.url === undefined || redis.url === undefined || redis.whenAway !== 'closed') {
+    closers.push(await takeDataDir(config))
+  }
+  if (database.url !== undefined) return undefined
+  const embedded = await startEmbeddedPostgres({
+    dataDir: join(config.dataDir, 'postgres'),
+    log,
+    // For one worker more than there are, while one is replaced.
+    maxConnections: (workers + 1) * (database.maxConnections + listeners),
+  })
+  closers.push(() => embedded.stop())
+  const { socketPath, user, database: name } = embedded
+  return { socketPath, user, database: name }
+}
+
+/** Connections of a process beside its pool. */
+const listeners = 10
+
 /** Makes this process the only user of the data folder; returns what gives it back. */
 async function takeDataDir({ dataDir, redis }: Config): Promise<() => Promise<void>> {
   try {
@@ -131,26 +165,6 @@ async function takeDataDir({ dataDir, redis }: Config): Promise<() => Promise<vo
     const user = redis.whenAway === 'closed' ? 'embedded stores' : `LIMITS_WHEN_REDIS_IS_AWAY=${redis.whenAway}`
     throw new Error(`TOLLGATE_DATA_DIR is needed for ${user} and cannot be used: ${describeError(error)}`)
   }
-}
-
-async function openPostgres(
-  config: Config,
-  log: Logger,
-  applicationName: string,
-  closers: Closers,
-): Promise<{ sql: Sql; target: PostgresTarget }> {
-  const { url } = config.database
-  const embedded =
-    url === undefined ? await startEmbeddedPostgres({ dataDir: join(config.dataDir, 'postgres'), log }) : undefined
-  if (embedded !== undefined) closers.push(() => embedded.stop())
-  const target: PostgresTarget =
-    embedded === undefined
-      ? { url: url ?? '' }
-      : { socketPath: embedded.socketPath, user: embedded.user, database: embedded.database }
-  const maxConnections = config.database.maxConnections - ledgerConnections(config)
-  const sql = connectPostgres({ ...target, log, maxConnections, applicationName })
-  closers.push(() => sql.end(2_000))
-  return { sql, target }
 }
 
 /** The thread that writes the ledger, and drains the usage log where that is in Redis. */

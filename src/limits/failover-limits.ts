@@ -48,6 +48,8 @@ export interface FailoverLimits extends Limits {
   /** The local usage log. Like the other one it needs a drain: what leaves it corrects the shared counters. */
   readonly localUsageLog: UsageLog
   readonly state: () => LimitsSample
+  /** Whether the folder holds nothing that the shared store or the ledger must still be told. */
+  isPaid(): Promise<boolean>
 }
 
 /**
@@ -220,6 +222,11 @@ class Failover implements FailoverLimits {
     const how = this.#options.mode === 'open' ? 'calls have no limits' : `calls get 1/${replicas} of each limit`
     const detail = `redis is away since ${new Date(startedAtMs).toISOString()}: ${how}; ${local.detail}`
     return { ok: local.ok, isDegraded: true, detail }
+  }
+
+  async isPaid(): Promise<boolean> {
+    const { unsettled, uncorrected } = this.#parts.owed.left
+    return unsettled + uncorrected + (await this.localUsageLog.backlog()) === 0
   }
 
   async close(): Promise<void> {

@@ -9,6 +9,8 @@ export interface EmbeddedPostgresOptions {
   /** Folder that belongs to this server; made when missing. Data in it is kept. */
   readonly dataDir: string
   readonly log: StorageLog
+  /** Connections that it takes; never fewer than 60, the default. One that is adopted keeps what it has. */
+  readonly maxConnections?: number
 }
 
 /** A running server of its own; spread it into `connectPostgres`. */
@@ -39,7 +41,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
   await checkVersion(places)
   if (!(await exists(places.cluster))) await initialize(places)
-  const child = await launch(places)
+  const child = await launch(places, Math.max(options.maxConnections ?? 0, fewestConnections))
   const { pid } = child
   if (pid === undefined) throw new Error('The embedded Postgres has no process id.')
   await createDatabase(places)
@@ -52,12 +54,13 @@ const database = 'tollgate'
 const port = 5432
 const startTimeoutMs = 60_000
 
+const fewestConnections = 60
+
 /** Lean for a laptop, and durable: everything about fsync and commits stays at its safe default. */
 const settings: Readonly<Record<string, string | number>> = {
   listen_addresses: '',
   port,
   unix_socket_permissions: '0700',
-  max_connections: 60,
   shared_buffers: '64MB',
   max_wal_size: '512MB',
   wal_level: 'minimal',
@@ -168,11 +171,15 @@ async function initialize(places: EmbeddedPlaces): Promise<void> {
   await rename(aside, places.cluster)
 }
 
-async function launch(places: EmbeddedPlaces): Promise<ChildProcess> {
+async function launch(places: EmbeddedPlaces, maxConnections: number): Promise<ChildProcess> {
   const deadline = Date.now() + startTimeoutMs
   for (;;) {
     const log = await open(places.logFile, 'w', 0o600)
-    const args = Object.entries({ ...settings, unix_socket_directories: places.socketDir })
+    const args = Object.entries({
+      ...settings,
+      max_connections: maxConnections,
+      unix_socket_directories: places.socketDir,
+    })
     const child = spawn(places.postgres, ['-D', places.cluster, ...args.flatMap(([k, v]) => ['-c', `${k}=${v}`])], {
       ...spawnOptions(places),
       // Its own process group: the terminal's Ctrl-C is for the gate, which stops the server when it has drained.

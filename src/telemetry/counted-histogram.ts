@@ -14,6 +14,13 @@ export interface CountedHistogramOptions {
   readonly buckets: readonly number[]
 }
 
+/** The JSON form is made of both kinds of labels; here all are of the first. */
+interface SharedValue extends MetricValueWithName<string> {
+  readonly sharedLabels: object
+}
+
+const sharedLabels = {}
+
 /** What was observed under one set of labels. */
 class Child implements HistogramChild {
   readonly labels: Readonly<Record<string, string>>
@@ -61,16 +68,17 @@ export class CountedHistogram extends Histogram {
     return { name, help, type: 'histogram', aggregator: 'sum', values }
   }
 
-  #valuesOf({ labels, counts, sum }: Child): MetricValueWithName<string>[] {
+  #valuesOf({ labels, counts, sum }: Child): SharedValue[] {
     const { name, buckets } = this.#options
     let count = 0
-    const values: MetricValueWithName<string>[] = counts.map((each, index) => {
+    const values: SharedValue[] = counts.map((each, index) => {
       count += each
-      return { metricName: `${name}_bucket`, labels: { le: buckets[index] ?? '+Inf', ...labels }, value: count }
+      const bounded = { le: buckets[index] ?? '+Inf', ...labels }
+      return { metricName: `${name}_bucket`, labels: bounded, sharedLabels, value: count }
     })
     values.push(
-      { metricName: `${name}_sum`, labels, value: sum },
-      { metricName: `${name}_count`, labels, value: count },
+      { metricName: `${name}_sum`, labels, sharedLabels, value: sum },
+      { metricName: `${name}_count`, labels, sharedLabels, value: count },
     )
     return values
   }

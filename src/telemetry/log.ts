@@ -4,6 +4,8 @@ import { type DestinationStream, destination, type Logger, pino, stdTimeFunction
 export interface LogOptions {
   /** Lowest level that is written; "silent" writes nothing. */
   readonly level: string
+  /** Slot of the process among several that share a port; stands in every line. Default: it is alone. */
+  readonly worker?: number | undefined
   /** Where lines go; default standard error, so that standard output stays free for what a command prints. */
   readonly destination?: DestinationStream
 }
@@ -21,7 +23,7 @@ export function createLogger(options: LogOptions): Logger {
   return pino(
     {
       level: options.level,
-      base: null,
+      base: options.worker === undefined ? null : { worker: options.worker },
       messageKey: 'message',
       timestamp: stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },

@@ -34,6 +34,8 @@ export interface MetricSources {
   readonly policyEngine?: () => { readonly breaker: BreakerSample['state'] }
   /** Absent without a registry elsewhere; undefined while another replica looks at it. */
   readonly outsideRegistry?: () => OutsideRegistrySample | undefined
+  /** Of the processes that share a port; absent where there is one. */
+  readonly workers?: () => WorkersSample
   /** Undefined while another replica audits the books. */
   readonly books?: () => BooksSample | undefined
 }
@@ -43,6 +45,15 @@ export interface LimitsSample {
   readonly mode: AdmissionMode
   /** Calls admitted since start. */
   readonly admitted: Readonly<Record<AdmissionMode, number>>
+}
+
+export interface WorkersSample {
+  readonly expected: number
+  readonly serving: number
+  /** Those whose figures are older than this scrape. */
+  readonly silent: number
+  readonly replaced: number
+  readonly restarted: number
 }
 
 export type AdmissionMode = (typeof admissionModes)[number]
@@ -237,6 +248,22 @@ export function registerSources(registry: Registry, now: () => number, sources: 
       for (const { issuer, keys } of samples ?? []) tokenKeys.set({ issuer }, keys)
     },
   })
+
+  sampled('tollgate_workers_expected', 'Processes that there should be', () => sources().workers?.().expected)
+  sampled('tollgate_workers_serving', 'Processes that take calls', () => sources().workers?.().serving)
+  sampled('tollgate_workers_silent', 'Processes that did not tell their metrics in time for this page', () => {
+    return sources().workers?.().silent
+  })
+  cumulative('tollgate_workers_replaced_total', 'Processes that died and were replaced', () => {
+    return sources().workers?.().replaced
+  })
+  cumulative(
+    'tollgate_workers_restarted_total',
+    'Processes that were replaced because they were asked to leave',
+    () => {
+      return sources().workers?.().restarted
+    },
+  )
 
   /** Absent from a scrape without a sample: an unknown value must not read as 0. */
   function sampled(name: string, help: string, sample: Sample): void {

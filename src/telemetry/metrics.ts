@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Figures } from './merge-figures.ts'
 import {
   type CounterChild,
   counterFamily,
@@ -46,6 +47,8 @@ export interface Metrics {
   setSources(sources: MetricSources): void
   /** The text format of Prometheus; `contentType` goes with it. */
   render(): Promise<string>
+  /** The same for `mergeFigures`. */
+  figures(): Promise<Figures>
   readonly contentType: string
 }
 
@@ -160,6 +163,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       sources = { ...sources, ...added }
     },
     render: () => registry.metrics(),
+    figures: () => registry.getMetricsAsJSON(),
     contentType: registry.contentType,
   }
 }

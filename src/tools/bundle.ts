@@ -43,7 +43,10 @@ await bundle.close()
 for (const file of globSync('*.js', { cwd: dist })) {
   const text = readFileSync(join(dist, file), 'utf8')
   // Good in literals and names, and there are no comments.
-  writeFileSync(join(dist, file), text.replace(/[^\0-\x7f]/g, (unit) => `\\u${hex(unit)}`))
+  writeFileSync(
+    join(dist, file),
+    text.replace(/[^\0-\x7f]/g, (unit) => `\\u${hex(unit)}`),
+  )
 }
 // An older Node crashes in the addon, which is loaded before any line of the bundle runs.
 const launcher = `#!/usr/bin/env node
