@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { selfSigned } from '../test/support/test-ca.ts'
@@ -225,6 +225,15 @@ describe('refuses', () => {
   ]
   test.each(cases)('%o', (env, name, reason) => {
     expect(problemsOf(env).problems).toEqual([expect.objectContaining({ name, reason })])
+  })
+
+  test('several processes with embedded limits, and a demo of several', () => {
+    const redis = { REDIS_URL: 'redis://localhost' }
+    expect(() => loadConfig({ WORKERS: '2' }, 'serve')).toThrow(/WORKERS = "?2"?: .*Set REDIS_URL/)
+    expect(() => loadConfig({ WORKERS: '2', ...redis }, 'dev')).toThrow(/WORKERS = "?2"?: .*tollgate serve/)
+    expect(loadConfig({ WORKERS: '2', ...redis }, 'serve').workers).toBe(2)
+    expect(loadConfig({ WORKERS: 'auto', ...redis }, 'serve').workers).toBe(availableParallelism())
+    expect(loadConfig({}, 'serve').workers).toBe(1)
   })
 
   test('a certificate and a key that do not belong together', () => {

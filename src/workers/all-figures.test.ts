@@ -37,10 +37,10 @@ function all(living: Worker[]) {
   })
   const shown = async (): Promise<{ calls: number; silent: number }> => {
     const page = await figures.page()
-    const valueOf = (pattern: RegExp): number => Number(pattern.exec(page)?.[1] ?? 0)
+    const seen = (pattern: RegExp): number => Number(pattern.exec(page)?.[1] ?? 0)
     return {
-      calls: valueOf(/^http_requests_total\{.*\} (\d+)$/m),
-      silent: valueOf(/^tollgate_workers_silent (\d+)$/m),
+      calls: seen(/^http_requests_total\{.*\} (\d+)$/m),
+      silent: seen(/^tollgate_workers_silent (\d+)$/m),
     }
   }
   return { figures, shown }
