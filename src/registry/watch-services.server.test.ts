@@ -161,12 +161,22 @@ describe('a watch', () => {
   test('goes on when Postgres was away', async () => {
     const service = await aService()
     const events = open(watchOf(), { resourceVersion: BigInt(service.position) })
-    const taken = take(events, 2)
     await countUp(server.sql, service)
+    const before = await take(events, 1)
+    const after = take(events, 1)
     await server.kill9()
     await server.restart()
     await eventually(() => countUp(server.sql, service))
-    expect((await taken).map((event) => event.service?.description)).toEqual(['1', '2'])
+    expect([...before, ...(await after)].map((event) => event.service?.description)).toEqual(['1', '2'])
+  })
+
+  test('does not call a version unknown that it cannot look for because Postgres is away', async () => {
+    const { position } = await aService()
+    const fromBeyond = open(watchOf(), { resourceVersion: BigInt(position + 1) })
+    await server.kill9()
+    await expect(fromBeyond.next()).rejects.toMatchObject({ reason: 'STORAGE_UNAVAILABLE' })
+    await server.restart()
+    await eventually(() => snapshots.staleSinceMs() === undefined)
   })
 
   test('ends without an error when it is old, with a bookmark to go on from', async () => {

@@ -23,11 +23,11 @@ import { storing } from '../storage/constraint-error.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { shownMessage } from './service-access.ts'
 import { serviceMessage } from './service-message.ts'
-import type { SnapshotSource } from './snapshot.ts'
+import type { Snapshots } from './snapshots.ts'
 
 export interface ServiceWatchOptions {
   readonly sql: Sql
-  readonly snapshots: SnapshotSource
+  readonly snapshots: Pick<Snapshots, 'current' | 'refresh' | 'staleSinceMs'>
   /** Of changes of services. */
   readonly feed: ChangeFeed
   /** A watch ends, without an error, after this long, less up to a tenth, so that no connection is cut under it. */
@@ -106,6 +106,10 @@ export function createServiceWatch(options: ServiceWatchOptions): ServiceWatch {
     await snapshots.refresh()
     const known = snapshots.current().version
     if (version <= known) return
+    if (snapshots.staleSinceMs() !== undefined) {
+      const message = 'The registry cannot be read at the moment, and this replica does not know resource_version yet.'
+      throw new TollgateError('STORAGE_UNAVAILABLE', message, { metadata: { resourceVersion: String(version) } })
+    }
     throw new TollgateError(
       'RESOURCE_VERSION_UNKNOWN',
       `resource_version ${version} is beyond ${known}, the latest one`,
