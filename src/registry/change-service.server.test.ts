@@ -376,8 +376,10 @@ describe('a name', () => {
       reason: 'ETAG_MISMATCH',
       metadata: { etag: 'r2', field: 'split.etag' },
     })
+    expect(await split({ name, shares, etag: 'r2' })).toMatchObject({ etag: 'r2' })
     expect(await split({ name })).toMatchObject({ name, shares: [], etag: '' })
     expect(snapshots.current().splits.has(name)).toBe(false)
+    expect(await split({ name })).toMatchObject({ name, shares: [], etag: '' })
     expect(await server.sql`select type from changes where resource_id = ${name} order by position`).toEqual([
       { type: 'traffic_split.set' },
       { type: 'traffic_split.set' },

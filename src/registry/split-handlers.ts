@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
 import {
@@ -41,6 +42,7 @@ export function createSplitHandlers(
     const wanted = { name, sticky, shares: shares.map(({ version, weight }) => ({ version, weight })) }
     const split = { ...wanted, revision: (known?.revision ?? 0) + 1 }
     const isRemoved = shares.length === 0
+    if (isSame(known ?? none, wanted)) return known?.shares.length ? known : undefined
     await putSplit(tx, split)
     await recordChange(tx, actorOf(call), {
       type: isRemoved ? 'traffic_split.removed' : 'traffic_split.set',
@@ -75,6 +77,16 @@ export function createSplitHandlers(
     },
   }
 }
+
+/** What a split without shares says, sticky or not, is that there is none. */
+function isSame(one: Wanted, other: Wanted): boolean {
+  const isSticky = (split: Wanted): boolean => split.shares.length > 0 && split.sticky
+  return isSticky(one) === isSticky(other) && isDeepStrictEqual(one.shares, other.shares)
+}
+
+type Wanted = Pick<TrafficSplitRecord, 'shares' | 'sticky'>
+
+const none: Wanted = { shares: [], sticky: false }
 
 function splitMessage({
   name,
