@@ -81,7 +81,8 @@ function addRow(
       const given = givenFlags(flags, options, positional, words)
       const request = requestOf(row.method.input, row.resource, await fileOf(options.file, terminal.stdin), given)
       target = await targetOf(options, terminal.env)
-      const answer = row.warning === undefined || options.yes === true ? 'yes' : await confirmed(row.warning, terminal)
+      const warning = typeof row.warning === 'function' ? row.warning(request) : row.warning
+      const answer = warning === undefined || options.yes === true ? 'yes' : await confirmed(warning, terminal)
       if (answer !== 'yes') return done(answer === 'interrupted' ? 130 : 1)
       connection = connectTo(target)
       await runRow(row, request, {

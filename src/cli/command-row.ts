@@ -1,4 +1,4 @@
-import type { DescMethodServerStreaming, DescMethodUnary } from '@bufbuild/protobuf'
+import type { DescMethodServerStreaming, DescMethodUnary, JsonObject } from '@bufbuild/protobuf'
 
 /**
  * One command of the administration, as data: which RPC it calls and how its request is read from the command line. Flags
@@ -17,8 +17,8 @@ export interface CommandRow {
   readonly defaults?: Readonly<Record<string, string | number>>
   /** Of commands that list: the field of the answer with the rows, and the columns of a table, as paths of JSON names. */
   readonly rows?: { readonly field: string; readonly columns: readonly string[] }
-  /** Asked before something is done that cannot be undone. */
-  readonly warning?: string
+  /** Asked before something is done that cannot be undone; of a request, where not all are such. */
+  readonly warning?: string | ((request: JsonObject) => string | undefined)
   /** Said on stderr after success. */
   readonly afterword?: string
 }

@@ -47,6 +47,19 @@ describe.each(commandRows.map((row) => [row.name, row] as const))('tollgate %s',
   })
 })
 
+describe('closing is final, and asks first', () => {
+  test.each(['orgs', 'projects', 'users', 'consumers'])('%s update', (group) => {
+    const { warning, resource = '' } = commandRows.find(({ name }) => name === `${group} update`) ?? {}
+    if (typeof warning !== 'function') throw new Error('it never asks')
+    const kind = resource.toUpperCase()
+    expect(warning({ [resource]: { status: `${kind}_STATUS_CLOSED` } })).toContain('from now on')
+    expect(warning({ [resource]: { status: 3 } })).toContain('from now on')
+    expect(warning({ [resource]: { status: `${kind}_STATUS_SUSPENDED` } })).toBeUndefined()
+    expect(warning({ [resource]: { name: 'x' } })).toBeUndefined()
+    expect(warning({})).toBeUndefined()
+  })
+})
+
 describe('every RPC has a command, or a reason to have none', () => {
   const called = new Set<DescMethod>(commandRows.map(({ method }) => method))
   test.each(services.flatMap(({ methods }) => methods.map((method) => [String(method), method] as const)))(

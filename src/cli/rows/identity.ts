@@ -1,7 +1,9 @@
-import { ConsumerService } from '../../../gen/marketplace/v1/consumers_pb.ts'
+import type { JsonObject } from '@bufbuild/protobuf'
+import { ConsumerService, ConsumerStatus, OrganizationStatus } from '../../../gen/marketplace/v1/consumers_pb.ts'
 import { KeyService } from '../../../gen/marketplace/v1/keys_pb.ts'
-import { ProjectService } from '../../../gen/marketplace/v1/projects_pb.ts'
-import { UserService } from '../../../gen/marketplace/v1/users_pb.ts'
+import { ProjectService, ProjectStatus } from '../../../gen/marketplace/v1/projects_pb.ts'
+import { UserService, UserStatus } from '../../../gen/marketplace/v1/users_pb.ts'
+import { isObject } from '../../is-object.ts'
 import type { CommandRow } from '../command-row.ts'
 
 const consumers = ConsumerService.method
@@ -31,6 +33,11 @@ export const identityRows: readonly CommandRow[] = [
     method: consumers.updateOrganization,
     resource: 'organization',
     positional: ['organization.id'],
+    warning: closing(
+      'organization',
+      OrganizationStatus.CLOSED,
+      'Calls of this organization are refused from now on, and it cannot be opened again.',
+    ),
   },
   {
     name: 'projects create',
@@ -52,6 +59,11 @@ export const identityRows: readonly CommandRow[] = [
     method: projects.updateProject,
     resource: 'project',
     positional: ['project.id'],
+    warning: closing(
+      'project',
+      ProjectStatus.CLOSED,
+      'Calls for the consumers of this project are refused from now on, and it cannot be opened again.',
+    ),
   },
   {
     name: 'users create',
@@ -72,6 +84,11 @@ export const identityRows: readonly CommandRow[] = [
     method: users.updateUser,
     resource: 'user',
     positional: ['user.id'],
+    warning: closing(
+      'user',
+      UserStatus.CLOSED,
+      'This user is refused from now on, and cannot come back under this issuer and subject.',
+    ),
   },
   {
     name: 'consumers create',
@@ -93,6 +110,11 @@ export const identityRows: readonly CommandRow[] = [
     method: consumers.updateConsumer,
     resource: 'consumer',
     positional: ['consumer.id'],
+    warning: closing(
+      'consumer',
+      ConsumerStatus.CLOSED,
+      'Calls of this consumer are refused from now on, and it cannot be opened again.',
+    ),
   },
   {
     name: 'keys create',
@@ -130,3 +152,12 @@ export const identityRows: readonly CommandRow[] = [
     afterword: 'Keep the new key now: it cannot be shown again.',
   },
 ]
+
+/** The warning of an update that closes its resource, by the name of the status or its number. */
+function closing(resource: string, closed: number, warning: string): (request: JsonObject) => string | undefined {
+  return (request) => {
+    const wanted = request[resource]
+    if (!isObject(wanted)) return undefined
+    return wanted.status === closed || String(wanted.status).endsWith('_STATUS_CLOSED') ? warning : undefined
+  }
+}

@@ -56,9 +56,8 @@ export const policyRows: readonly CommandRow[] = [
   { name: 'policies test', summary: 'evaluate a policy on facts, both from --file', method: policies.testPolicy },
   {
     name: 'policies dry-run',
-    summary: 'show which recorded calls a version, from --file, would decide otherwise',
+    summary: 'show which calls a rule, from --file, would decide otherwise: a new one, or a version of a policy',
     method: policies.dryRunPolicy,
-    positional: ['policy_id'],
   },
   {
     name: 'policies violations',
