@@ -17,7 +17,7 @@ import type { Tier } from '../registry/records.ts'
 import type { Transaction } from '../storage/postgres.ts'
 import { earlier, endOfRotated, expiryOf, requireActive, stateOf } from './key-life.ts'
 import { makerOf, requireWithin, scopesFor, tierFor } from './key-maker.ts'
-import { keyMessage, lifeOf, scopesOf, scopesOfRow, tierOf } from './key-message.ts'
+import { keyMessage, lifeOf, scopesOf, scopesOfRow } from './key-message.ts'
 import type { ScopeLists } from './key-scopes.ts'
 import {
   copyLimitRules,
@@ -34,6 +34,7 @@ import {
   updateRevoked,
   updateSecret,
 } from './key-store.ts'
+import { tierOf } from './tier-message.ts'
 
 /** Who changes what, when. */
 export interface KeyChanging {
@@ -149,7 +150,7 @@ export async function changeKey(changing: KeyChanging, request: UpdateKeyRequest
   await requireWithin(tx, before, maker)
   const current = keyMessage(before, nowMs)
   const updated = applyMask(ApiKeySchema, maskRules, { current, wanted, mask, field: 'api_key' })
-  const tier = tierOf(updated.tier)
+  const tier = tierOf(updated.tier) ?? null
   await updateKey(tx, before.id, {
     name: updated.name,
     metadata: updated.metadata,

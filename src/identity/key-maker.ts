@@ -7,10 +7,11 @@ import { TollgateError } from '../errors.ts'
 import type { Tier } from '../registry/records.ts'
 import type { Transaction } from '../storage/postgres.ts'
 import { requireActive } from './key-life.ts'
-import { lifeOf, scopesOfRow, tierNames } from './key-message.ts'
+import { lifeOf, scopesOfRow } from './key-message.ts'
 import { narrowedScopes, type ScopeLists } from './key-scopes.ts'
 import { hasLimitRules, type KeyRow, selectKey, selectServiceNames } from './key-store.ts'
 import { type Principal, reachOf, roles } from './principal.ts'
+import { tiers } from './tier-message.ts'
 
 /** The key that calls, as it stands in the transaction; undefined when no key calls. Throws when it may give nothing. */
 export async function makerOf(tx: Transaction, principal: Principal, nowMs: number): Promise<KeyRow | undefined> {
@@ -72,7 +73,7 @@ export function tierFor(
 ): Pick<KeyRow, 'tier' | 'tier_replaces'> {
   if (tier === null) return { tier, tier_replaces: false }
   if (reachOf(principal, 'limits.write') !== undefined) return { tier, tier_replaces: true }
-  if (tierNames.indexOf(tier) <= tierNames.indexOf(consumerTier)) return { tier, tier_replaces: false }
+  if (tiers.indexOf(tier) <= tiers.indexOf(consumerTier)) return { tier, tier_replaces: false }
   const message = `tier: the consumer's own is ${consumerTier}; only who administers limits gives a higher one.`
   throw new TollgateError('KEY_SCOPE_EXCEEDED', message, { metadata: { scope: 'tier', item: tier } })
 }

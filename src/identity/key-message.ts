@@ -9,11 +9,11 @@ import {
   KeyState,
 } from '../../gen/marketplace/v1/keys_pb.ts'
 import { etagOf } from '../etag.ts'
-import type { Tier as TierName } from '../registry/records.ts'
 import type { KeyEnvironment as EnvironmentName } from './key-format.ts'
 import { type KeyLife, type KeyState as StateName, stateOf } from './key-life.ts'
 import type { ScopeLists } from './key-scopes.ts'
 import type { KeyRow } from './key-store.ts'
+import { tierMessage } from './tier-message.ts'
 
 /** A key as callers see it at a moment. */
 export function keyMessage(row: KeyRow, nowMs: number): ApiKey {
@@ -29,7 +29,7 @@ export function keyMessage(row: KeyRow, nowMs: number): ApiKey {
     environment: environmentValues[row.environment],
     metadata: { ...row.metadata },
     ...(isNarrowed && { scopes: listsMessage(scopes) }),
-    tier: row.tier === null ? Tier.UNSPECIFIED : tierValues[row.tier],
+    tier: row.tier === null ? Tier.UNSPECIFIED : tierMessage(row.tier),
     tierReplaces: row.tier_replaces,
     state: stateValues[stateOf(lifeOf(row), nowMs)],
     ...(row.used_at !== null && { lastUseTime: timestampFromDate(row.used_at) }),
@@ -62,23 +62,9 @@ export function scopesOf(message: KeyScopesMessage | undefined): ScopeLists {
   return { services, permissions, models }
 }
 
-/** Null for the unspecified one. */
-export function tierOf(tier: Tier): TierName | null {
-  return tierNames.find((name) => tierValues[name] === tier) ?? null
-}
-
 /** Live for the unspecified one. */
 export function environmentOf(environment: KeyEnvironment): EnvironmentName {
   return environment === KeyEnvironment.TEST ? 'test' : 'live'
-}
-
-/** From the least to the greatest. */
-export const tierNames: readonly TierName[] = ['basic', 'premium', 'enterprise']
-
-const tierValues: Readonly<Record<TierName, Tier>> = {
-  basic: Tier.BASIC,
-  premium: Tier.PREMIUM,
-  enterprise: Tier.ENTERPRISE,
 }
 
 const environmentValues: Readonly<Record<EnvironmentName, KeyEnvironment>> = {

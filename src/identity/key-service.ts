@@ -12,10 +12,11 @@ import type { Sql } from '../storage/postgres.ts'
 import { selectConsumer } from './consumer-store.ts'
 import { changeKey, endKey, type KeyChanging, makeKey, rotateKey } from './key-changes.ts'
 import { generateKey, type KeyEnvironment, secretTag } from './key-format.ts'
-import { environmentOf, keyMessage, scopesOf, tierOf } from './key-message.ts'
+import { environmentOf, keyMessage, scopesOf } from './key-message.ts'
 import { type KeySecret, selectKey, selectKeys } from './key-store.ts'
 import { ownConsumer } from './own-consumer.ts'
 import type { SecretHasher } from './secret-hasher.ts'
+import { tierOf } from './tier-message.ts'
 
 export interface KeyServiceOptions {
   readonly sql: Sql
@@ -62,7 +63,7 @@ export function createKeyService(options: KeyServiceOptions): Handlers<typeof Ke
           environment,
           metadata,
           scopes: scopesOf(request.scopes),
-          tier: tierOf(request.tier),
+          tier: tierOf(request.tier) ?? null,
           expiresAtMs:
             expiresInDays === 0 ? expireTime && timestampMs(expireTime) : change.nowMs + expiresInDays * dayMs,
           request_digest: requestDigest(requestId, CreateKeyRequestSchema, request),
