@@ -18,7 +18,7 @@ import type { PolicyTold } from '../policy/told.ts'
 import type { Charge } from '../pricing/price.ts'
 import { type Framing, splitEvents } from '../providers/event-stream.ts'
 import type { JsonObject } from '../providers/json.ts'
-import type { Dialect, RequestKind } from '../providers/provider.ts'
+import type { Dialect, RequestKind, StreamPiece } from '../providers/provider.ts'
 import type { ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
@@ -26,6 +26,7 @@ import { streamTask, unaryTask } from './backend-task.ts'
 import { chooseVersion } from './choose-version.ts'
 import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
+import { type Flow, GateStream } from './gate-stream.ts'
 import { answerMaxBytes } from './idempotency.ts'
 import { KeptStream } from './kept-stream.ts'
 import type { OpenCalls } from './open-calls.ts'
@@ -188,84 +189,64 @@ export function createGate(options: GateOptions): Gate {
   }
 
   /** Resolves when the first output is there. */
-  async function openAt(leg: Leg, call: Call): Promise<OpenedStream | ReplayedStream> {
+  async function openAt(leg: Leg, call: Call): Promise<Flow> {
     const entered = await entrance.enter(leg, 'stream', call)
     const { service, price, framing, cache: cached } = entered.plan
-    if ('kept' in entered) return { replayed: { ...entered.kept, isReplayed: true }, framing }
-    if (cached?.answer !== undefined) {
-      return { replayed: await answerFromCache(entered, call, cached.answer), framing }
-    }
+    if ('kept' in entered) return replay({ ...entered.kept, isReplayed: true }, framing)
+    if (cached?.answer !== undefined) return replay(await answerFromCache(entered, call, cached.answer), framing)
     const release = follow(service, call)
     const opened = await dispatcher.open(service, streamTask(entered.plan), call)
     if ('value' in opened) {
       void opened.over.finally(release)
-      return { entered, opened }
+      return flowOf(entered, opened, call)
     }
     release()
     await recorder.record(entered, call, failed(price, opened.attempts, opened.error))
     throw opened.error
   }
 
-  return {
-    route: (request, call) => run(request, call, (leg) => routeTo(leg, call)),
-
-    async *stream(request, call) {
-      const begun = await run(request, call, (leg) => openAt(leg, call))
-      if ('replayed' in begun) return yield* replay(begun)
-      const { entered, opened } = begun
-      const { plan, admission } = entered
-      const { price, framing } = plan
-      const { value: backend, attempts, over } = opened
-      const kept = new KeptStream(
-        Math.max(
-          admission.claim === undefined ? 0 : answerMaxBytes,
-          plan.cache === undefined ? 0 : cache.maxAnswerBytes,
-        ),
-      )
-
-      /** Reads what the caller did not, so that the record says what became of the stream. */
-      const finish = async (): Promise<GateStreamEnd> => {
-        for await (const pieces of backend.pieces) kept.add(pieces)
+  function flowOf(entered: Entered, { value: backend, attempts, over }: OpenedStream, call: Call): Flow {
+    const { plan, admission } = entered
+    const { price, framing, startMs } = plan
+    const keptBytes = Math.max(
+      admission.claim === undefined ? 0 : answerMaxBytes,
+      plan.cache === undefined ? 0 : cache.maxAnswerBytes,
+    )
+    const kept = new KeptStream(keptBytes, backend.pieces[Symbol.asyncIterator]())
+    return {
+      start: { kind: 'start', requestId: call.id, framing },
+      pieces: kept,
+      async finish() {
+        // What the caller did not read says what became of the stream, too.
+        await kept.readAll()
         const [end, last] = await Promise.all([backend.end, over])
         const tail = end.verdict === 'complete' ? end.tail : new Uint8Array()
         const all = [...attempts.slice(0, -1), last]
-        const outcome = streamed(price, all, backend.report(), end, kept.body(tail), plan.startMs)
+        const outcome = streamed(price, all, backend.report(), end, kept.body(tail), startMs)
         const served = await recorder.record(entered, call, outcome)
         return { kind: 'end', tail: splitEvents(tail, framing), ...served }
-      }
+      },
+    }
+  }
 
-      let end: GateStreamEnd
-      try {
-        yield { kind: 'start', requestId: call.id, framing }
-        for await (const pieces of backend.pieces) {
-          kept.add(pieces)
-          yield { kind: 'pieces', pieces: pieces.map(({ bytes }) => bytes) }
-        }
-      } finally {
-        end = await finish()
-      }
-      yield end
-    },
+  return {
+    route: (request, call) => run(request, call, (leg) => routeTo(leg, call)),
+    stream: (request, call) => new GateStream(() => run(request, call, (leg) => openAt(leg, call))),
   }
 }
 
-/** A stream whose first output is there, and what it was admitted with. */
-interface OpenedStream {
-  readonly entered: Entered
-  readonly opened: Extract<Opened, { readonly value: BackendStream }>
-}
+type OpenedStream = Extract<Opened, { readonly value: BackendStream }>
 
 /** A stream that was served before. */
-interface ReplayedStream {
-  readonly replayed: GateAnswer
-  readonly framing: Framing
-}
-
-function* replay({ replayed, framing }: ReplayedStream): Generator<GateStreamItem, void> {
-  const { body, ...served } = replayed
-  yield { kind: 'start', requestId: served.event.requestId, framing }
-  yield { kind: 'pieces', pieces: splitEvents(body, framing) }
-  yield { kind: 'end', tail: [], ...served }
+function replay({ body, ...served }: GateAnswer, framing: Framing): Flow {
+  async function* pieces(): AsyncGenerator<readonly StreamPiece[]> {
+    yield splitEvents(body, framing).map((bytes) => ({ kind: 'piece', bytes, hasOutput: true }))
+  }
+  return {
+    start: { kind: 'start', requestId: served.event.requestId, framing },
+    pieces: pieces(),
+    finish: async () => ({ kind: 'end', tail: [], ...served }),
+  }
 }
 
 function nothing(): void {}

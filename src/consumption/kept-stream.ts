@@ -1,18 +1,29 @@
 import type { StreamPiece } from '../providers/provider.ts'
 
-/** Collects what a caller gets of a stream, for those who get it again. */
-export class KeptStream {
+type Next = IteratorResult<readonly StreamPiece[], unknown>
+
+/** Hands on the pieces of a stream, and collects them for those who get the answer again. */
+export class KeptStream implements AsyncIterator<readonly StreamPiece[]> {
   readonly #maxBytes: number
+  readonly #pieces: AsyncIterator<readonly StreamPiece[]>
   #chunks: Uint8Array[] | undefined = []
   #bytes = 0
 
-  /** Of a larger stream nothing is kept. */
-  constructor(maxBytes: number) {
+  /** Of a stream larger than `maxBytes` nothing is kept. */
+  constructor(maxBytes: number, pieces: AsyncIterator<readonly StreamPiece[]>) {
     this.#maxBytes = maxBytes
+    this.#pieces = pieces
   }
 
-  add(pieces: readonly StreamPiece[]): void {
-    for (const { bytes } of pieces) this.#add(bytes)
+  async next(): Promise<Next> {
+    const next = await this.#pieces.next()
+    if (next.done !== true) for (const { bytes } of next.value) this.#add(bytes)
+    return next
+  }
+
+  /** Resolves when all is read that was not. */
+  async readAll(): Promise<void> {
+    while ((await this.next()).done !== true);
   }
 
   /** All of it with the stream's tail; undefined when it is too large to keep. */
