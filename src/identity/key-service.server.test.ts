@@ -57,6 +57,20 @@ describe('a key', () => {
     expect(await verifier.verify(key)).toMatchObject({ keyId: apiKey?.id, consumerId, organizationId })
   })
 
+  it('is checked at once, however many keys another consumer makes at the same time', async () => {
+    const hasher = createSecretHasher({ concurrency: 1, maxWaiting: 2 })
+    const service = createKeyService({ sql: server.sql, hasher })
+    const make = ({ id: consumerId }: { readonly id: string }) =>
+      invoke(createKey, service.createKey, { consumerId, name: 'one of many' }, administrator)
+    const loadKey = async (id: string) => (await selectKeyRecords(server.sql, [id]))[0]
+    const verifier = createKeyVerifier({ loadKey, hasher, clock: Date.now })
+    const { key, apiKey } = await make(await world.newConsumer())
+    const other = await world.newConsumer()
+    const making = Promise.all(Array.from({ length: 20 }, () => make(other)))
+    expect(await verifier.verify(key)).toMatchObject({ keyId: apiKey?.id })
+    expect(new Set((await making).map((made) => made.apiKey?.id)).size).toBe(20)
+  })
+
   it('has environment, metadata, scopes and tier as they were asked, and its prefix says the environment', async () => {
     const { id: consumerId } = await world.newConsumer()
     const facts = {

@@ -3,6 +3,7 @@ import { type DescMessage, type MessageShape, toBinary } from '@bufbuild/protobu
 import { durationMs, timestampMs } from '@bufbuild/protobuf/wkt'
 import { CreateKeyRequestSchema, type KeyService, RotateKeyRequestSchema } from '../../gen/marketplace/v1/keys_pb.ts'
 import type { Call, Handlers } from '../call.ts'
+import { TollgateError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { pageOf, pageSizeOf, parsePageToken } from '../page-token.ts'
 import { consumerNotFound, consumersKeyNotFound } from '../registry/not-found.ts'
@@ -14,6 +15,7 @@ import { changeKey, endKey, type KeyChanging, makeKey, rotateKey } from './key-c
 import { generateKey, type KeyEnvironment, secretTag } from './key-format.ts'
 import { environmentOf, keyMessage, scopesOf } from './key-message.ts'
 import { type KeySecret, selectKey, selectKeys } from './key-store.ts'
+import { createLines } from './lines.ts'
 import { ownConsumer } from './own-consumer.ts'
 import type { SecretHasher } from './secret-hasher.ts'
 import { tierOf } from './tier-message.ts'
@@ -33,12 +35,15 @@ export interface KeyServiceOptions {
 /** marketplace.v1.KeyService on Postgres. Keys of another consumer are as good as absent: KEY_NOT_FOUND. */
 export function createKeyService(options: KeyServiceOptions): Handlers<typeof KeyService.method> {
   const { sql, hasher, snapshots, random = randomBytes, now = Date.now } = options
+  // Hashing shares its ceiling with the checks of credentials: who makes many keys waits for himself, and nobody for him.
+  const inLine = createLines(longestLine, busy)
 
   /** A key and what is stored of it. With a request id its own id follows from that. */
   async function newKey(environment: KeyEnvironment, consumerId: string, requestId: string): Promise<NewSecret> {
     const idBytes = requestId === '' ? random(8) : digestOf(`${consumerId} ${requestId}`).subarray(0, 8)
     const { keyId, key } = generateKey(random, environment, idBytes)
-    return { id: keyId, key, secret: { secret_hash: await hasher.hash(key), secret_tag: secretTag(key) } }
+    const hash = await inLine(consumerId, () => hasher.hash(key))
+    return { id: keyId, key, secret: { secret_hash: hash, secret_tag: secretTag(key) } }
   }
 
   /** Runs a change; it is known to this process when it resolves. */
@@ -133,6 +138,17 @@ interface NewSecret {
   /** The whole key: to be shown once, and never stored or logged. */
   readonly key: string
   readonly secret: KeySecret
+}
+
+/** Keys of one consumer that are made at once; the next one is refused. */
+const longestLine = 100
+
+function busy(): TollgateError {
+  const message = `${longestLine} keys of this consumer are being made at the moment. Try again shortly.`
+  return new TollgateError('CREDENTIAL_CHECK_BUSY', message, {
+    retryAfterMs: 1_000,
+    metadata: { retryAfterMs: '1000' },
+  })
 }
 
 /** Of a request that may be repeated; null for others. */
