@@ -62,7 +62,7 @@ export interface AuditFilter {
   readonly kind: 'change' | 'denial' | undefined
   readonly action: string
   readonly actor: string
-  /** Kind and id, or a kind alone. */
+  /** Kind and id. */
   readonly resource: string
   readonly organizationId: string
   /** Unix milliseconds, from and before. */
