@@ -84,6 +84,15 @@ test('names of members are no text, data URLs are none, and other formats are on
   expect(redact(Buffer.from(`mail: ${address}\n`))).toBe(`mail: ${mark}\n`)
 })
 
+test('a text that only begins like a data URL is looked into; a file is not, whatever its size', () => {
+  expect(redact(Buffer.from(`{"text": "data:;base64, ${address}"}`))).toBe(`{"text": "data:;base64, ${mark}"}`)
+  expect(redact(Buffer.from(`{"text": "data:;base64,aGk= ${address}"}`))).toBe(`{"text": "data:;base64,aGk= ${mark}"}`)
+  const file = Buffer.alloc(3_000_000, 255).toString('base64')
+  for (const written of [file, file.replaceAll('/', '\\/')]) {
+    expect(textOf(contentOf(Buffer.from(`{"url":"data:application/pdf;name=a.pdf;base64,${written}"}`)))).toBe('')
+  }
+})
+
 test('what overlaps is taken out once, under the name of what begins first', () => {
   const scan = compileScanner({
     kinds: [ContentKind.EMAIL],

@@ -68,7 +68,7 @@ function stringValues(source: string): Text[] {
   for (let open = source.indexOf('"'); open >= 0; ) {
     const start = open + 1
     const { end, isEscaped } = closingQuote(source, start)
-    if (!isName(source, end + 1) && !isDataUrl(source, start)) {
+    if (!isName(source, end + 1) && !isDataUrl(source, start, end)) {
       texts.push(isEscaped ? unescaped(source, start, end) : plain(source, start, end))
     }
     open = source.indexOf('"', end + 1)
@@ -101,9 +101,14 @@ function isName(source: string, from: number): boolean {
   return source[at] === ':'
 }
 
-function isDataUrl(source: string, start: number): boolean {
-  return source.startsWith('data:', start) && source.slice(start, start + 100).includes(';base64,')
+/** Whether a string is a file in base64, and nothing that anybody could read. */
+function isDataUrl(source: string, start: number, end: number): boolean {
+  dataUrl.lastIndex = start
+  return source.startsWith('data:', start) && dataUrl.test(source) && dataUrl.lastIndex === end
 }
+
+/** With backslashes, because some writers of JSON escape the slashes. */
+const dataUrl = /data:[^"\s,]{0,90};base64,[A-Za-z0-9+/_=\\-]*/y
 
 const escapes: Readonly<Record<string, string>> = { n: '\n', r: '\r', t: '\t', b: '\b', f: '\f' }
 
