@@ -1,4 +1,5 @@
-import type { Config, OutsideRegistrySettings } from '../config.ts'
+import type { OutsideRegistrySettings } from '../config/registry.ts'
+import type { Config } from '../config.ts'
 import { isLoopback } from '../config-parsers.ts'
 import { createRegistryClient } from '../registrations/registry-client.ts'
 import { RegistryError } from '../registrations/registry-error.ts'

@@ -1,8 +1,9 @@
 /**
- * Writes docs/configuration.md from the table in config-variables.ts; with `--check` it fails when the file differs.
+ * Writes docs/configuration.md from the variables of config-variables.ts; with `--check` it fails when the file differs.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { type Group, variables } from '../config-variables.ts'
+import type { Group } from '../config/variable.ts'
+import { variables } from '../config-variables.ts'
 
 const target = new URL('../../docs/configuration.md', import.meta.url)
 
