@@ -13,6 +13,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { newId } from '../ids.ts'
+import { pause } from '../pause.ts'
 import { within } from '../within.ts'
 import { ActorBudgets } from './actor-budgets.ts'
 import type { IdentifiedEntry } from './audit-record.ts'
@@ -141,7 +142,7 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
         } catch (error) {
           if (phase === 'closed') return
           fail(error)
-          await pause(failures)
+          await pauseAfter(failures)
         }
       }
       succeed()
@@ -184,9 +185,9 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
 
   const stopping = new AbortController()
 
-  async function pause(failures: number): Promise<void> {
+  async function pauseAfter(failures: number): Promise<void> {
     const ms = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.min(failures, 10))
-    await delay(ms, undefined, { signal: stopping.signal, ref: false }).catch(() => {})
+    await pause(ms, stopping.signal, { ref: false })
     // While it closes it tries on, but does not spin.
     if (stopping.signal.aborted) await delay(firstPauseMs)
   }

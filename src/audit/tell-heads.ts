@@ -1,3 +1,4 @@
+import { repeat } from '../repeat.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import type { ChainHead } from './check-chain.ts'
@@ -20,11 +21,6 @@ export interface HeadsOptions {
 export function startTellingHeads(options: HeadsOptions): { stop(): Promise<void> } {
   const { sql, log, everyMs = 3_600_000, stopTimeoutMs = 2_000 } = options
   let told = ''
-  let telling = tell()
-  const timer = setInterval(() => {
-    telling = telling.then(tell)
-  }, everyMs)
-  timer.unref()
 
   async function tell(): Promise<void> {
     try {
@@ -38,10 +34,10 @@ export function startTellingHeads(options: HeadsOptions): { stop(): Promise<void
     }
   }
 
+  const telling = repeat(everyMs, tell)
   return {
     async stop() {
-      clearInterval(timer)
-      await within(stopTimeoutMs, telling).catch(() => {})
+      await within(stopTimeoutMs, telling.stop()).catch(() => {})
     },
   }
 }

@@ -1,6 +1,6 @@
-import { setTimeout as delay } from 'node:timers/promises'
-import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
-import { within } from '../within.ts'
+import { pause } from '../pause.ts'
+import { watchAlone } from '../storage/lone-watch.ts'
+import type { Sql, StorageLog } from '../storage/postgres.ts'
 import { type Audit, auditBooks } from './audit.ts'
 import type { Books, Finding } from './books.ts'
 
@@ -53,62 +53,41 @@ const share = 0.05
  */
 export function watchBooks(options: BooksWatchOptions): BooksWatch {
   const { sql, read, repair, log, now, everyMs = 300_000, pauseMs = 500, stopTimeoutMs = 5_000 } = options
-  const stopping = new AbortController()
   let state: BooksState | undefined
 
-  async function watch(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      await turn().catch((error: unknown) => {
-        log.warn({ reason: describeError(error) }, 'the books could not be audited')
-      })
-      state = undefined
-      await pause(everyMs)
-    }
-  }
-
-  /** Audits for as long as the lock's connection lives. */
-  async function turn(): Promise<void> {
-    await sql.onConnection(async (connection) => {
-      const [row] = await connection<{ held: boolean }[]>`select pg_try_advisory_lock(${lockId}) as held`
-      if (row?.held !== true) return
-      try {
-        while (!stopping.signal.aborted) {
-          const startedMs = now()
-          await look()
-          await pause(Math.max(everyMs, (now() - startedMs) / share))
-          await connection`select 1`
-        }
-      } finally {
-        await connection`select pg_advisory_unlock(${lockId})`.catch(() => undefined)
-      }
+  async function look(signal: AbortSignal): Promise<number> {
+    const startedMs = now()
+    const month = new Date(startedMs).toISOString().slice(0, 7)
+    const audit = await auditBooks({
+      read: () => read(month),
+      pause: () => pause(pauseMs, signal, { ref: false }),
+      mostReadings: 10,
     })
-  }
-
-  async function look(): Promise<void> {
-    const month = new Date(now()).toISOString().slice(0, 7)
-    const audit = await auditBooks({ read: () => read(month), pause: () => pause(pauseMs), mostReadings: 10 })
     state = stateOf(audit, now())
     if (audit.differences.length > 0) {
       log.error({ month, differences: audit.differences.slice(0, 5) }, 'the books do not balance')
       const counters = audit.differences.flatMap(({ kind, id }) => (kind === 'counter' ? [id] : []))
       if (counters.length > 0) await repair(counters)
     }
+    return Math.max(everyMs, (now() - startedMs) / share)
   }
 
-  async function pause(ms: number): Promise<void> {
-    await delay(ms, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
-  }
-
-  const watching = watch()
-  return {
-    state: () => state,
-    async stop() {
-      stopping.abort()
-      await within(stopTimeoutMs, watching).catch((error: unknown) => {
-        log.warn({ reason: describeError(error) }, 'stopped before the audit of the books was over')
-      })
+  const watching = watchAlone({
+    sql,
+    log,
+    lockId,
+    everyMs,
+    look,
+    onTurn() {
+      state = undefined
     },
-  }
+    texts: {
+      failed: 'the books could not be audited',
+      late: 'stopped before the audit of the books was over',
+    },
+    stopTimeoutMs,
+  })
+  return { state: () => state, stop: watching.stop }
 }
 
 function stateOf({ differences, moving }: Audit, checkedAtMs: number): BooksState {

@@ -6,7 +6,7 @@
  * takes what is after it at its own pace: nobody waits for anybody, and a follower costs no memory. One whose cursor is
  * before what is kept has to read the log itself.
  */
-import { setTimeout as delay } from 'node:timers/promises'
+import { pause } from '../pause.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import { type LoggedChange, type LogPage, selectChanges } from './change-log.ts'
@@ -68,7 +68,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
       } catch (error) {
         if (!isFailing) log.warn({ reason: describeError(error) }, 'the log of changes cannot be read')
         isFailing = true
-        await delay(retryMs, undefined, { signal: closing.signal, ref: false }).catch(() => {})
+        await pause(retryMs, closing.signal, { ref: false })
       }
     }
   }

@@ -1,3 +1,4 @@
+import { repeat } from '../repeat.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import { trimChanges } from './trim-changes.ts'
@@ -21,12 +22,6 @@ const dayMs = 86_400_000
 export function startChangeRetention(options: ChangeRetentionOptions): { stop(): Promise<void> } {
   const { sql, log, days, now = Date.now, everyMs = 3_600_000, stopTimeoutMs = 5_000 } = options
   if (days === 0) return { stop: async () => {} }
-  let looking = look()
-  const timer = setInterval(() => {
-    looking = looking.then(look)
-  }, everyMs)
-  timer.unref()
-
   async function look(): Promise<void> {
     try {
       const changes = await trimChanges(sql, now() - days * dayMs)
@@ -36,10 +31,10 @@ export function startChangeRetention(options: ChangeRetentionOptions): { stop():
     }
   }
 
+  const looking = repeat(everyMs, look)
   return {
     async stop() {
-      clearInterval(timer)
-      await within(stopTimeoutMs, looking).catch((error: unknown) => {
+      await within(stopTimeoutMs, looking.stop()).catch((error: unknown) => {
         log.warn({ reason: describeError(error) }, 'stopped before the log of changes was trimmed')
       })
     },

@@ -1,7 +1,7 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
+import { pause } from '../pause.ts'
 import type { AdmissionMode, LimitsSample } from '../telemetry/metric-sources.ts'
 import type {
   Admission,
@@ -252,7 +252,7 @@ class Failover implements FailoverLimits {
   async #comeBack(outage: Outage): Promise<void> {
     const { signal } = this.#closing
     while (!signal.aborted) {
-      await delay(this.#options.probeEveryMs ?? 500, undefined, { ref: false, signal }).catch(() => undefined)
+      await pause(this.#options.probeEveryMs ?? 500, signal, { ref: false })
       if (signal.aborted) return
       const { ok } = await this.#primary.health()
       if (ok && (await this.#end(outage))) return
@@ -287,7 +287,7 @@ class Failover implements FailoverLimits {
     const untilMs = performance.now() + (this.#options.bookWithinMs ?? 10_000)
     const { signal } = this.#closing
     while (!signal.aborted && performance.now() < untilMs && (await this.localUsageLog.backlog()) > 0) {
-      await delay(backlogEveryMs, undefined, { ref: false, signal }).catch(() => undefined)
+      await pause(backlogEveryMs, signal, { ref: false })
     }
   }
 

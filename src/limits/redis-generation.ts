@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { TollgateError } from '../errors.ts'
 import { newId } from '../ids.ts'
+import { pause } from '../pause.ts'
 import { encodeEvent } from './event-codec.ts'
 import { periodKeysOf } from './limit-keys.ts'
 import { encodePlan } from './redis-arguments.ts'
@@ -202,7 +203,7 @@ export class RedisGeneration {
   async #poll(): Promise<void> {
     const { signal } = this.#stopping
     while (!signal.aborted) {
-      await delay(pollEveryMs, undefined, { ref: false, signal }).catch(() => undefined)
+      await pause(pollEveryMs, signal, { ref: false })
       if (!signal.aborted) await this.#pollOnce().catch(() => undefined)
     }
   }

@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { pause } from '../pause.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import { RedisKeys } from './redis-keys.ts'
 import { RedisScripts } from './redis-scripts.ts'
@@ -61,7 +61,7 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
 
   async function loop(): Promise<void> {
     while (!stopping.signal.aborted) {
-      await delay(everyMs, undefined, { ref: false, signal: stopping.signal }).catch(() => undefined)
+      await pause(everyMs, stopping.signal, { ref: false })
       if (!stopping.signal.aborted) await announce().catch(missed)
     }
   }

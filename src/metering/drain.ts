@@ -8,8 +8,8 @@
  * A few **lanes** do that beside each other, each with a batch of its own: while one waits for Postgres, the next one
  * prepares its batch. They read one after the other. The order of the log is not kept, and nothing needs it.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import type { UsageLog, UsageLogEntry } from '../limits/limits.ts'
+import { pause } from '../pause.ts'
 import { describeError, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import { traceInserts } from './insert-spans.ts'
@@ -130,7 +130,7 @@ export function createDrain(options: DrainOptions): Drain {
       size = entries.length
       return entries
     } finally {
-      if (size > 0 && size < batchMax) void pause(lingerMs).then(done)
+      if (size > 0 && size < batchMax) void pause(lingerMs, stopping.signal).then(done)
       else done()
     }
   }
@@ -171,7 +171,7 @@ export function createDrain(options: DrainOptions): Drain {
         setFailing(lane, describeError(error))
         failures++
         const ceilingMs = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(failures - 1, 20))
-        await pause(ceilingMs * (0.5 + random() / 2))
+        await pause(ceilingMs * (0.5 + random() / 2), stopping.signal)
       }
     }
   }
@@ -190,10 +190,6 @@ export function createDrain(options: DrainOptions): Drain {
       state = { ...state, backlog }
     }
     return sweepUntil(stopping.signal, { usageLog, log, everyMs, onBacklog })
-  }
-
-  async function pause(ms: number): Promise<void> {
-    await delay(ms, undefined, { signal: stopping.signal }).catch(() => {})
   }
 
   async function flush(deadlineMs: number): Promise<void> {
@@ -225,7 +221,7 @@ export function createDrain(options: DrainOptions): Drain {
       while (!stopping.signal.aborted && now() < deadlineMs) {
         const backlog = await usageLog.backlog().catch(() => undefined)
         if (backlog === 0 && lanes.every(({ held }) => held === undefined)) return true
-        await pause(20)
+        await pause(20, stopping.signal)
       }
       return false
     },

@@ -2,11 +2,11 @@
  * The thread that writes the ledger, on connections of its own; `ledger-thread.ts` begins it and talks with it. It writes
  * what it is asked to write, and drains a usage log in Redis by itself.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
 import { newId } from '../ids.ts'
 import { type EventFields, eventOf } from '../limits/event-codec.ts'
 import { openRedisUsageReader } from '../limits/redis-usage-reader.ts'
+import { pause } from '../pause.ts'
 import { connectPostgres, describeError, type StorageLog } from '../storage/postgres.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { createDrain } from './drain.ts'
@@ -86,7 +86,7 @@ async function drainStream(source: StreamSource): Promise<void> {
       streamDrain = await startStreamDrain(source)
     } catch (error) {
       post({ kind: 'state', failing: describeError(error), isConnected: false })
-      await delay(connectEveryMs, undefined, { signal: closing.signal }).catch(() => {})
+      await pause(connectEveryMs, closing.signal)
     }
   }
 }

@@ -1,5 +1,5 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { UsageLog } from '../limits/limits.ts'
+import { pause } from '../pause.ts'
 import { describeError, type StorageLog } from '../storage/postgres.ts'
 
 export interface SweepOptions {
@@ -25,6 +25,6 @@ export async function sweepUntil(signal: AbortSignal, options: SweepOptions): Pr
       if (!isFailing) log.warn({ failing: describeError(error) }, 'the sweep of abandoned reservations fails')
       isFailing = true
     }
-    await delay(everyMs, undefined, { signal }).catch(() => {})
+    await pause(everyMs, signal)
   }
 }

@@ -1,5 +1,5 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { UsageLog } from '../limits/limits.ts'
+import { pause } from '../pause.ts'
 import type { StorageLog } from '../storage/postgres.ts'
 import type { RunningDrain } from './drain.ts'
 import type { LedgerThread } from './ledger-thread.ts'
@@ -35,7 +35,7 @@ export function createThreadDrain({ usageLog, thread, log, sweepEveryMs }: Threa
       const untilMs = performance.now() + timeoutMs
       while (!stopping.signal.aborted && performance.now() < untilMs) {
         if ((await usageLog.backlog().catch(() => undefined)) === 0) return true
-        await delay(20, undefined, { signal: stopping.signal }).catch(() => {})
+        await pause(20, stopping.signal)
       }
       return false
     },

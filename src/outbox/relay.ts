@@ -13,8 +13,8 @@
  * A process that dies between a delivery and its note delivers again: at least once, and the first deliveries of a resource
  * in order, because whoever repeats begins where the note is.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import type { LoggedChange } from '../control/change-log.ts'
+import { pause } from '../pause.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
 import {
@@ -104,7 +104,7 @@ export function startRelay(options: RelayOptions): Relay {
           log.warn({ sink: sink.name, reason: describeError(error) }, 'events cannot be read or noted')
         isStorageAway = true
       }
-      if (pauseMs > 0) await pause(pauseMs)
+      if (pauseMs > 0) await pauseOrWake(pauseMs)
     }
     await within(stopTimeoutMs, releaseSink(sql, claim)).catch(() => {})
   }
@@ -232,12 +232,12 @@ export function startRelay(options: RelayOptions): Relay {
   }
 
   /** Waits, or until somebody says that there is more; but a sink that is away is left in peace. */
-  async function pause(ms: number): Promise<void> {
+  async function pauseOrWake(ms: number): Promise<void> {
     const woken = Promise.withResolvers<void>()
     if (failures < awayAfter) wakeUp = woken.resolve
     const ended = new AbortController()
     const signal = AbortSignal.any([stopping.signal, ended.signal])
-    await Promise.race([woken.promise, delay(ms, undefined, { signal, ref: false }).catch(() => {})])
+    await Promise.race([woken.promise, pause(ms, signal, { ref: false })])
     ended.abort()
     wakeUp = () => {}
   }

@@ -1,3 +1,4 @@
+import { type Repeating, repeat } from '../repeat.ts'
 import { describeError, type Sql, type StorageLog } from '../storage/postgres.ts'
 import { deleteBefore } from './decision-store.ts'
 
@@ -14,44 +15,28 @@ export interface PolicyRetentionOptions {
   readonly intervalMs?: number
 }
 
-export interface PolicyRetention {
-  stop(): Promise<void>
-}
-
 const dayMs = 86_400_000
 
 /** Deletes what is too old, now and every hour, some rows at a time. Safe on every replica at once. */
-export function startPolicyRetention(options: PolicyRetentionOptions): PolicyRetention {
+export function startPolicyRetention(options: PolicyRetentionOptions): Repeating {
   const { sql, log, violationDays, decisionDays, now = Date.now, intervalMs = 3_600_000 } = options
-  let isStopped = false
-  let timer: NodeJS.Timeout | undefined
 
-  async function sweep(table: 'policy_decisions' | 'policy_violations', days: number): Promise<void> {
+  async function sweep(
+    table: 'policy_decisions' | 'policy_violations',
+    days: number,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (days === 0) return
     const beforeMs = now() - days * dayMs
-    while (!isStopped && (await deleteBefore(sql, table, beforeMs)) > 0);
+    while (!signal.aborted && (await deleteBefore(sql, table, beforeMs)) > 0);
   }
 
-  async function run(): Promise<void> {
+  return repeat(intervalMs, async (signal) => {
     try {
-      await sweep('policy_violations', violationDays)
-      await sweep('policy_decisions', decisionDays)
+      await sweep('policy_violations', violationDays, signal)
+      await sweep('policy_decisions', decisionDays, signal)
     } catch (error) {
       log.warn({ reason: describeError(error) }, 'old policy records could not be deleted: trying again later')
     }
-    if (!isStopped) {
-      timer = setTimeout(() => {
-        running = run()
-      }, intervalMs)
-    }
-  }
-
-  let running = run()
-  return {
-    async stop() {
-      isStopped = true
-      clearTimeout(timer)
-      await running
-    },
-  }
+  })
 }

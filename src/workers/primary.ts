@@ -9,11 +9,11 @@
 import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Closers } from '../app/closers.ts'
 import { openHost } from '../app/stores.ts'
 import type { Config } from '../config.ts'
+import { pause } from '../pause.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
 import { within } from '../within.ts'
@@ -211,7 +211,7 @@ class ClusterPrimary implements Primary {
     const { signal } = this.#closing
     while (!signal.aborted) {
       const { inRow } = this.#deaths.get(slot) ?? { inRow: 0 }
-      await delay(restartPauseMs(inRow), undefined, { signal }).catch(() => {})
+      await pause(restartPauseMs(inRow), signal)
       if (signal.aborted) return
       const member = this.#launch(slot)
       try {

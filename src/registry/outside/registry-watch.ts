@@ -6,10 +6,9 @@
  * A look that fails is followed by others after pauses that double, with jitter, so that a registry that comes back is not
  * met by everybody at once; a key that is refused is shown seldom, and told once.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import { RegistryError } from '../../registrations/registry-error.ts'
+import { watchAlone } from '../../storage/lone-watch.ts'
 import { describeError, type Sql, type StorageLog } from '../../storage/postgres.ts'
-import { within } from '../../within.ts'
 
 export interface RegistryWatchOptions {
   readonly sql: Sql
@@ -66,50 +65,22 @@ const keyFactor = 5
 export function watchRegistry(options: RegistryWatchOptions): RegistryWatch {
   const { sql, log, url, everyMs, now, random = Math.random } = options
   const { lookTimeoutMs = 120_000, stopTimeoutMs = 5_000 } = options
-  const stopping = new AbortController()
   const longestPauseMs = Math.max(everyMs, Math.min(60_000, 10 * everyMs))
   let state: RegistryState | undefined
   let failures = 0
   let told = ''
 
-  async function run(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      await turn().catch((error: unknown) => {
-        log.warn({ reason: describeError(error) }, 'no replica could be chosen to look at the registry')
-      })
-      state = undefined
-      await pause(everyMs)
-    }
-  }
-
-  /** Looks for as long as the lock's connection lives. */
-  async function turn(): Promise<void> {
-    await sql.onConnection(async (connection) => {
-      const [row] = await connection<{ held: boolean }[]>`select pg_try_advisory_lock(${lockId}) as held`
-      if (row?.held !== true) return
-      state = { last: undefined, failing: undefined }
-      try {
-        while (!stopping.signal.aborted) {
-          await pause(await lookOnce())
-          await connection`select 1`
-        }
-      } finally {
-        await connection`select pg_advisory_unlock(${lockId})`.catch(() => undefined)
-      }
-    })
-  }
-
   /** Returns the pause before the next look. */
-  async function lookOnce(): Promise<number> {
+  async function lookOnce(signal: AbortSignal): Promise<number> {
     try {
-      const look = await options.look(AbortSignal.any([stopping.signal, AbortSignal.timeout(lookTimeoutMs)]))
+      const look = await options.look(AbortSignal.any([signal, AbortSignal.timeout(lookTimeoutMs)]))
       if (failures > 0) log.info({ registry: url }, 'the outside registry can be read again')
       failures = 0
       state = { last: { ...look, atMs: now() }, failing: undefined }
       tell(look)
       return everyMs * (0.9 + random() * 0.2)
     } catch (error) {
-      if (stopping.signal.aborted) return 0
+      if (signal.aborted) return 0
       return failed(error)
     }
   }
@@ -149,18 +120,20 @@ export function watchRegistry(options: RegistryWatchOptions): RegistryWatch {
     }
   }
 
-  async function pause(ms: number): Promise<void> {
-    await delay(ms, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
-  }
-
-  const running = run()
-  return {
-    state: () => state,
-    async stop() {
-      stopping.abort()
-      await within(stopTimeoutMs, running).catch((error: unknown) => {
-        log.warn({ reason: describeError(error) }, 'stopped before the look at the registry was over')
-      })
+  const watching = watchAlone({
+    sql,
+    log,
+    lockId,
+    everyMs,
+    look: lookOnce,
+    onTurn(isOurs) {
+      state = isOurs ? { last: undefined, failing: undefined } : undefined
     },
-  }
+    texts: {
+      failed: 'no replica could be chosen to look at the registry',
+      late: 'stopped before the look at the registry was over',
+    },
+    stopTimeoutMs,
+  })
+  return { state: () => state, stop: watching.stop }
 }
