@@ -16,13 +16,8 @@ export interface LoadOrder {
   readonly tokens?: number
 }
 
-/** What came of it. Latencies are of calls begun and ended in the measured time, after the warm-up. */
-export interface LoadReport {
-  /** Calls that ended in the measured time. */
-  readonly calls: number
-  /** Calls of the warm-up and those that were under way at the end are counted here too. */
-  readonly allCalls: number
-  readonly elapsedMs: number
+/** Of calls begun and ended in the measured time, after the warm-up. */
+export interface Latencies {
   readonly p50Ms: number
   readonly p99Ms: number
   readonly p999Ms: number
@@ -31,6 +26,15 @@ export interface LoadReport {
   readonly firstTokenP99Ms: number
   /** From the first token of an answer to its last one, for each token between them. */
   readonly perTokenUs: number
+}
+
+/** What came of it. */
+export interface LoadReport extends Latencies {
+  /** Calls that ended in the measured time. */
+  readonly calls: number
+  /** Calls of the warm-up and those that were under way at the end are counted here too. */
+  readonly allCalls: number
+  readonly elapsedMs: number
   /** CPU time of the load generator itself, microseconds. */
   readonly loadCpuUs: number
   /** Text of the first failure; a measurement with one is worthless. */

@@ -1,5 +1,5 @@
 import { type Child, readCpu } from './children.ts'
-import { isLoadReport, type LoadOrder, type LoadReport } from './orders.ts'
+import { isLoadReport, type Latencies, type LoadOrder, type LoadReport } from './orders.ts'
 import { median } from './report.ts'
 import type { BenchService } from './services.ts'
 import type { Target } from './targets.ts'
@@ -14,14 +14,8 @@ export interface Scene {
 }
 
 /** The figures of one measurement, or the medians of several. NaN for what a scene does not have. */
-export interface Sample {
+export interface Sample extends Latencies {
   readonly perSecond: number
-  readonly p50Ms: number
-  readonly p99Ms: number
-  readonly p999Ms: number
-  readonly firstTokenP50Ms: number
-  readonly firstTokenP99Ms: number
-  readonly perTokenUs: number
   /** All that ended well, those of the warm-up too. */
   readonly calls: number
   /** CPU time a call of the process between caller and backend, all its threads, in microseconds. */

@@ -17,52 +17,42 @@ export interface Target {
 
 export const directName = 'backend, direct'
 export const proxyName = 'bare proxy'
-const json = 'application/json'
 
 /** The backend itself, or the bare proxy, which hands paths on. */
 export function plainTarget(name: string, pid: number | undefined, origin: string): Target {
-  return {
-    name,
-    pid,
-    request: (service) => ({
-      wire: 'http1',
-      origin,
-      path: service.target,
-      headers: { 'content-type': json },
-      body: requestBody(service).toString('base64'),
-      ...expected(service),
-    }),
-  }
+  return http1Target(name, pid, origin, (service) => ({ path: service.target, body: requestBody(service) }))
 }
 
 /** The OpenAI API of a gate: unary, and server-sent events. */
 export function openaiTarget({ pid, origin, key }: Gate, name = 'gate, OpenAI JSON'): Target {
-  return {
-    name,
-    pid,
-    request: (service) => ({
-      wire: 'http1',
-      origin,
-      path: chatPath,
-      headers: { 'content-type': json, authorization: `Bearer ${key}` },
-      body: requestBody(service).toString('base64'),
-      ...expected(service),
-    }),
-  }
+  return http1Target(name, pid, origin, (service) => ({ path: chatPath, body: requestBody(service) }), key)
 }
 
 /** `RouteRequest` over HTTP/1.1, with the payload in base64. */
 export function connectTarget({ pid, origin, key }: Gate, name = 'gate, Connect JSON'): Target {
+  const ask = (service: BenchService) => ({
+    path: '/marketplace.v1.ConsumptionService/RouteRequest',
+    body: Buffer.from(JSON.stringify({ serviceId: service.name, payload: requestBody(service).toString('base64') })),
+  })
+  return http1Target(name, pid, origin, ask, key)
+}
+
+/** JSON over HTTP/1.1; with a key as its bearer. */
+function http1Target(
+  name: string,
+  pid: number | undefined,
+  origin: string,
+  ask: (service: BenchService) => { readonly path: string; readonly body: Buffer },
+  key?: string,
+): Target {
+  const headers = { 'content-type': 'application/json', ...(key !== undefined && { authorization: `Bearer ${key}` }) }
   return {
     name,
     pid,
-    request: (service) => ({
-      wire: 'http1',
-      origin,
-      path: '/marketplace.v1.ConsumptionService/RouteRequest',
-      headers: { 'content-type': json, authorization: `Bearer ${key}` },
-      body: base64({ serviceId: service.name, payload: requestBody(service).toString('base64') }),
-    }),
+    request: (service) => {
+      const { path, body } = ask(service)
+      return { wire: 'http1', origin, path, headers, body: body.toString('base64'), ...expected(service) }
+    },
   }
 }
 
@@ -91,8 +81,4 @@ export function grpcTarget({ pid, origin, key }: Gate, name = 'gate, gRPC'): Tar
 
 function expected({ tokens }: BenchService): { readonly tokens?: number } {
   return tokens === undefined ? {} : { tokens }
-}
-
-function base64(value: object): string {
-  return Buffer.from(JSON.stringify(value)).toString('base64')
 }

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { denialEntry } from '../../test/support/audit-entries.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
 import { systemActor } from '../control/actor.ts'
 import { recordChange } from '../control/record-change.ts'
-import { newId } from '../ids.ts'
 import { auditHash } from './audit-record.ts'
 import { type AuditRow, recordOf } from './audit-store.ts'
 import type { ChainHead } from './check-chain.ts'
@@ -15,22 +15,7 @@ let anchors: readonly ChainHead[]
 /** The chain that is tampered with; it has at least 12 records, and the anchor lies between 5 and the last but two. */
 const chain = 5
 
-const denial = (i: number) => ({
-  id: newId(),
-  createdAtMs: Date.now(),
-  kind: 'denial' as const,
-  action: 'marketplace.v1.KeyService/ListKeys',
-  actor: `key:${i}`,
-  resource: '',
-  organizationId: '',
-  reason: 'CONSUMER_MISMATCH',
-  count: 1,
-  requestId: newId(),
-  address: '::1',
-  userAgent: 'grpc-node ß 😀 \ud800',
-  before: null,
-  after: null,
-})
+const denial = (i: number) => denialEntry({ actor: `key:${i}`, userAgent: 'grpc-node ß 😀 \ud800' })
 
 /** Denials and changes by writers that wait for nobody. */
 async function write(): Promise<void> {

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { denialEntry } from '../../test/support/audit-entries.ts'
 import { type PostgresServer, startPostgresServer } from '../../test/support/postgres-server.ts'
-import { newId } from '../ids.ts'
-import type { IdentifiedEntry } from './audit-record.ts'
 import { verifyAudit } from './verify-audit.ts'
 import { writeDenials } from './write-denials.ts'
 
@@ -13,26 +12,8 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop())
 
-const entry = (changes: Partial<IdentifiedEntry> = {}): IdentifiedEntry => ({
-  id: newId(),
-  createdAtMs: Date.now(),
-  kind: 'denial',
-  action: 'marketplace.v1.KeyService/ListKeys',
-  actor: 'key:k',
-  resource: '',
-  organizationId: '',
-  reason: 'CONSUMER_MISMATCH',
-  count: 1,
-  requestId: newId(),
-  address: '::1',
-  userAgent: 'grpc-node',
-  before: null,
-  after: null,
-  ...changes,
-})
-
 test('a batch of which nobody knows whether it was written is there once, and what was not written joins it', async () => {
-  const [first, second] = [entry(), entry()]
+  const [first, second] = [denialEntry(), denialEntry()]
   await writeDenials(server.sql, [first], false)
   await writeDenials(server.sql, [first, second], true)
   await writeDenials(server.sql, [first, second], true)
@@ -43,7 +24,7 @@ test('a batch of which nobody knows whether it was written is there once, and wh
 
 test('texts are stored as they are hashed, bounded, and without the secret of a key', async () => {
   const key = `tg_live_8Nq2hT0aBcD_${'s'.repeat(49)}`
-  const odd = entry({
+  const odd = denialEntry({
     actor: `a\u0000b${'x'.repeat(5_000)}`,
     reason: '\ud800 lone',
     resource: `service/${key}`,

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
-import { limitKey, monthEndMs, monthOf, periodKey, unitsOf } from './limit-keys.ts'
+import { limitKey, monthEndMs, monthOf, periodKey, subjectFields, unitsOf } from './limit-keys.ts'
 import type {
   Admission,
   BucketLimit,
@@ -186,18 +186,11 @@ export async function drain(
   return all
 }
 
-const idFields = {
-  organization: 'organizationId',
-  consumer: 'consumerId',
-  key: 'keyId',
-  service: 'serviceId',
-} as const satisfies Record<UsageScope['kind'], keyof UsageEvent>
-
 function idsOf(costs: readonly LimitCost[]): Partial<UsageEvent> {
   const scopes = costs.flatMap(({ limit }) => (limit.kind === 'period' ? [limit.scope] : []))
   return Object.fromEntries(
     scopes.flatMap(({ kind, id, serviceId }) => [
-      [idFields[kind], id],
+      [subjectFields[kind], id],
       ...(serviceId === undefined ? [] : [['serviceId', serviceId]]),
     ]),
   )

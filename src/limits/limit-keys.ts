@@ -99,7 +99,8 @@ export function unitsOf(limit: PeriodLimit, event: UsageEvent): number | undefin
   return event.currency === limit.currency ? event.costNanos : undefined
 }
 
-const subjectFields = {
+/** The field of an event that holds the id of a scope. */
+export const subjectFields = {
   organization: 'organizationId',
   consumer: 'consumerId',
   key: 'keyId',

@@ -3,6 +3,7 @@
  * rollup, repeated ids, quarantine, and which events of the usage log the ledger has.
  */
 import { decodeEvent } from '../limits/event-codec.ts'
+import type { UsageDimensions } from '../limits/limit-keys.ts'
 import type { Sql, Transaction } from '../storage/postgres.ts'
 import type { TokenParts, UsageEvent, UsageSource } from './usage-event.ts'
 
@@ -33,13 +34,7 @@ export interface LedgerQuestion {
 }
 
 /** Both sides for one organization, consumer, key, service, UTC month and currency. */
-export interface LedgerSums {
-  readonly organizationId: string
-  readonly consumerId: string
-  readonly keyId: string
-  readonly serviceId: string
-  readonly month: string
-  readonly currency: string
+export interface LedgerSums extends UsageDimensions {
   readonly ledgerRecords: number
   readonly ledgerTokens: number
   readonly ledgerCostNanos: number

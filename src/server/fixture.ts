@@ -207,20 +207,7 @@ async function act(serviceId: string, held: () => Promise<void>): Promise<void> 
     case 'crash':
       throw new Error('password of the database is hunter2')
     case 'limited':
-      throw new TollgateError('RATE_LIMITED', 'too many requests', {
-        retryAfterMs: 1500,
-        metadata: { limit: 'requests_per_second' },
-        limits: [
-          {
-            subject: 'consumer:c1',
-            limit: 'requests_per_second',
-            capacity: 20,
-            remaining: 0,
-            unit: 'requests',
-            resetAtMs: Date.now() + 2000,
-          },
-        ],
-      })
+      throw rateLimited()
     default:
       if (serviceId.startsWith('unknown')) {
         throw new TollgateError('SERVICE_NOT_FOUND', `no service "${serviceId} ${'é😀'.repeat(5000)}"`, {
@@ -228,4 +215,22 @@ async function act(serviceId: string, held: () => Promise<void>): Promise<void> 
         })
       }
   }
+}
+
+/** A refusal with everything that a caller may be told of a limit. */
+export function rateLimited(): TollgateError {
+  return new TollgateError('RATE_LIMITED', 'too many requests', {
+    retryAfterMs: 1500,
+    metadata: { limit: 'requests_per_second' },
+    limits: [
+      {
+        subject: 'consumer:c1',
+        limit: 'requests_per_second',
+        capacity: 20,
+        remaining: 0,
+        unit: 'requests',
+        resetAtMs: Date.now() + 2000,
+      },
+    ],
+  })
 }

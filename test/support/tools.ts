@@ -5,9 +5,9 @@
  * that looks finished. The lock only saves work: two installers that both got through end with the same folder.
  */
 import { execFile } from 'node:child_process'
-import { access, constants, copyFile, mkdir, mkdtemp, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { access, constants, copyFile, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
 import { delimiter, dirname, join, resolve } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { installLock } from './install-lock.ts'
 import { at, parseJson, string } from './json.ts'
 
 /** How long a test's hook must allow for a tool that has to be fetched and built, in milliseconds. */
@@ -129,7 +129,7 @@ export async function tool(folder: string, file: string, build: (staging: string
   const path = join(cacheDir, folder, file)
   if (await readable(path)) return path
   await mkdir(cacheDir, { recursive: true })
-  const unlock = await lock(join(cacheDir, `${folder}.lock`))
+  const unlock = await installLock(join(cacheDir, `${folder}.lock`), toolTimeoutMs)
   try {
     if (await readable(path)) return path
     const staging = await mkdtemp(join(cacheDir, `${folder}-`))
@@ -160,31 +160,6 @@ export async function must(
   // Of both streams: venv explains itself on stdout.
   const why = `${ran.stdout}\n${ran.stderr}`.trim().split('\n').at(-1) ?? ''
   throw new Error(`${file} ${args.slice(0, 3).join(' ')} failed (${why}): ${remedy}`)
-}
-
-async function lock(path: string): Promise<() => Promise<void>> {
-  for (const deadline = Date.now() + toolTimeoutMs; Date.now() < deadline; await sleep(100)) {
-    try {
-      const file = await open(path, 'wx')
-      await file.write(String(process.pid))
-      await file.close()
-      return () => rm(path, { force: true })
-    } catch (error) {
-      const holder = Number(await readFile(path, 'utf8').catch(() => ''))
-      if (holder > 0 && !alive(holder)) await rm(path, { force: true })
-      else if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
-    }
-  }
-  throw new Error(`${path} stays locked: remove it if nothing is installing a tool`)
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 /** Path of a program on the PATH. */

@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Denial } from '../../audit/denial.ts'
 import { TollgateError } from '../../errors.ts'
-import { consumption, type Fixture, keys, startFixture, until } from '../fixture.ts'
+import { consumption, type Fixture, keys, rateLimited, startFixture, until } from '../fixture.ts'
 import { register, type ServiceRegistration } from '../rpc.ts'
 import { get, post, rpc, thingsService } from './fixture-service.ts'
 
@@ -54,20 +54,7 @@ function things(): ServiceRegistration {
     fail: async ({ id }: { id: string }) => {
       if (id === 'deaf') await goOn.promise
       if (id === 'crash') throw new Error('password of the database is hunter2')
-      throw new TollgateError('RATE_LIMITED', 'too many requests', {
-        retryAfterMs: 1500,
-        metadata: { limit: 'requests_per_second' },
-        limits: [
-          {
-            subject: 'consumer:c1',
-            limit: 'requests_per_second',
-            capacity: 20,
-            remaining: 0,
-            unit: 'requests',
-            resetAtMs: Date.now() + 2000,
-          },
-        ],
-      })
+      throw rateLimited()
     },
     async *watch({ id }: { id: string }) {
       try {
