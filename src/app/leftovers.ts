@@ -3,7 +3,7 @@ import type { Logger } from 'pino'
 import type { FailoverLimits } from '../limits/failover-limits.ts'
 import { createDrain } from '../metering/drain.ts'
 import type { LedgerWriter } from '../metering/ledger-writer.ts'
-import { lockFolder } from '../storage/folder-lock.ts'
+import { FolderInUse, lockFolder } from '../storage/folder-lock.ts'
 import { describeError } from '../storage/postgres.ts'
 import type { WorkerLink } from '../workers/worker-link.ts'
 import { awayFolder, slotsWithFolder } from './away-folders.ts'
@@ -39,7 +39,11 @@ export async function startLeftovers(options: LeftoversOptions): Promise<{ stop(
   }
 
   async function takeUp(folder: string): Promise<void> {
-    const unlock = await lockFolder(folder).catch(() => undefined)
+    const unlock = await lockFolder(folder).catch((error: unknown) => {
+      // Who has it takes up what is in there; anything else keeps usage from the ledger.
+      if (!(error instanceof FolderInUse))
+        log.error({ folder, reason: describeError(error) }, 'what an earlier worker left cannot be taken up')
+    })
     if (unlock === undefined) return
     try {
       if (!(await isPaid(folder))) return log.warn({ folder }, 'usage of an earlier worker could not all be booked yet')

@@ -111,6 +111,7 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
     into.count += 1
     counted.waiting += 1
     arm(into.dueMs)
+    // A caller waits for its record no longer than that; the record itself goes on waiting.
     return within(timeoutMs, into.written).catch(() => {})
   }
 
@@ -202,6 +203,7 @@ export function createDenialLog(options: DenialLogOptions): DenialLog {
         await running
       }
     }
+    // What is late is told below, as dropped.
     await within(options.closeTimeoutMs ?? 3_000, end()).catch(() => {})
     phase = 'closed'
     clearTimeout(timer)

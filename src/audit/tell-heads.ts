@@ -37,7 +37,9 @@ export function startTellingHeads(options: HeadsOptions): { stop(): Promise<void
   const telling = repeat(everyMs, tell)
   return {
     async stop() {
-      await within(stopTimeoutMs, telling.stop()).catch(() => {})
+      await within(stopTimeoutMs, telling.stop()).catch((error: unknown) => {
+        log.warn({ reason: describeError(error) }, 'stopped before the heads of the audit log were told')
+      })
     },
   }
 }

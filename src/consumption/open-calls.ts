@@ -27,6 +27,7 @@ export function createOpenCalls({ standingOf, now }: OpenCallsOptions): OpenCall
   const followed = new Map<string, Followed>()
 
   async function look(keyId: string): Promise<void> {
+    // A key that cannot be read keeps its calls, and is looked at again at the next change.
     const standing = await standingOf(keyId).catch(() => undefined)
     // Asked for now: the calls may be others than before the wait.
     const key = followed.get(keyId)

@@ -40,6 +40,7 @@ export function createSettler(limits: Pick<Limits, 'settle'>, now: () => number)
       try {
         while (now() < untilMs) {
           await delay(latePauseMs, undefined, { ref: false })
+          // Tried again until the lease ends; the first failure was told.
           const settled = await limits.settle(settlement).catch(() => undefined)
           if (settled !== undefined) return settled
         }

@@ -119,6 +119,7 @@ export function createChangeFeed(options: ChangeFeedOptions): ChangeFeed {
     },
     async close() {
       closing.abort()
+      // What it reads is for watches, which end too.
       await within(timeoutMs, reading ?? Promise.resolve()).catch(() => {})
     },
   }

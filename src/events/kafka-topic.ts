@@ -73,6 +73,7 @@ export async function createKafkaTopic(options: KafkaTopicOptions): Promise<Kafk
   async function disconnect(): Promise<void> {
     const leaving = producer
     producer = undefined
+    // What was under way was told as failed, or nobody waits for it any more.
     if (leaving !== undefined) await within(closeTimeoutMs, leaving.close(true)).catch(() => {})
   }
 

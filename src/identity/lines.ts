@@ -12,6 +12,7 @@ export function createLines(longest: number, full: () => Error): Lines {
     lines.set(name, line)
     line.length += 1
     const mine = line.last.then(work)
+    // The next one waits for its end, whatever that is; who asked for the work is told.
     line.last = mine.catch(() => {})
     try {
       return await mine

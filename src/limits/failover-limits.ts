@@ -277,6 +277,7 @@ class Failover implements FailoverLimits {
       log.info({ mode, seconds, admitted, booked, settled, counters, ...owed.left }, 'redis is back')
       return true
     } catch {
+      // It went away again: the outage goes on, and with it the looks at its health.
       outage.isEnding = false
       return false
     }

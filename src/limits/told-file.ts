@@ -55,6 +55,7 @@ export class ToldFile {
       await this.#file.writeFile(lines)
       await this.#file.datasync()
     })
+    // Only the order: a failure is told to whoever writes.
     this.#writing = write.catch(() => undefined)
     await write
   }

@@ -75,6 +75,7 @@ export class UncorrectedKeys {
   }
 
   async close(): Promise<void> {
+    // Whoever wrote was told.
     await this.#writing.catch(() => undefined)
     await this.#file.close()
   }

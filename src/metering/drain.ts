@@ -219,6 +219,7 @@ export function createDrain(options: DrainOptions): Drain {
     drained: async (timeoutMs = 30_000) => {
       const deadlineMs = now() + timeoutMs
       while (!stopping.signal.aborted && now() < deadlineMs) {
+        // A log that cannot be asked is not empty.
         const backlog = await usageLog.backlog().catch(() => undefined)
         if (backlog === 0 && lanes.every(({ held }) => held === undefined)) return true
         await pause(20, stopping.signal)

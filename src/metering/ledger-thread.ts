@@ -124,7 +124,8 @@ export class LedgerThread implements LedgerWriter {
     // What came last may not have been told of yet.
     post(worker, { kind: 'nudge' })
     post(worker, { kind: 'stop' })
-    await within(stopTimeoutMs, stopped).catch(() => undefined)
+    // What it did not get to stays in the log, for the next drain.
+    await within(stopTimeoutMs, stopped).catch(() => {})
   }
 
   /** What it is writing is written, or rejected if that takes too long. Safe to call again. */

@@ -34,6 +34,7 @@ export function createThreadDrain({ usageLog, thread, log, sweepEveryMs }: Threa
     drained: async (timeoutMs = 30_000) => {
       const untilMs = performance.now() + timeoutMs
       while (!stopping.signal.aborted && performance.now() < untilMs) {
+        // A log that cannot be asked is not empty.
         if ((await usageLog.backlog().catch(() => undefined)) === 0) return true
         await pause(20, stopping.signal)
       }

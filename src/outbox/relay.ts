@@ -106,6 +106,7 @@ export function startRelay(options: RelayOptions): Relay {
       }
       if (pauseMs > 0) await pauseOrWake(pauseMs)
     }
+    // Where that fails, the lease runs out by itself.
     await within(stopTimeoutMs, releaseSink(sql, claim)).catch(() => {})
   }
 
@@ -149,6 +150,7 @@ export function startRelay(options: RelayOptions): Relay {
     const renewal = setInterval(() => {
       claimSink(sql, claim).then(
         (held) => held === undefined && lost.abort(new Error('another process delivers')),
+        // The lease outlasts a failure or two; while Postgres is away, the next note fails as well, and that is told.
         () => {},
       )
     }, leaseMs / 3)

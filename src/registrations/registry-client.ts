@@ -75,6 +75,7 @@ export function createRegistryClient(options: RegistryClientOptions): RegistryCl
       })
       const failure = failureOfStatus(answer.statusCode, parseRetryAfter(answer.headers['retry-after'], now()))
       if (failure === undefined) return await whole(answer.body)
+      // Only for the connection, so that it can be used again.
       await answer.body.dump({ limit: answerMaxBytes, signal: ceiling }).catch(() => {})
       throw failure
     } catch (error) {

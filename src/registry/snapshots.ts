@@ -138,6 +138,7 @@ export function createSnapshots(options: SnapshotsOptions): Snapshots {
       closed = true
       clearTimeout(timer)
       const ending = Promise.all([following ?? running, subscription?.close()])
+      // A look that does not end holds up no shutdown, and nothing needs what it finds.
       await within(timeoutMs, ending).catch(() => {})
     },
   }

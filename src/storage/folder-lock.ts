@@ -1,9 +1,14 @@
 import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+/** A living process has the folder. */
+export class FolderInUse extends Error {
+  override readonly name = 'FolderInUse'
+}
+
 /**
- * Makes this process the only owner of a folder, by a file `lock` that names it; returns what gives it back. Throws when
- * a living process owns the folder. A lock left by a process that died is taken over; on Linux the start time and the
+ * Makes this process the only owner of a folder, by a file `lock` that names it; returns what gives it back. Throws
+ * {@link FolderInUse} when a living process owns the folder. A lock left by a process that died is taken over; on Linux the start time and the
  * boot tell a process from a later one with the same number, as the first process of a container always has.
  */
 export async function lockFolder(folder: string): Promise<() => Promise<void>> {
@@ -14,11 +19,11 @@ export async function lockFolder(folder: string): Promise<() => Promise<void>> {
     const holder = (await readFile(path, 'utf8').catch(() => '')).trim()
     const [pid = '', ...rest] = holder.split(' ')
     if (await isAlive(Number(pid), rest.join(' '))) {
-      throw new Error(`${folder} is in use by process ${pid}; each process needs a folder of its own`)
+      throw new FolderInUse(`${folder} is in use by process ${pid}; each process needs a folder of its own`)
     }
     await removeStale(path, holder)
   }
-  throw new Error(`${path} cannot be taken: other processes compete for it`)
+  throw new FolderInUse(`${path} cannot be taken: other processes compete for it`)
 }
 
 /** Makes the lock appear with its content, or not at all. */
@@ -42,10 +47,12 @@ async function removeStale(path: string, holder: string): Promise<void> {
   try {
     await rename(path, aside)
   } catch {
+    // Somebody was faster.
     return
   }
   const moved = (await readFile(aside, 'utf8')).trim()
-  if (moved !== holder) await link(aside, path).catch(() => undefined)
+  // Where that fails, yet another one has claimed it.
+  if (moved !== holder) await link(aside, path).catch(() => {})
   await rm(aside, { force: true })
 }
 

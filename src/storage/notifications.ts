@@ -81,6 +81,7 @@ export function listenTo(options: ListenOptions): Subscription {
       isClosed = true
       clearTimeout(timer)
       if (client === undefined) return
+      // A farewell only: the socket is closed either way.
       await within(closeTimeoutMs, client.end()).catch(() => {})
       client.connection.stream.destroy()
     },

@@ -211,6 +211,7 @@ class Session {
   /** One statement after the other: a connection answers them in that order anyway. */
   #inTurn(statement: StatementText): Promise<Result | undefined> {
     const mine = this.#last.then(() => this.#query(statement))
+    // Only the order: a failure is told to who asked.
     this.#last = mine.catch(() => {})
     return mine
   }
@@ -271,6 +272,7 @@ export async function pingPostgres(sql: Sql, timeoutMs = 2_000): Promise<{ ok: b
     return { ok: false, detail: describeError(error) }
   } finally {
     clearTimeout(timer)
+    // What comes of it after the time is of no interest.
     query.catch(() => {})
   }
 }
