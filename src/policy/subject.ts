@@ -1,4 +1,4 @@
-import type { Condition } from './cel/compile.ts'
+import type { Bindings, Condition, Verdict } from './cel/compile.ts'
 import { CostExceeded } from './cel/meter.ts'
 import { type Content, contentOf, textOf } from './content/content.ts'
 import type { Replacement } from './content/texts.ts'
@@ -52,47 +52,59 @@ export function readsText({ reads }: Condition): boolean {
   return reads.has('text')
 }
 
-export function subjectOf(facts: CallFacts, payload: Uint8Array | undefined, limits: Limits): Subject {
-  let read: Content | undefined
-  let said: string | undefined
-  let cost = 0
+/** What the rules of one call are asked about; the values of variables are made for the first condition that needs them. */
+class CallSubject implements Subject {
+  readonly facts: CallFacts
+  cost = 0
+  readonly #payload: Uint8Array | undefined
+  readonly #limits: Limits
+  #content: Content | undefined
+  #text: string | undefined
+  #bindings: Bindings | undefined
 
-  function content(): Content | undefined {
-    if (payload === undefined) return undefined
-    read ??= contentOf(payload)
-    if (read.length > limits.scanned) {
-      throw new EvaluationError(`the request has more than ${limits.scanned} characters of text`, true)
-    }
-    return read
+  constructor(facts: CallFacts, payload: Uint8Array | undefined, limits: Limits) {
+    this.facts = facts
+    this.#payload = payload
+    this.#limits = limits
   }
 
-  function text(): string {
+  content(): Content | undefined {
+    if (this.#payload === undefined) return undefined
+    this.#content ??= contentOf(this.#payload)
+    if (this.#content.length > this.#limits.scanned) {
+      throw new EvaluationError(`the request has more than ${this.#limits.scanned} characters of text`, true)
+    }
+    return this.#content
+  }
+
+  next(): void {
+    this.cost = 0
+  }
+
+  holds(condition: Condition): boolean {
+    const budget = this.#limits.cost - this.cost
+    const verdict = verdictOf(condition, this.facts, budget, () => this.#evaluate(condition, budget))
+    this.cost += verdict.cost
+    if (verdict.kind === 'value') return verdict.value
+    throw new EvaluationError(`its condition ${verdict.error}`, verdict.isCost)
+  }
+
+  #evaluate(condition: Condition, budget: number): Verdict {
+    this.#bindings ??= bindingsOf(this.facts, () => this.#said())
+    return condition.evaluate(this.#bindings, budget)
+  }
+
+  #said(): string {
     try {
-      const known = content()
-      said ??= known === undefined ? '' : textOf(known)
-      return said
+      const content = this.content()
+      this.#text ??= content === undefined ? '' : textOf(content)
+      return this.#text
     } catch (error) {
       throw error instanceof EvaluationError ? new CostExceeded(error.message) : error
     }
   }
+}
 
-  const bindings = bindingsOf(facts, text)
-
-  return {
-    facts,
-    content,
-    get cost() {
-      return cost
-    },
-    next() {
-      cost = 0
-    },
-    holds(condition) {
-      const budget = limits.cost - cost
-      const verdict = verdictOf(condition, facts, budget, () => condition.evaluate(bindings, budget))
-      cost += verdict.cost
-      if (verdict.kind === 'value') return verdict.value
-      throw new EvaluationError(`its condition ${verdict.error}`, verdict.isCost)
-    },
-  }
+export function subjectOf(facts: CallFacts, payload: Uint8Array | undefined, limits: Limits): Subject {
+  return new CallSubject(facts, payload, limits)
 }

@@ -66,30 +66,15 @@ const consumers = new WeakMap<ConsumerFacts, Values>()
 const organizations = new WeakMap<OrganizationFacts, Values>()
 const services = new WeakMap<ServiceFacts, Values>()
 
-/**
- * Values of the variables for one call. What no expression asks for is not worked out; `text` is what the request says, and
- * is asked when an expression reads it.
- */
+/** Values of the variables for one call. `text` is what the request says, and is asked when an expression reads it. */
 export function bindingsOf(facts: CallFacts, text: () => string): Bindings {
-  let request: Values | undefined
   return {
-    get consumer() {
-      return kept(consumers, facts.consumer, consumerValues)
-    },
-    get organization() {
-      return kept(organizations, facts.organization, ({ id }) => valuesOf([['id', id]]))
-    },
-    get service() {
-      return kept(services, facts.service, serviceValues)
-    },
-    get request() {
-      request ??= celMap(new RequestValues(facts.request, text))
-      return request
-    },
+    consumer: kept(consumers, facts.consumer, consumerValues),
+    organization: kept(organizations, facts.organization, organizationValues),
+    service: kept(services, facts.service, serviceValues),
+    request: celMap(new RequestValues(facts.request, text)),
     address: facts.address,
-    get time() {
-      return timestampFromMs(facts.timeMs)
-    },
+    time: timestampFromMs(facts.timeMs),
   }
 }
 
@@ -103,6 +88,10 @@ function consumerValues({ id, projectId, name, tier, status, clearance, homeRegi
     ['clearance', clearance],
     ['home_region', homeRegion],
   ])
+}
+
+function organizationValues({ id }: OrganizationFacts): Values {
+  return valuesOf([['id', id]])
 }
 
 function serviceValues(service: ServiceFacts): Values {
