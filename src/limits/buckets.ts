@@ -101,10 +101,10 @@ export function admit(slots: Slots, costs: readonly LimitCost[], nowMicros: numb
     return { kind: 'refused', refusedBy, retryAfterMs: longest, limits: states(slots, costs, nowMicros) }
   }
   // Of costs on the same key the last one takes for all.
-  after.forEach((slot, index) => {
-    const cost = costs[index]
-    if (cost !== undefined) slots.set(cost.limit.key, slot)
-  })
+  for (let index = 0; index < costs.length; index++) {
+    const [cost, slot] = [costs[index], after[index]]
+    if (cost !== undefined && slot !== undefined) slots.set(cost.limit.key, slot)
+  }
   return { kind: 'admitted', limits: states(slots, costs, nowMicros) }
 }
 

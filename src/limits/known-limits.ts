@@ -1,5 +1,5 @@
-import { BoundedMap } from '../bounded-map.ts'
 import { type CallLimit, type LimitedCall, type LimitRules, limitsOfCall } from './call-limits.ts'
+import { KnownCalls } from './known-calls.ts'
 import { monthEndMs } from './limit-keys.ts'
 
 /** As {@link limitsOfCall}. */
@@ -20,11 +20,10 @@ interface Known {
  * says that nothing did.
  */
 export function createKnownLimits(maxEntries = 10_000): LimitsOfCall {
-  const entries = new BoundedMap<string, Known>(maxEntries)
+  const entries = new KnownCalls<Known>(maxEntries)
   return (rules, call) => {
     const { consumer, serviceId, keyId, keyTier, atMs } = call
-    const id = `${consumer.id} ${serviceId} ${keyId}`
-    const known = entries.get(id)
+    const known = entries.get(consumer.id, serviceId, keyId)
     const ends = monthEndMs(atMs)
     if (
       known !== undefined &&
@@ -36,7 +35,7 @@ export function createKnownLimits(maxEntries = 10_000): LimitsOfCall {
       return known.limits
     }
     const limits = limitsOfCall(rules, call)
-    entries.set(id, { rules, consumer, keyTier, monthEndMs: ends, limits })
+    entries.set(consumer.id, serviceId, keyId, { rules, consumer, keyTier, monthEndMs: ends, limits })
     return limits
   }
 }

@@ -1,5 +1,5 @@
-import { BoundedMap } from '../bounded-map.ts'
 import { totalTokens, type UsageEvent } from '../metering/usage-event.ts'
+import { KnownCalls } from './known-calls.ts'
 import type { PeriodLimit, UsageScope } from './limits.ts'
 
 /**
@@ -8,14 +8,23 @@ import type { PeriodLimit, UsageScope } from './limits.ts'
  *     requests_per_second|consumer:<id>|service:<id>
  *     tokens_per_month|organization:<id>||2026-11
  *     cost_per_month|key:<id>|service:<id>|2026-11|USD
+ *
+ * They are V8's own one copy of such a text ({@link single}): a call compares and looks up dozens of them, by their addresses.
  */
 export function limitKey(name: string, scope: UsageScope): string {
-  return `${name}|${scope.kind}:${scope.id}|${scope.serviceId === undefined ? '' : `service:${scope.serviceId}`}`
+  return single(
+    `${name}|${scope.kind}:${scope.id}|${scope.serviceId === undefined ? '' : `service:${scope.serviceId}`}`,
+  )
 }
 
 /** Of a month ("YYYY-MM") of the scope; with a currency for money. */
 export function periodKey(name: string, scope: UsageScope, month: string, currency = ''): string {
-  return `${limitKey(name, scope)}|${month}${currency === '' ? '' : `|${currency}`}`
+  return single(`${limitKey(name, scope)}|${month}${currency === '' ? '' : `|${currency}`}`)
+}
+
+/** The copy of a text that all names of properties share. A text that was put together is slow to compare, each time. */
+function single(text: string): string {
+  return Object.keys({ [text]: true })[0] ?? text
 }
 
 /** What a period counter counts. */
@@ -73,19 +82,24 @@ export function counterKeysOf(usage: UsageDimensions): { tokens: string[]; cost:
   }
 }
 
-/** By what they follow from. */
-const keysOfEvents = new BoundedMap<string, readonly string[]>(10_000)
+/** What they follow from, beside consumer, service and key. */
+interface KnownKeys extends Pick<UsageEvent, 'organizationId' | 'currency'> {
+  readonly month: string
+  readonly keys: readonly string[]
+}
+
+const knownKeys = new KnownCalls<KnownKeys>(10_000)
 
 /** All of {@link counterKeysOf} an event. Every call asks for them, and calls are alike: they are remembered. */
 export function periodKeysOf(event: UsageEvent): readonly string[] {
   const { organizationId, consumerId, keyId, serviceId, currency } = event
   const month = monthOf(event.startMs)
-  const id = `${organizationId} ${consumerId} ${keyId} ${serviceId} ${month} ${currency}`
-  const known = keysOfEvents.get(id)
-  if (known !== undefined) return known
+  const known = knownKeys.get(consumerId, serviceId, keyId)
+  if (known?.month === month && known.currency === currency && known.organizationId === organizationId)
+    return known.keys
   const { tokens, cost } = counterKeysOf({ organizationId, consumerId, keyId, serviceId, month, currency })
   const keys = [...tokens, ...cost]
-  keysOfEvents.set(id, keys)
+  knownKeys.set(consumerId, serviceId, keyId, { organizationId, month, currency, keys })
   return keys
 }
 
