@@ -3,6 +3,8 @@
  * change of its version in test/support/tools.ts.
  */
 import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectConformance } from '../support/tools.ts'
 
@@ -19,12 +21,19 @@ const template = {
     },
   ],
 }
-const paths = ['config', 'server_compat', 'service'].flatMap((name) => [
-  '--path',
-  join(protos, 'connectrpc/conformance/v1', `${name}.proto`),
-])
-execFileSync(join(programs, 'buf'), ['generate', protos, '--clean', '--template', JSON.stringify(template), ...paths], {
-  stdio: 'inherit',
-})
+const files = ['config', 'server_compat', 'service'].map((name) => `connectrpc/conformance/v1/${name}.proto`)
+const folder = mkdtempSync(join(tmpdir(), 'tollgate-conformance-'))
+try {
+  // Without its comments, which are for those who write runners.
+  const image = join(folder, 'conformance.binpb')
+  buf('build', protos, '--exclude-source-info', '--output', image)
+  buf('generate', image, '--clean', '--template', JSON.stringify(template), ...files.flatMap((file) => ['--path', file]))
+} finally {
+  rmSync(folder, { recursive: true })
+}
 // Beside the tests it is formatted as they are.
 execFileSync(join(programs, 'biome'), ['check', '--write', gen], { stdio: 'inherit' })
+
+function buf(...args: string[]): void {
+  execFileSync(join(programs, 'buf'), args, { stdio: 'inherit' })
+}
