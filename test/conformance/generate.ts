@@ -27,7 +27,14 @@ try {
   // Without its comments, which are for those who write runners.
   const image = join(folder, 'conformance.binpb')
   buf('build', protos, '--exclude-source-info', '--output', image)
-  buf('generate', image, '--clean', '--template', JSON.stringify(template), ...files.flatMap((file) => ['--path', file]))
+  buf(
+    'generate',
+    image,
+    '--clean',
+    '--template',
+    JSON.stringify(template),
+    ...files.flatMap((file) => ['--path', file]),
+  )
 } finally {
   rmSync(folder, { recursive: true })
 }
