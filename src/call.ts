@@ -54,7 +54,10 @@ export type UnaryHandler<I extends DescMessage, O extends DescMessage> = (
 export type StreamHandler<I extends DescMessage, O extends DescMessage> = (
   request: MessageShape<I>,
   call: Call,
-) => AsyncIterable<MessageInitShape<O>>
+) => AsyncIterable<StreamPart<O>>
+
+/** A message of a stream, or a list of those that are there together: they leave together where the wire can. */
+export type StreamPart<O extends DescMessage> = MessageInitShape<O> | readonly MessageInitShape<O>[]
 
 /** Implementations of the RPCs of a service, by local name; missing ones answer RPC_NOT_FOUND. */
 export type Handlers<M extends Record<string, unknown>> = {

@@ -15,7 +15,8 @@ import { idempotencyKeyOf } from './idempotency.ts'
 import { keyIdOf, keyOf, planCall } from './plan.ts'
 import { limitStatusMessage } from './quota.ts'
 import { resolveConsumer, resolveService } from './resolve.ts'
-import { servedMessage, streamMessages } from './served-message.ts'
+import { servedMessage } from './served-message.ts'
+import { StreamMessages } from './stream-messages.ts'
 
 export interface ConsumptionServiceOptions {
   readonly gate: Gate
@@ -71,12 +72,12 @@ export function createConsumptionService(
       return { responseData: body, ...servedMessage(served) }
     },
 
-    async *streamRequest(request, call) {
+    streamRequest(request, call) {
       const consumerId = ownConsumer(request.consumerId, call.principal)
       const idempotencyKey = idempotencyKeyOf(request.idempotencyKey, call)
       const { serviceId, payload, metadata } = request
       const asked = { consumerId, serviceId, payload, metadata, idempotencyKey, dialect }
-      yield* streamMessages(gate.stream(asked, call))
+      return new StreamMessages(gate.stream(asked, call))
     },
 
     async checkQuota(request, call) {

@@ -141,10 +141,41 @@ export function splitEvents(bytes: Uint8Array, framing: Framing): Uint8Array[] {
   return events
 }
 
-/** The data of a whole event with its framing, as a view or, for several data lines, a copy; empty when it has none. */
-export function eventData(event: Uint8Array, framing: Framing): Uint8Array {
-  const raw = Buffer.from(event.buffer, event.byteOffset, event.byteLength)
-  return (framing === 'sse' ? readFields(raw) : readLine(raw)).data ?? new Uint8Array()
+/** Told where the data of an event stand. */
+export type DataVisitor = (bytes: Buffer, start: number, end: number) => void
+
+/**
+ * Tells where the data of each of some whole events stand, in order; of an event without data it says nothing. That is in
+ * `events` themselves, or in a copy where data come in several lines.
+ */
+export function visitData(events: Uint8Array, framing: Framing, visit: DataVisitor): void {
+  const bytes = Buffer.from(events.buffer, events.byteOffset, events.byteLength)
+  const read = framing === 'sse' ? readFields : readLine
+  const hasCr = bytes.includes(cr)
+  let at = 0
+  while (at < bytes.length) {
+    const end = hasCr ? -1 : plainEventEnd(bytes, at, framing)
+    if (end < 0) break
+    const start = framing === 'sse' ? at + dataStart.length : at
+    const dataEnd = framing === 'sse' ? end - 2 : end - 1
+    if (dataEnd > start) visit(bytes, start, dataEnd)
+    at = end
+  }
+  for (const event of at < bytes.length ? splitEvents(bytes.subarray(at), framing) : []) {
+    const { data } = read(Buffer.from(event.buffer, event.byteOffset, event.byteLength))
+    if (data !== undefined && data.length > 0) visit(data, 0, data.length)
+  }
+}
+
+/**
+ * Where the event that begins at `from` ends when it is, among bytes without CR, as nearly all are: one line of data and,
+ * among server-sent events, an empty line. Else -1.
+ */
+function plainEventEnd(bytes: Buffer, from: number, framing: Framing): number {
+  if (framing === 'lines') return bytes.indexOf(lf, from) + 1 || -1
+  for (let at = 0; at < dataStart.length; at += 1) if (bytes[from + at] !== dataStart[at]) return -1
+  const end = bytes.indexOf(lf, from + dataStart.length)
+  return end >= 0 && bytes[end + 1] === lf ? end + 2 : -1
 }
 
 function findLineEnd(chunk: Buffer, from: number): number {
@@ -168,13 +199,9 @@ const space = 0x20
 
 const dataStart = Buffer.from('data: ')
 
-/** Nearly all events are one line of data and an empty line. */
 function readFields(raw: Buffer): RawEvent {
-  const end = raw.length - 2
-  if (end >= 6 && raw.indexOf(lf) === end && raw.compare(dataStart, 0, 6, 0, 6) === 0 && !raw.includes(cr)) {
-    return { raw, name: '', data: raw.subarray(6, end) }
-  }
-  return readAnyFields(raw)
+  const isPlain = plainEventEnd(raw, 0, 'sse') === raw.length && !raw.includes(cr)
+  return isPlain ? { raw, name: '', data: raw.subarray(dataStart.length, raw.length - 2) } : readAnyFields(raw)
 }
 
 function readAnyFields(raw: Buffer): RawEvent {

@@ -116,12 +116,20 @@ export function acceptsGzip(accepted: string | string[] | undefined): boolean {
   )
 }
 
-/** A message as gRPC sends it: a byte of flags, four of length, and the message. */
+/** What precedes a message in gRPC: a byte of flags, and four of length. */
+export const envelopeBytes = 5
+
+/** Writes what precedes a message of `length` bytes into `target` at `at`. */
+export function writeEnvelope(target: Buffer, at: number, flags: number, length: number): void {
+  target[at] = flags
+  target.writeUInt32BE(length, at + 1)
+}
+
+/** A message as gRPC sends it. */
 export function envelope(flags: number, message: Uint8Array): Uint8Array {
-  const bytes = Buffer.allocUnsafe(5 + message.length)
-  bytes[0] = flags
-  bytes.writeUInt32BE(message.length, 1)
-  bytes.set(message, 5)
+  const bytes = Buffer.allocUnsafe(envelopeBytes + message.length)
+  writeEnvelope(bytes, 0, flags, message.length)
+  bytes.set(message, envelopeBytes)
   return bytes
 }
 

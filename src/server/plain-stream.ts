@@ -1,5 +1,6 @@
-import { create } from '@bufbuild/protobuf'
+import { create, type DescMessage, type MessageInitShape } from '@bufbuild/protobuf'
 import { compressionGzip } from '@connectrpc/connect-node'
+import { areWritten, type WrittenMessage } from '../written-message.ts'
 import type { Answer } from './answer.ts'
 import { AnswerHeaders } from './answer-headers.ts'
 import { failCall } from './connect-error.ts'
@@ -9,12 +10,14 @@ import {
   announceEncoding,
   compressMinBytes,
   envelope,
+  envelopeBytes,
   failureTrailers,
   grpc,
   okTrailers,
+  writeEnvelope,
 } from './plain-formats.ts'
 import { type PlainRpc, requestOf } from './plain-rpcs.ts'
-import { invoke, iteratorOf, messageOf } from './rpc.ts'
+import { invoke, iteratorOf, messagesOf } from './rpc.ts'
 import type { ServerCall } from './server-call.ts'
 import { type Last, type Outlet, type PartWriter, pumpParts, type StreamedAnswer } from './streamed-answer.ts'
 
@@ -40,6 +43,8 @@ class PlainStream implements StreamedAnswer, PartWriter<unknown> {
   readonly #call: ServerCall
   readonly #plain: PlainRpc
   readonly #compresses: boolean
+  /** A longer message needs more than a frame: it is compressed, or refused. */
+  readonly #frameMaxBytes: number
 
   constructor(
     parts: AsyncIterator<unknown>,
@@ -53,6 +58,7 @@ class PlainStream implements StreamedAnswer, PartWriter<unknown> {
     this.#call = call
     this.#plain = plain
     this.#compresses = compresses
+    this.#frameMaxBytes = Math.min(plain.options.writeMaxBytes, compresses ? compressMinBytes - 1 : Infinity)
     announceEncoding(headers, compresses)
   }
 
@@ -60,10 +66,11 @@ class PlainStream implements StreamedAnswer, PartWriter<unknown> {
     return pumpParts(this.#parts, this, outlet, this.#call, this.#plain.late)
   }
 
-  encode(part: unknown): Uint8Array | Promise<Uint8Array> {
-    const { method, writing } = this.#plain
-    const message = writing.serialize(create(method.output, messageOf(part)))
-    return this.#compresses && message.length >= compressMinBytes ? compressed(message) : envelope(0, message)
+  put(part: unknown, outlet: Outlet): Promise<void> | undefined {
+    const messages = messagesOf(part)
+    const frames = areWritten(messages) ? framesOf(messages, this.#frameMaxBytes) : undefined
+    if (frames === undefined) return this.#putEach(messages, outlet)
+    outlet.put(frames)
   }
 
   ended(): Last {
@@ -73,6 +80,39 @@ class PlainStream implements StreamedAnswer, PartWriter<unknown> {
   failed(thrown: unknown): Last {
     return { bytes: noBytes, trailers: failureTrailers(failCall(this.#call, thrown)) }
   }
+
+  /** One after the other, as the caller reads them. */
+  async #putEach(messages: readonly MessageInitShape<DescMessage>[], outlet: Outlet): Promise<void> {
+    const { method, writing } = this.#plain
+    for (const each of messages) {
+      const message = writing.serialize(create(method.output, each))
+      const isLarge = this.#compresses && message.length >= compressMinBytes
+      outlet.put(isLarge ? await compressed(message) : envelope(0, message))
+      if (outlet.isFull) await outlet.drained()
+    }
+  }
+}
+
+/** Messages that leave at once may be so long together. */
+const framesMaxBytes = 131_072
+
+/** The frames of messages, in one piece; undefined when one of them is longer than `maxBytes`, or all of them are too long. */
+function framesOf(messages: readonly WrittenMessage[], maxBytes: number): Uint8Array | undefined {
+  let length = 0
+  for (const { binaryLength } of messages) {
+    if (binaryLength > maxBytes) return undefined
+    length += envelopeBytes + binaryLength
+  }
+  if (length > framesMaxBytes) return undefined
+  const frames = Buffer.allocUnsafe(length)
+  let at = 0
+  for (const message of messages) {
+    const { binaryLength } = message
+    writeEnvelope(frames, at, 0, binaryLength)
+    message.writeBinary(frames, at + envelopeBytes)
+    at += envelopeBytes + binaryLength
+  }
+  return frames
 }
 
 async function compressed(message: Uint8Array): Promise<Uint8Array> {

@@ -12,7 +12,7 @@ import type {
 import { type ConnectRouter, createContextKey, type HandlerContext } from '@connectrpc/connect'
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
-import type { Call, UnaryHandler } from '../call.ts'
+import type { Call, StreamHandler, UnaryHandler } from '../call.ts'
 import { type Reason, reasons, TollgateError } from '../errors.ts'
 import { declaredAccess, declaredPaths } from './authorize.ts'
 import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
@@ -32,7 +32,7 @@ type Handler<M> =
   M extends DescMethodUnary<infer I, infer O>
     ? UnaryHandler<I, O>
     : M extends DescMethodServerStreaming<infer I, infer O>
-      ? (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>
+      ? StreamHandler<I, O>
       : M extends DescMethodBiDiStreaming<infer I, infer O>
         ? (requests: AsyncIterable<MessageShape<I>>, call: Call) => AsyncIterable<MessageInitShape<O>>
         : never
@@ -206,7 +206,7 @@ async function* answerMany(
     for (;;) {
       const next = await call.race(answers.next(), late)
       if (next.done === true) return
-      yield messageOf(next.value)
+      yield* messagesOf(next.value)
     }
   } catch (error) {
     throw failCall(call, error)
@@ -257,6 +257,11 @@ function callOf({ values }: HandlerContext): ServerCall {
 export function messageOf(value: unknown): MessageInitShape<DescMessage> {
   if (!isMessageInit(value)) throw new Error('an implementation answered no message')
   return value
+}
+
+/** What an implementation answered as a part of a stream. */
+export function messagesOf(part: unknown): readonly MessageInitShape<DescMessage>[] {
+  return Array.isArray(part) ? part.map(messageOf) : [messageOf(part)]
 }
 
 function isMessageInit(value: unknown): value is MessageInitShape<DescMessage> {

@@ -24,8 +24,8 @@ export interface Last {
 
 /** How the parts of a stream become bytes. */
 export interface PartWriter<T> {
-  /** Empty for a part that says nothing. */
-  encode(part: T): Uint8Array | Promise<Uint8Array>
+  /** Puts a part into the outlet; what it returns is waited for. A part that says nothing puts nothing. */
+  put(part: T, outlet: Outlet): Promise<void> | undefined
   /** What comes last when the parts came to their end; throws when that is not how they should end. */
   ended(): Last
   failed(thrown: unknown): Last
@@ -62,8 +62,8 @@ async function putAll<T>(
     if (next.done === true || call.ended !== undefined) return
     // As if the part had left by now: its headers are before it.
     call.sealHeaders()
-    const bytes = writer.encode(next.value)
-    outlet.put(bytes instanceof Uint8Array ? bytes : await bytes)
+    const putting = writer.put(next.value, outlet)
+    if (putting !== undefined) await putting
     if (outlet.isFull) await outlet.drained()
   }
 }
@@ -96,11 +96,14 @@ export class Outlet {
   }
 
   put(bytes: Uint8Array): void {
-    if (bytes.length === 0) return
-    this.#parts.push(bytes)
-    this.#length += bytes.length
-    if (this.#length >= writeBytes) this.#flush()
-    else if (!this.#isScheduled) this.#flushSoon()
+    this.#add(bytes)
+    this.#flushOrWait()
+  }
+
+  /** What arrived together leaves together, however much it is. */
+  putAll(parts: readonly Uint8Array[]): void {
+    for (const bytes of parts) this.#add(bytes)
+    this.#flushOrWait()
   }
 
   /** What was put and not written yet. */
@@ -110,6 +113,17 @@ export class Outlet {
     this.#parts = []
     this.#length = 0
     return bytes
+  }
+
+  #add(bytes: Uint8Array): void {
+    if (bytes.length === 0) return
+    this.#parts.push(bytes)
+    this.#length += bytes.length
+  }
+
+  #flushOrWait(): void {
+    if (this.#length >= writeBytes) this.#flush()
+    else if (this.#length > 0 && !this.#isScheduled) this.#flushSoon()
   }
 
   /** When all that is resolved by now, and what follows from it, was put. */

@@ -64,11 +64,10 @@ class EventStream implements StreamedAnswer, PartWriter<GateStreamItem> {
     return pumpParts(this.#items, this, outlet, this.#call, this.#late)
   }
 
-  encode(item: GateStreamItem): Uint8Array {
-    if (item.kind === 'pieces') return joined(item.pieces)
-    if (item.kind === 'start') return noBytes
-    this.#hasEnd = true
-    return joined(item.tail)
+  put(item: GateStreamItem, outlet: Outlet): undefined {
+    if (item.kind === 'start') return
+    if (item.kind === 'end') this.#hasEnd = true
+    outlet.putAll(item.kind === 'end' ? item.tail : item.pieces)
   }
 
   ended(): Last {
@@ -80,12 +79,6 @@ class EventStream implements StreamedAnswer, PartWriter<GateStreamItem> {
     failCall(this.#call, thrown)
     return { bytes: errorEvent(this.#call.error ?? toTollgateError(thrown)) }
   }
-}
-
-/** One write for what arrived together. */
-function joined(events: readonly Uint8Array[]): Uint8Array {
-  const [only] = events
-  return events.length === 1 && only !== undefined ? only : Buffer.concat(events)
 }
 
 function errorEvent(error: TollgateError): Uint8Array {
