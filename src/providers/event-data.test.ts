@@ -34,7 +34,10 @@ const fields = fc.oneof(
 /** Mostly as backends send them. */
 const lineEnds = fc.oneof({ weight: 5, arbitrary: fc.constant('\n') }, fc.constantFrom('\r\n', '\r'))
 const events = fc
-  .tuple(fc.oneof({ weight: 4, arbitrary: fields.map((field) => [field]) }, fc.array(fields, { maxLength: 3 })), lineEnds)
+  .tuple(
+    fc.oneof({ weight: 4, arbitrary: fields.map((field) => [field]) }, fc.array(fields, { maxLength: 3 })),
+    lineEnds,
+  )
   .map(([lines, end]) => [...lines, ''].map((line) => line + end).join(''))
 
 describe('the data of whole events', () => {
