@@ -7,7 +7,8 @@ import type { Caller } from './principal.ts'
 import { looksLikeToken } from './token-verifier.ts'
 
 export interface AuthenticatorOptions {
-  readonly verifier: Pick<KeyVerifier, 'verify'>
+  /** Without `recall` every call waits, if only for a moment. */
+  readonly verifier: Pick<KeyVerifier, 'verify'> & Partial<Pick<KeyVerifier, 'recall'>>
   /** Absent: there is no administrator by key. */
   readonly adminKey?: AdminKey | undefined
   /** Who a token speaks for. Absent: no issuer is trusted, and every token is a wrong credential. */
@@ -19,16 +20,20 @@ export interface AuthenticatorOptions {
 /**
  * Tells who brings a credential (the value of "authorization: Bearer" or "x-api-key"); undefined: none was brought. Only then
  * is it asked for the certificate of the connection: a proxy with a certificate of its own calls for whom the credential says.
- * Throws CREDENTIAL_MISSING without either, else what {@link KeyVerifier.verify}, `verifyToken` or `verifyCertificate` throw.
+ * Rejects with CREDENTIAL_MISSING without either, else with what {@link KeyVerifier.verify}, `verifyToken` or `verifyCertificate`
+ * throw. The caller itself, not a promise, for a key that was found good before.
  */
 export type Authenticator = (
   credential: string | undefined,
   certificate?: () => ClientCertificate | undefined,
-) => Promise<Caller>
+) => Caller | Promise<Caller>
 
 export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
   const { verifier, adminKey, verifyToken, verifyCertificate } = options
-  return async (credential, certificate) => {
+  const recalled = (credential = '') => verifier.recall?.(credential)
+  return (credential, certificate) => recalled(credential) ?? authenticate(credential, certificate)
+
+  async function authenticate(...[credential, certificate]: Parameters<Authenticator>): Promise<Caller> {
     if (credential === undefined || credential === '') {
       const shown = verifyCertificate && certificate?.()
       if (verifyCertificate !== undefined && shown !== undefined) return verifyCertificate(shown)

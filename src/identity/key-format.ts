@@ -28,7 +28,12 @@ export function parseKey(text: string): ParsedKey | undefined {
   const environment = text.startsWith('tg_live_') ? 'live' : text.startsWith('tg_test_') ? 'test' : undefined
   if (environment === undefined || !keyPattern.test(text)) return undefined
   if (text.slice(-checksumLength) !== checksum(text.slice(0, -checksumLength))) return undefined
-  return { environment, keyId: text.slice(prefixLength, prefixLength + keyIdLength) }
+  return { environment, keyId: keyIdIn(text) }
+}
+
+/** Where the id of a key is; anything, of a text that is none. */
+export function keyIdIn(text: string): string {
+  return text.slice(prefixLength, prefixLength + keyIdLength)
 }
 
 /** Whether text claims to be an API key, well-formed or not. */

@@ -242,6 +242,36 @@ describe('refuses', () => {
   })
 })
 
+describe('recalls', () => {
+  it('a key that was found good, and nothing else', async () => {
+    const { verifier } = setup()
+    expect(verifier.recall(good.key)).toBeUndefined()
+    const caller = await verifier.verify(good.key)
+    expect(verifier.recall(good.key)).toBe(caller)
+    const others = ['', 'x', wrongSecret(), generateKey().key, `${good.key}x`, good.key.slice(0, -1)]
+    expect(others.map((other) => verifier.recall(other))).toEqual(others.map(() => undefined))
+  })
+
+  it('no key after a change elsewhere, until its record was read again', async () => {
+    const { verifier } = setup()
+    await verifier.verify(good.key)
+    verifier.invalidate()
+    expect(verifier.recall(good.key)).toBeUndefined()
+    await verifier.verify(good.key)
+    expect(verifier.recall(good.key)?.keyId).toBe(good.keyId)
+  })
+
+  it('no key that expired, at its instant', async () => {
+    const { verifier, state } = setup()
+    state.stored = { ...record, expiresAtMs: state.nowMs + 10 }
+    await verifier.verify(good.key)
+    state.nowMs += 9
+    expect(verifier.recall(good.key)?.keyId).toBe(good.keyId)
+    state.nowMs += 1
+    expect(verifier.recall(good.key)).toBeUndefined()
+  })
+})
+
 describe('under attack', () => {
   it('serves the right key at once while wrong secrets for the same id pour in', async () => {
     const { verifier, state } = setup()

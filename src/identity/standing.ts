@@ -46,14 +46,18 @@ const remedy: Readonly<Record<Exclude<Standing, 'active'>, string>> = {
 /**
  * Lets nobody in whose organization is not active, whatever the credential, and no key whose consumer's project is not: throws
  * what {@link checkOrganization} and {@link checkProject} throw. Asks the snapshot, so that a change holds on every replica as
- * soon as it is there.
+ * soon as it is there. A caller that is known at once is let in at once.
  */
 export function requireStanding<A extends readonly unknown[]>(
-  authenticate: (...args: A) => Promise<Caller>,
+  authenticate: (...args: A) => Caller | Promise<Caller>,
   snapshots: { current(): Snapshot },
-): (...args: A) => Promise<Caller> {
-  return async (...args) => {
-    const caller = await authenticate(...args)
+): (...args: A) => Caller | Promise<Caller> {
+  return (...args) => {
+    const caller = authenticate(...args)
+    return caller instanceof Promise ? caller.then(standing) : standing(caller)
+  }
+
+  function standing(caller: Caller): Caller {
     const snapshot = snapshots.current()
     checkOrganization(snapshot, caller.organizationId)
     if (caller.keyId !== undefined && caller.consumerId !== undefined) {

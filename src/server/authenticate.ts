@@ -1,5 +1,6 @@
 import type { Authenticator } from '../identity/authenticator.ts'
-import type { CredentialGuard } from '../identity/credential-guard.ts'
+import type { Charge, CredentialGuard } from '../identity/credential-guard.ts'
+import type { Caller } from '../identity/principal.ts'
 import type { Middleware } from './middleware.ts'
 import type { ServerCall } from './server-call.ts'
 
@@ -23,20 +24,36 @@ export function authenticateCalls(options: AuthenticateOptions): Middleware {
     name: 'authenticate',
     why: 'before the body is read: a caller that is not known gets no memory and no decoding',
     phase: 'headers',
-    async enter(call) {
-      if (call.rpc.access === 'public') return
+    enter(call) {
+      if (call.rpc.access === 'public') return undefined
       const credential = credentialOf(call)
       const charge = guard?.check(credential, call.peerAddress) ?? 'none'
-      try {
-        const principal = await authenticate(credential, call.clientCertificate)
-        if (charge !== 'none') guard?.settled(charge, credential, call.peerAddress)
-        if (principal.keyId !== undefined) onKeyUse?.(principal.keyId, call.peerAddress)
-        call.principal = rbac ? principal : { ...principal, roles: ['admin'] }
-      } catch (error) {
-        guard?.settled(charge, credential, call.peerAddress, error)
-        throw error
-      }
+      const caller = authenticate(credential, call.clientCertificate)
+      if (caller instanceof Promise) return admitOnce(caller, call, charge, credential)
+      // Without a wait only those are known that were found good before, and they are charged nothing.
+      return admit(call, caller)
     },
+  }
+
+  async function admitOnce(
+    known: Promise<Caller>,
+    call: ServerCall,
+    charge: Charge,
+    credential: string | undefined,
+  ): Promise<void> {
+    try {
+      const caller = await known
+      if (charge !== 'none') guard?.settled(charge, credential, call.peerAddress)
+      admit(call, caller)
+    } catch (error) {
+      guard?.settled(charge, credential, call.peerAddress, error)
+      throw error
+    }
+  }
+
+  function admit(call: ServerCall, caller: Caller): undefined {
+    if (caller.keyId !== undefined) onKeyUse?.(caller.keyId, call.peerAddress)
+    call.principal = rbac ? caller : { ...caller, roles: ['admin'] }
   }
 }
 

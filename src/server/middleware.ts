@@ -13,7 +13,7 @@ export interface Middleware {
   /** Why it stands where it stands. */
   readonly why: string
   readonly phase: 'headers' | 'message'
-  /** Throws a TollgateError to refuse the call. */
+  /** Throws a TollgateError to refuse the call, or rejects with it. A promise is for what has to be waited for. */
   enter?(call: ServerCall): undefined | Promise<void>
   /** Must not throw. */
   exit?(call: ServerCall, outcome: Outcome): void
@@ -43,8 +43,8 @@ export type MiddlewareName = (typeof middlewareOrder)[number]
 
 export interface Chain {
   readonly middlewares: readonly Middleware[]
-  /** Phase `headers`; rejects with the refusal. */
-  headers(call: ServerCall): Promise<void>
+  /** Phase `headers`; rejects with the refusal. Undefined when the call passed, and there was nothing to wait for. */
+  headers(call: ServerCall): Promise<void> | undefined
   /** Phase `message`, for `call.request`; throws or rejects with the refusal. Most often there is nothing to wait for. */
   message(call: ServerCall): Promise<void> | undefined
   exit(call: ServerCall, outcome: Outcome): void
@@ -61,28 +61,26 @@ export function createChain(middlewares: readonly Middleware[]): Chain {
   if (ofMessage.some((middleware) => middleware.phase === 'headers')) {
     throw new Error('a middleware of phase "message" stands before one of phase "headers"')
   }
-  /** The entries from `at` on; a promise only where one of them makes one. */
-  function messageFrom(at: number, call: ServerCall): Promise<void> | undefined {
-    for (let next = at; next < ofMessage.length; next++) {
-      const entering = ofMessage[next]?.enter?.(call)
-      if (entering !== undefined) return entering.then(() => messageFrom(next + 1, call))
+  /** Enters those from `at` to `end`; a promise only where one of them makes one. */
+  function enterFrom(at: number, end: number, call: ServerCall): Promise<void> | undefined {
+    for (let next = at; next < end; next++) {
+      if (call.entered <= next) call.entered = next + 1
+      const entering = middlewares[next]?.enter?.(call)
+      if (entering !== undefined) return entering.then(() => enterFrom(next + 1, end, call))
     }
     return undefined
   }
 
   return {
     middlewares,
-    async headers(call) {
-      for (const middleware of ofHeaders) {
-        call.entered++
-        const entering = middleware.enter?.(call)
-        if (entering !== undefined) await entering
+    headers(call) {
+      try {
+        return enterFrom(0, ofHeaders.length, call)
+      } catch (refusal) {
+        return Promise.reject(refusal)
       }
     },
-    message(call) {
-      call.entered = middlewares.length
-      return messageFrom(0, call)
-    },
+    message: (call) => enterFrom(ofHeaders.length, middlewares.length, call),
     exit(call, outcome) {
       for (let at = call.entered - 1; at >= 0; at--) middlewares[at]?.exit?.(call, outcome)
     },

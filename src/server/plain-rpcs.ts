@@ -108,7 +108,8 @@ export async function requestOf(
   { format, reading, options }: PlainRpc,
 ): Promise<Message | Uint8Array> {
   const { chain } = options
-  await chain.headers(call)
+  const entering = chain.headers(call)
+  if (entering !== undefined) await entering
   call.throwIfEnded()
   const coming = format.isEnveloped ? readWhole(exchange, call, options, 5) : readUnframed(exchange, call, options)
   const body = coming instanceof Uint8Array ? coming : await coming

@@ -10,7 +10,6 @@ import type {
   MessageShape,
 } from '@bufbuild/protobuf'
 import { type ConnectRouter, createContextKey, type HandlerContext } from '@connectrpc/connect'
-import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Call, StreamHandler, UnaryHandler } from '../call.ts'
 import { type Reason, reasons, TollgateError } from '../errors.ts'
@@ -19,6 +18,7 @@ import { failCall, messageTooLarge, toConnectError } from './connect-error.ts'
 import type { Chain } from './middleware.ts'
 import { isEnveloped } from './request-body.ts'
 import type { Late, Rpc, ServerCall } from './server-call.ts'
+import { inTrace } from './trace.ts'
 
 /**
  * Implementations of a service's RPCs by local name. Missing ones answer RPC_NOT_FOUND. A `Handlers` of
@@ -122,7 +122,8 @@ export function gate(chain: Chain, maxMessageBytes: number): (context: HandlerCo
     // The plain way passed it already, and found a body that is none of its own.
     if (call.entered > 0) return
     try {
-      await call.race(chain.headers(call), ignore)
+      const entering = chain.headers(call)
+      if (entering !== undefined) await call.race(entering, ignore)
       const announced = isEnveloped(call.header('content-type')) ? 0 : Number(call.header('content-length') ?? 0)
       if (announced > maxMessageBytes) throw messageTooLarge(maxMessageBytes, announced)
     } catch (error) {
@@ -236,7 +237,7 @@ export function invoke(handler: unknown, input: unknown, call: ServerCall): unkn
       metadata: { rpc: call.rpc.name },
     })
   }
-  return context.with(call.traceContext, () => Reflect.apply(handler, undefined, [input, call]))
+  return inTrace<unknown>(call, () => handler(input, call))
 }
 
 /** Where failures go that come after the caller was answered. */

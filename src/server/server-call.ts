@@ -130,22 +130,26 @@ export class ServerCall implements Call {
 
   /**
    * Settles as `work` does, or rejects with why the call is over as soon as it is. `work` stays known as pending until it
-   * settles; a failure that comes after the end goes to `late`.
+   * settles; a failure that comes after the end goes to `late`. With `refused` it resolves with what that makes of a failure.
    */
-  race<T>(work: Promise<T>, late: Late): Promise<T> {
+  race<T>(work: Promise<T>, late: Late, refused?: (thrown: unknown) => T): Promise<T> {
     this.#pending++
     return new Promise((resolve, reject) => {
-      this.onEnd(reject)
+      const fail = (error: unknown): void => {
+        this.offEnd(fail)
+        if (refused === undefined) reject(error)
+        else resolve(Promise.reject(error).catch(refused))
+      }
+      this.onEnd(fail)
       work.then(
         (value) => {
-          this.offEnd(reject)
+          this.offEnd(fail)
           resolve(value)
           this.#workSettled()
         },
         (error: unknown) => {
-          this.offEnd(reject)
-          reject(error)
-          if (this.ended !== undefined && error !== this.ended) late(error, this)
+          if (this.ended === undefined) fail(error)
+          else if (error !== this.ended) late(error, this)
           this.#workSettled()
         },
       )
@@ -165,7 +169,7 @@ export class ServerCall implements Call {
   #workSettled(): void {
     this.#pending--
     if (this.#pending > 0) return
-    for (const resolve of this.#whenSettled.splice(0)) resolve()
+    if (this.#whenSettled.length > 0) for (const resolve of this.#whenSettled.splice(0)) resolve()
   }
 }
 

@@ -3,6 +3,7 @@ import {
   context,
   ProxyTracerProvider,
   propagation,
+  ROOT_CONTEXT,
   SpanKind,
   SpanStatusCode,
   type TextMapGetter,
@@ -11,7 +12,7 @@ import {
 } from '@opentelemetry/api'
 import { reasons } from '../errors.ts'
 import type { Middleware } from './middleware.ts'
-import type { IncomingHeaders, Rpc } from './server-call.ts'
+import type { IncomingHeaders, Rpc, ServerCall } from './server-call.ts'
 
 /**
  * Server span of the call, child of the caller's when it sent one (W3C trace context, or what propagator is registered).
@@ -49,6 +50,11 @@ export function traceCalls(): Middleware {
       span.end()
     },
   }
+}
+
+/** Runs `run` inside the trace of its call. */
+export function inTrace<T>(call: ServerCall, run: () => T): T {
+  return call.traceContext === ROOT_CONTEXT ? run() : context.with(call.traceContext, run)
 }
 
 /** The SDK's; undefined without one. */

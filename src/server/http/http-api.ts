@@ -58,7 +58,8 @@ export function createHttpApi(options: HttpApiOptions): (exchange: Exchange) => 
     headers: AnswerHeaders,
   ): Promise<Answer> {
     try {
-      await call.race(chain.headers(call), ignore)
+      const entering = chain.headers(call)
+      if (entering !== undefined) await call.race(entering, ignore)
       const contentType = call.header('content-type') ?? ''
       const takesOnlyJson = takesJson(route)
       if (takesOnlyJson && Number(call.header('content-length') ?? 0) > 0) checkJsonType(contentType)
@@ -142,7 +143,8 @@ function refusal(chain: Chain, error: TollgateError, more: Readonly<Record<strin
       const headers = headersOf(call)
       for (const [name, value] of Object.entries(more)) headers.set(name, value)
       try {
-        await call.race(chain.headers(call), ignore)
+        const entering = chain.headers(call)
+        if (entering !== undefined) await call.race(entering, ignore)
         throw error
       } catch (thrown) {
         failCall(call, thrown)

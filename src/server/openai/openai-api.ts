@@ -5,7 +5,6 @@
  * An **operation** is one method and path. It runs through the same middleware chain as an RPC, and its calls through the
  * same gate: what is here is translation. Bodies pass as bytes, `model` names the service.
  */
-import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import type { Gate, GateRequest } from '../../consumption/gate.ts'
 import { idempotencyKeyOf } from '../../consumption/idempotency.ts'
@@ -23,6 +22,7 @@ import type { Chain } from '../middleware.ts'
 import type { WholeLimits } from '../read-whole.ts'
 import { lateTo } from '../rpc.ts'
 import type { Rpc, ServerCall } from '../server-call.ts'
+import { inTrace } from '../trace.ts'
 import { rowOf, toOpenAiError } from './error-table.ts'
 import { openEventStream } from './event-stream.ts'
 import { readJsonBody } from './json-body.ts'
@@ -60,37 +60,31 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
   const { gate, snapshots, policy, chain } = options
   const late = lateTo(options.log)
 
-  async function answer(operation: Operation, exchange: Exchange, call: ServerCall): Promise<Answer> {
+  function answer(operation: Operation, exchange: Exchange, call: ServerCall): Promise<Answer> {
     const headers = new AnswerHeaders(['content-type', 'application/json', 'x-request-id', call.id])
     call.answerWith(headers)
-    try {
-      return await call.race(serve(operation, exchange, call, headers), late)
-    } catch (thrown) {
+    return call.race<Answer>(serve(operation, exchange, call, headers), late, (thrown) => {
       failCall(call, thrown)
       return errorAnswer(call.error ?? toTollgateError(thrown), headers)
-    }
+    })
   }
 
-  async function serve(
-    { run }: Operation,
-    exchange: Exchange,
-    call: ServerCall,
-    headers: AnswerHeaders,
-  ): Promise<Answer> {
-    await chain.headers(call)
-    call.throwIfEnded()
-    return await run(exchange, call, headers)
-  }
-
-  async function admit(call: ServerCall): Promise<void> {
-    await chain.message(call)
-    call.throwIfEnded()
+  function serve({ run }: Operation, exchange: Exchange, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
+    const entering = chain.headers(call)
+    if (entering === undefined) return run(exchange, call, headers)
+    return entering.then(() => {
+      call.throwIfEnded()
+      return run(exchange, call, headers)
+    })
   }
 
   function consume(kind: RequestKind): Operation['run'] {
     return async (exchange, call, headers) => {
-      const { payload, parsed, model, stream } = await readJsonBody(exchange, call, options)
-      await admit(call)
+      const coming = readJsonBody(exchange, call, options)
+      const { payload, parsed, model, stream } = coming instanceof Promise ? await coming : coming
+      const admitting = chain.message(call)
+      if (admitting !== undefined) await admitting
+      call.throwIfEnded()
       const asked: GateRequest = {
         consumerId: consumerOf(call),
         serviceId: model,
@@ -109,7 +103,7 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
   }
 
   async function routed(asked: GateRequest, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
-    const { body, event, charge } = await traced(call, () => gate.route(asked, call))
+    const { body, event, charge } = await inTrace(call, () => gate.route(asked, call))
     headers.set('x-request-id', event.requestId)
     if (charge.currency !== '') {
       headers.set('x-tollgate-cost-nanos', String(charge.nanos))
@@ -122,7 +116,7 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
   async function streamed(asked: GateRequest, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
     if (asked.kind === 'embedding') throw noStream()
     return await openEventStream(
-      traced(call, () => gate.stream(asked, call)),
+      inTrace(call, () => gate.stream(asked, call)),
       call,
       headers,
       late,
@@ -130,9 +124,11 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
   }
 
   async function models({ path }: Exchange, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
-    await admit(call)
+    const admitting = chain.message(call)
+    if (admitting !== undefined) await admitting
+    call.throwIfEnded()
     const id = path.slice('/v1/models/'.length)
-    const found = await traced<Promise<object>>(call, () => {
+    const found = await inTrace<Promise<object>>(call, () => {
       const asked = [snapshots.current(), policy, consumerOf(call), call.principal] as const
       return id === '' ? listModels(...asked) : getModel(...asked, decoded(id))
     })
@@ -153,14 +149,15 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
     answer: (exchange, call) => answer(found, exchange, call),
   })
 
-  const targets = new Map(operations.map((each) => [each.rpc.name, targetOf(each)]))
+  const targets = new Map(operations.map((each) => [each.rpc.path, { verb: each.rpc.verb, target: targetOf(each) }]))
   const unknown = targetOf({ rpc: unknownRpc, run: refuseUnknown })
 
   return {
     routes: operations.map(({ rpc }) => rpc),
     find({ method, path }) {
       const template = path.startsWith('/v1/models/') && oneModel.test(path) ? '/v1/models/{model}' : path
-      return targets.get(`${method} ${template}`)
+      const found = targets.get(template)
+      return found?.verb === method ? found.target : undefined
     },
     refuse: ({ path }) => (path.startsWith('/v1/') ? unknown : undefined),
   }
@@ -218,11 +215,6 @@ function decoded(part: string): string {
   } catch {
     return part
   }
-}
-
-/** As the implementation of an RPC runs: inside the call's trace. */
-function traced<T>(call: ServerCall, run: () => T): T {
-  return context.with(call.traceContext, run)
 }
 
 const oneModel = /^\/v1\/models\/[^/]+$/
