@@ -111,26 +111,31 @@ export class Http1Exchange implements Exchange {
     else if (this.body.complete && !this.body.readableEnded) this.body.resume()
   }
 
-  async left(): Promise<void> {
-    if (this.isGone) return
-    if (!this.#response.writableEnded) {
-      const isChunked = this.headers['content-length'] === undefined
-      if (!this.body.complete) await throwAway(this.body, isChunked ? chunkedSilenceMs : throwAwayMs)
-      if (this.isGone) return
-      this.#endWith(noBytes)
-      this.body.resume()
-    }
-    if (!this.#isClosed) await this.#closed()
+  left(): Promise<void> | undefined {
+    if (this.isGone) return undefined
+    return this.#response.writableEnded ? this.#closed() : this.#endUnread()
   }
 
   cut(): void {
     this.#response.destroy()
   }
 
+  /** What of the request's body was not read comes first. */
+  async #endUnread(): Promise<void> {
+    const isChunked = this.headers['content-length'] === undefined
+    if (!this.body.complete) await throwAway(this.body, isChunked ? chunkedSilenceMs : throwAwayMs)
+    if (this.isGone) return
+    this.#endWith(noBytes)
+    this.body.resume()
+    await this.#closed()
+  }
+
   #endWith(bytes: Uint8Array): void {
     if (bytes.length > 0) {
       this.#sendHead()
-      this.#response.end(bytes)
+      // Node joins head and text into one write, where it makes a list of two of head and bytes.
+      if (bytes.length > oneWriteBytes) this.#response.end(bytes)
+      else this.#response.end(latin1Of(bytes), 'latin1')
       return
     }
     // Without a body, Node knows best how that is said.
@@ -159,9 +164,18 @@ export class Http1Exchange implements Exchange {
     return encoding !== undefined || (length !== undefined && length !== '0')
   }
 
-  #closed(): Promise<void> {
+  #closed(): Promise<void> | undefined {
+    if (this.#isClosed) return undefined
     return new Promise((resolve) => {
       this.#onClosed = resolve
     })
   }
+}
+
+/** Larger bodies are not worth a copy. Up to it, Node needs no memory for what it writes. */
+const oneWriteBytes = 15_000
+
+/** A character for each byte. */
+function latin1Of(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
 }
