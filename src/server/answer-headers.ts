@@ -21,6 +21,18 @@ export class AnswerHeaders {
     return at < 0 ? undefined : this.list[at + 1]
   }
 
+  /** Gives a header, if it is there, another name; one that had it is gone. */
+  rename(name: string, other: string): void {
+    const at = this.#indexOf(name)
+    if (at < 0) return
+    if (this.#indexOf(other) < 0) {
+      this.list[at] = other
+    } else {
+      this.set(other, this.list[at + 1] ?? '')
+      this.delete(name)
+    }
+  }
+
   delete(name: string): void {
     const at = this.#indexOf(name)
     if (at >= 0) this.list.splice(at, 2)

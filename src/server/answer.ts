@@ -22,7 +22,7 @@ export interface ChunkedAnswer {
 }
 
 /** What is asked before a part of an answer leaves; the answer waits for what it returns. */
-export type Ready = () => Promise<void> | undefined
+export type Ready = (call: ServerCall) => Promise<void> | undefined
 
 export type Answer = WholeAnswer | ChunkedAnswer | StreamedAnswer
 
@@ -39,17 +39,18 @@ export async function writeAnswer(answer: Answer, exchange: Exchange, call: Serv
   call.onEnd(onEnd)
   try {
     if ('whole' in answer) {
-      const now = ready()
+      const now = ready(call)
       if (now !== undefined) await now
       putWhole(answer, exchange)
     } else if ('pump' in answer) {
       await putStream(answer, exchange, call, ready)
     } else {
-      await putChunks(answer, exchange, ready)
+      await putChunks(answer, exchange, call, ready)
     }
     if (exchange.isGone) return
     call.answeredMs = performance.now()
-    await exchange.left()
+    const leaving = exchange.left()
+    if (leaving !== undefined) await leaving
   } finally {
     call.offEnd(onEnd)
     clearTimeout(timer)
@@ -68,19 +69,19 @@ async function putStream(answer: StreamedAnswer, exchange: Exchange, call: Serve
   exchange.head(status, headers, hasTrailers)
   const outlet = new Outlet(exchange)
   const { bytes, trailers } = await answer.pump(outlet, call)
-  const now = ready()
+  const now = ready(call)
   if (now !== undefined) await now
   if (exchange.isGone) return
   outlet.put(bytes)
   exchange.end(outlet.rest(), trailers)
 }
 
-async function putChunks(answer: ChunkedAnswer, exchange: Exchange, ready: Ready): Promise<void> {
+async function putChunks(answer: ChunkedAnswer, exchange: Exchange, call: ServerCall, ready: Ready): Promise<void> {
   const chunks = answer.body?.[Symbol.asyncIterator]()
   try {
     // The first chunk before the headers: until then the implementation may still set some.
     let chunk = await chunks?.next()
-    const first = ready()
+    const first = ready(call)
     if (first !== undefined) await first
     if (exchange.isGone) return
     const headers = new AnswerHeaders()
@@ -93,7 +94,7 @@ async function putChunks(answer: ChunkedAnswer, exchange: Exchange, ready: Ready
       if (exchange.isFull) await exchange.drained()
       if (exchange.isGone) return
       chunk = await chunks?.next()
-      const next = ready()
+      const next = ready(call)
       if (next !== undefined) await next
     }
     if (!exchange.isGone) exchange.end(noBytes, answer.trailer && trailersOf(answer.trailer))

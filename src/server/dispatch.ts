@@ -55,10 +55,20 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
   let open = 0
   let whenIdle: (() => void)[] = []
 
-  async function dispatch(exchange: Exchange): Promise<void> {
+  function tellIfIdle(): void {
+    if (open + calls.size > 0) return
+    const told = whenIdle
+    whenIdle = []
+    for (const resolve of told) resolve()
+  }
+
+  async function handle(exchange: Exchange): Promise<void> {
     open++
     try {
-      await take(exchange)
+      const origin = cors.apply(exchange)
+      const target = origin === 'pass' ? targetOf(exchange) : undefined
+      if (target === undefined) await answerNoCall(exchange, origin)
+      else await serve(exchange, target)
     } catch (err) {
       options.log.error({ err }, 'request failed outside of any call')
       exchange.cut()
@@ -67,36 +77,30 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     tellIfIdle()
   }
 
-  function tellIfIdle(): void {
-    if (open + calls.size > 0) return
-    const told = whenIdle
-    whenIdle = []
-    for (const resolve of told) resolve()
-  }
-
-  async function take(exchange: Exchange): Promise<void> {
-    const origin = cors.apply(exchange)
-    if (origin === 'preflight') return await answerWhole(exchange, 204, new AnswerHeaders())
-    if (origin === 'refused') {
-      return await answerJson(exchange, 403, 'permission_denied', 'calls from this origin are not allowed')
-    }
-    const target = targetOf(exchange)
-    if (target === undefined) return await answerUnknown(exchange, options)
-    const { rpc } = target
+  async function serve(exchange: Exchange, target: Target): Promise<void> {
     const certificate = () => peerCertificateOf(exchange)
-    const call = new ServerCall(newId(), rpc, exchange.headers, peerAddressOf(exchange), certificate)
+    const call = new ServerCall(newId(), target.rpc, exchange.headers, peerAddressOf(exchange), certificate)
     calls.add(call)
     exchange.onLeft(() => call.callerLeft())
-    const told = (): Promise<void> | undefined => (call.error === undefined ? undefined : failed(call))
     let answer: Answer | undefined
     try {
       answer = await target.answer(exchange, call)
       await writeAnswer(answer, exchange, call, told)
     } finally {
       // A caller that left before its answer was denied all the same.
-      void told()
+      void told(call)
       end(call, answer)
     }
+  }
+
+  function told(call: ServerCall): Promise<void> | undefined {
+    return call.error === undefined ? undefined : failed(call)
+  }
+
+  async function answerNoCall(exchange: Exchange, origin: ReturnType<Cors['apply']>): Promise<void> {
+    if (origin === 'preflight') return await answerWhole(exchange, 204, new AnswerHeaders())
+    if (origin === 'pass') return await answerUnknown(exchange, options)
+    await answerJson(exchange, 403, 'permission_denied', 'calls from this origin are not allowed')
   }
 
   function targetOf(exchange: Exchange): Target | undefined {
@@ -122,7 +126,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
 
   return {
     calls,
-    handle: (exchange) => void dispatch(exchange),
+    handle: (exchange) => void handle(exchange),
     async idle() {
       while (open + calls.size > 0) await new Promise<void>((resolve) => whenIdle.push(resolve))
     },

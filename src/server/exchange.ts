@@ -42,10 +42,10 @@ export interface Exchange {
   /** Hands over the last part, which may be empty, and the trailers. */
   end(bytes: Uint8Array, trailers?: Trailers): void
   /**
-   * Resolves when the answer left after {@link end}, or the caller is gone. A request body that was not read is thrown away
-   * first, see early-answer.ts.
+   * Resolves when the answer left after {@link end}, or the caller is gone; undefined when that is so. A request body that was
+   * not read is thrown away first, see early-answer.ts.
    */
-  left(): Promise<void>
+  left(): Promise<void> | undefined
   /** Cuts the stream or connection. */
   cut(): void
 }

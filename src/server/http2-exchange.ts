@@ -108,15 +108,18 @@ export class Http2Exchange implements Exchange {
     else stream.end()
   }
 
-  async left(): Promise<void> {
+  left(): Promise<void> | undefined {
+    if (this.body.destroyed) return undefined
+    return this.isBodyOver ? this.#closed() : this.#resetUnread()
+  }
+
+  /** What of the request's body was not read comes first. */
+  async #resetUnread(): Promise<void> {
     const stream = this.body
-    if (stream.destroyed) return
-    if (!this.isBodyOver) {
-      await throwAway(stream)
-      // A body that ended closes the stream by itself; a reset would overtake trailers that are still to be sent.
-      if (!this.isBodyOver) stream.close(constants.NGHTTP2_NO_ERROR)
-    }
-    if (!this.#isClosed) await this.#closed()
+    await throwAway(stream)
+    // A body that ended closes the stream by itself; a reset would overtake trailers that are still to be sent.
+    if (!this.isBodyOver) stream.close(constants.NGHTTP2_NO_ERROR)
+    await this.#closed()
   }
 
   cut(): void {
@@ -144,7 +147,8 @@ export class Http2Exchange implements Exchange {
     if (!this.body.destroyed && !this.body.closed) this.body.sendTrailers(this.#trailers ?? {})
   }
 
-  #closed(): Promise<void> {
+  #closed(): Promise<void> | undefined {
+    if (this.#isClosed) return undefined
     return new Promise((resolve) => {
       this.#onClosed = resolve
     })

@@ -9,31 +9,28 @@ import { invoke, messageOf } from './rpc.ts'
 import type { ServerCall } from './server-call.ts'
 
 /** Makes the answer of a plain unary call. */
-export async function answerUnary(
+export function answerUnary(
   exchange: Exchange,
   call: ServerCall,
   plain: PlainRpc,
 ): Promise<WholeAnswer | UniversalServerResponse> {
-  const { format, late } = plain
   const headers = new AnswerHeaders(['x-request-id', call.id])
   call.answerWith(headers)
-  try {
-    const message = await call.race(serve(exchange, call, plain), late)
-    return message instanceof Uint8Array ? await format.success(message, headers, exchange.headers) : message
-  } catch (thrown) {
-    return format.failure(failCall(call, thrown), headers, exchange.headers)
-  }
+  return call.race(serve(exchange, call, plain, headers), plain.late, (thrown) =>
+    plain.format.failure(failCall(call, thrown), headers, exchange.headers),
+  )
 }
 
-/** The bytes of the answer's message, or the answer of the router to a body that is not plain. */
+/** The answer of the implementation, or that of the router to a body that is not plain. */
 async function serve(
   exchange: Exchange,
   call: ServerCall,
   plain: PlainRpc,
-): Promise<Uint8Array | UniversalServerResponse> {
-  const { handler, method, writing, options } = plain
+  headers: AnswerHeaders,
+): Promise<WholeAnswer | UniversalServerResponse> {
+  const { handler, format, method, writing, options } = plain
   const request = await requestOf(exchange, call, plain)
-  if (request instanceof Uint8Array) return options.askRouter(exchange, call, request)
+  if (request instanceof Uint8Array) return await options.askRouter(exchange, call, request)
   const answer = await invoke(handler, request, call)
-  return writing.serialize(create(method.output, messageOf(answer)))
+  return format.success(writing.serialize(create(method.output, messageOf(answer))), headers, exchange.headers)
 }

@@ -32,8 +32,24 @@ export function readWhole(
   framing: number,
 ): Uint8Array | Promise<Uint8Array> {
   const bytes = exchange.takeBody()
-  if (bytes === undefined) return new WholeBody(exchange, call, limits, framing).bytes
-  if (bytes.length > limits.maxMessageBytes + framing) throw messageTooLarge(limits.maxMessageBytes)
+  return bytes === undefined ? awaitWhole(exchange, call, limits, framing) : fitting(bytes, limits, framing)
+}
+
+/** Over HTTP/1.1, what came in one packet with its headers is there a moment after them. */
+async function awaitWhole(
+  exchange: Exchange,
+  call: ServerCall,
+  limits: WholeLimits,
+  framing: number,
+): Promise<Uint8Array> {
+  await undefined
+  const bytes = exchange.takeBody()
+  if (bytes !== undefined) return fitting(bytes, limits, framing)
+  return await new WholeBody(exchange, call, limits, framing).bytes
+}
+
+function fitting(bytes: Uint8Array, { maxMessageBytes }: WholeLimits, framing: number): Uint8Array {
+  if (bytes.length > maxMessageBytes + framing) throw messageTooLarge(maxMessageBytes)
   return bytes
 }
 

@@ -22,7 +22,7 @@ const modelMaxLength = 128
  * Reads a body of `application/json`. Throws INVALID_ARGUMENT with the name of the header or field at fault,
  * MESSAGE_TOO_LARGE (before anything is read when the length is announced), and what ends the waiting for it.
  */
-export async function readJsonBody(exchange: Exchange, call: ServerCall, options: WholeLimits): Promise<JsonBody> {
+export function readJsonBody(exchange: Exchange, call: ServerCall, options: WholeLimits): JsonBody | Promise<JsonBody> {
   if (!isJsonType(call.header('content-type') ?? '')) {
     throw invalid('content-type', 'must be application/json')
   }
@@ -31,7 +31,10 @@ export async function readJsonBody(exchange: Exchange, call: ServerCall, options
     throw invalid('content-encoding', 'must be absent: bodies are taken as they are')
   }
   const coming = readUnframed(exchange, call, options)
-  const payload = coming instanceof Uint8Array ? coming : await coming
+  return coming instanceof Uint8Array ? jsonBodyOf(coming) : coming.then(jsonBodyOf)
+}
+
+function jsonBodyOf(payload: Uint8Array): JsonBody {
   if (payload.length === 0) throw invalid('', 'The body is empty: it must be a JSON object.')
   const parsed = parseObject(payload)
   if (parsed === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')

@@ -7,12 +7,11 @@ import type { AnswerHeaders } from '../answer-headers.ts'
  */
 export function renameRateLimits(headers: AnswerHeaders, refusedUnit = 'requests'): void {
   const named = names.get(refusedUnit)
-  for (const [at, name] of unnamed.entries()) {
-    const value = headers.get(name)
-    if (value === undefined) continue
-    headers.delete(name)
+  for (let at = 0; at < unnamed.length; at++) {
+    const name = unnamed[at] ?? ''
     const ours = named?.[at]
-    if (ours !== undefined) headers.set(ours, value)
+    if (ours === undefined) headers.delete(name)
+    else headers.rename(name, ours)
   }
   for (const name of resets) {
     const seconds = headers.get(name)
