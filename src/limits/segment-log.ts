@@ -2,6 +2,7 @@ import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import { SegmentEnd } from './segment-end.ts'
 import { openSegmentFile, type SegmentFile } from './segment-file.ts'
 import { unframe } from './segment-frames.ts'
 
@@ -74,10 +75,8 @@ export class SegmentLog {
   readonly #segmentBytes: number
   readonly #segments: Segment[]
   readonly #scratch = Buffer.allocUnsafeSlow(scratchBytes)
-  #file: SegmentFile | undefined
-  /** Bytes of the active segment that are whole records. */
-  #size: number
-  #mustCut = false
+  /** Of the active segment. */
+  #end: SegmentEnd | undefined
   #mustRotate = false
   #queue: Append[] = []
   #queuedBytes = 0
@@ -88,12 +87,11 @@ export class SegmentLog {
   #rotating: Promise<void> | undefined
   #closed = false
 
-  private constructor(options: SegmentLogOptions, segments: Segment[], file: SegmentFile | undefined, size: number) {
+  private constructor(options: SegmentLogOptions, segments: Segment[], end: SegmentEnd | undefined) {
     this.#options = options
     this.#segmentBytes = options.segmentBytes ?? defaultSegmentBytes
     this.#segments = segments
-    this.#file = file
-    this.#size = size
+    this.#end = end
   }
 
   /** Reads every whole record, oldest first, and makes the log ready to append. */
@@ -110,27 +108,25 @@ export class SegmentLog {
     for (const base of bases) {
       const bytes = await readFile(pathOf(options.folder, base))
       const { payloads, end } = unframe(bytes)
-      if (end < bytes.length) {
-        options.log.warn({ segment: base, bytes: bytes.length - end }, 'usage log ends in an unfinished record')
-      }
+      const unfinished = lengthWithoutZeros(bytes.subarray(end))
+      if (unfinished > 0)
+        options.log.warn({ segment: base, bytes: unfinished }, 'usage log ends in an unfinished record')
       payloads.forEach((payload, index) => {
         records.push({ sequence: base + index, payload })
       })
       segments.push({ base, end: base + payloads.length })
       size = end
     }
-    const openFile = options.openFile ?? openSegmentFile
     const last = segments.at(-1)
-    const file = last === undefined ? undefined : await openFile(pathOf(options.folder, last.base), 'r+')
-    file?.truncate(size)
-    const log = new SegmentLog(options, segments, file, size)
+    const end = last === undefined ? undefined : await openEnd(options, last.base, 'r+', size)
+    const log = new SegmentLog(options, segments, end)
     log.#mustRotate = last === undefined || last.end < options.atLeast
     return { segments: log, records }
   }
 
   /** Whether {@link write} may be called: a segment is there, and not full. */
   get isReady(): boolean {
-    return this.#file !== undefined && !this.#mustRotate && this.#size < this.#segmentBytes
+    return this.#end !== undefined && !this.#mustRotate && this.#end.size < this.#segmentBytes
   }
 
   /** Resolves when it is ready, if need be with a new segment; rejects with the problem of the file system. */
@@ -200,8 +196,8 @@ export class SegmentLog {
     this.#closed = true
     await this.#looping
     await this.#rotating?.catch(() => undefined)
-    await this.#file?.close()
-    this.#file = undefined
+    await this.#end?.close()
+    this.#end = undefined
   }
 
   async #loop(): Promise<void> {
@@ -237,7 +233,7 @@ export class SegmentLog {
     const batch = this.#unsynced
     this.#unsynced = []
     try {
-      await this.#active().file.datasync()
+      await this.#active().end.datasync()
     } catch (error) {
       this.#mustRotate = true
       const written = this.#unsynced
@@ -281,19 +277,8 @@ export class SegmentLog {
   }
 
   #writeChunk(chunk: readonly Append[]): void {
-    const { file, segment } = this.#active()
-    if (this.#mustCut) this.#cut(file)
-    const bytes = this.#gather(chunk)
-    try {
-      for (let from = 0; from < bytes.length; ) {
-        from += file.write(bytes, from, bytes.length - from, this.#size + from)
-      }
-    } catch (error) {
-      this.#mustCut = true
-      this.#tryCut(file)
-      throw error
-    }
-    this.#size += bytes.length
+    const { end, segment } = this.#active()
+    end.append(this.#gather(chunk))
     for (const { waiter } of chunk) {
       const sequence = segment.end++
       if (waiter !== undefined) this.#unsynced.push({ sequence, waiter })
@@ -315,19 +300,6 @@ export class SegmentLog {
     return gathered.subarray(0, length)
   }
 
-  #cut(file: SegmentFile): void {
-    file.truncate(this.#size)
-    this.#mustCut = false
-  }
-
-  #tryCut(file: SegmentFile): void {
-    try {
-      this.#cut(file)
-    } catch {
-      // The next write tries again.
-    }
-  }
-
   #rotateOnce(): Promise<void> {
     this.#rotating ??= this.#rotate().finally(() => {
       this.#rotating = undefined
@@ -339,33 +311,30 @@ export class SegmentLog {
   async #rotate(): Promise<void> {
     await this.#syncing
     const old = this.#segments.at(-1)
-    if (this.#file !== undefined) {
-      if (this.#mustCut) this.#cut(this.#file)
+    if (this.#end !== undefined) {
+      this.#end.cut()
       if (!this.#mustRotate) await this.#sync()
     }
     const base = Math.max(old?.end ?? 1, this.#options.atLeast)
-    if (old?.base !== base || this.#file === undefined) {
-      const openFile = this.#options.openFile ?? openSegmentFile
-      const next = await openFile(pathOf(this.#options.folder, base), 'w')
+    if (old?.base !== base || this.#end === undefined) {
+      const next = await openEnd(this.#options, base, 'w', 0)
       try {
         await syncFolder(this.#options.folder)
       } catch (error) {
         await next.close()
         throw error
       }
-      await this.#file?.close().catch(() => undefined)
-      this.#file = next
-      this.#size = 0
-      this.#mustCut = false
+      await this.#end?.close().catch(() => undefined)
+      this.#end = next
       this.#segments.push({ base, end: base })
     }
     this.#mustRotate = false
   }
 
-  #active(): { file: SegmentFile; segment: Segment } {
+  #active(): { end: SegmentEnd; segment: Segment } {
     const segment = this.#segments.at(-1)
-    if (this.#file === undefined || segment === undefined) throw new Error('usage log has no open segment')
-    return { file: this.#file, segment }
+    if (this.#end === undefined || segment === undefined) throw new Error('usage log has no open segment')
+    return { end: this.#end, segment }
   }
 }
 
@@ -385,4 +354,18 @@ export async function syncFolder(folder: string): Promise<void> {
 
 function pathOf(folder: string, base: number): string {
   return join(folder, `${String(base).padStart(16, '0')}.segment`)
+}
+
+/** Opens a segment to go on behind its records. */
+async function openEnd(options: SegmentLogOptions, base: number, flags: string, size: number): Promise<SegmentEnd> {
+  const { folder, openFile = openSegmentFile, segmentBytes = defaultSegmentBytes } = options
+  const file = await openFile(pathOf(folder, base), flags)
+  file.truncate(size)
+  return new SegmentEnd(file, size, segmentBytes)
+}
+
+function lengthWithoutZeros(bytes: Uint8Array): number {
+  let length = bytes.length
+  while (bytes[length - 1] === 0) length -= 1
+  return length
 }
