@@ -32,7 +32,8 @@ export interface DrainOptions {
   readonly readWaitMs?: number
   /**
    * Pause after reading a batch that was not full, so that the next one gathers more than the one event that came
-   * meanwhile; default 100. Each batch costs a transaction and an acknowledgement, however small it is.
+   * meanwhile; default 250. Each batch costs a transaction and an acknowledgement, however small it is, and holds up the
+   * few calls that come while it is written.
    */
   readonly lingerMs?: number
   /** Ceiling for one write, after which it is tried again; default 35 000, longer than the statement timeout. */
@@ -86,7 +87,7 @@ export function createDrain(options: DrainOptions): Drain {
   const { usageLog, ledger, log, trace = traceInserts, sweepEveryMs } = options
   const batchMax = options.batchMax ?? 2_000
   const readWaitMs = options.readWaitMs ?? 500
-  const lingerMs = options.lingerMs ?? 100
+  const lingerMs = options.lingerMs ?? 250
   const writeTimeoutMs = options.writeTimeoutMs ?? 35_000
   const now = options.now ?? Date.now
   const random = options.random ?? Math.random
