@@ -26,13 +26,6 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop())
 
-/** A consumer and a key of it that may do whatever a key may. */
-async function scene(tier?: Tier) {
-  const consumer = await world.newConsumer(tier)
-  const { id, key } = await world.make({ consumerId: consumer.id })
-  return { consumer, id, key, caller: await world.callerOf(key) }
-}
-
 describe('a key', () => {
   it('shows its secret once, has only its hash stored, and verifies', async () => {
     const { id: consumerId, organizationId } = await world.newConsumer()
@@ -117,8 +110,8 @@ describe('a key', () => {
 
 describe('keys of a consumer', () => {
   it('are listed newest first, page by page, of one consumer only, without hashes', async () => {
-    const { consumer, id: first, caller } = await scene()
-    await scene()
+    const { consumer, id: first, caller } = await world.scene()
+    await world.scene()
     const made = [first]
     for (let i = 0; i < 4; i++) made.push((await world.make({}, caller)).id)
     // Two of the same instant: the id decides.
@@ -139,8 +132,8 @@ describe('keys of a consumer', () => {
   })
 
   it('look absent to another consumer in every RPC: KEY_NOT_FOUND, as for none', async () => {
-    const { id } = await scene()
-    const { caller } = await scene()
+    const { id } = await world.scene()
+    const { caller } = await world.scene()
     for (const keyId of [id, 'unknown']) {
       const absent = { reason: 'KEY_NOT_FOUND', fields: [{ field: 'key_id' }] }
       const { keys } = world
@@ -151,111 +144,6 @@ describe('keys of a consumer', () => {
       await expect(invoke(updateKey, keys.updateKey, renamed, caller)).rejects.toMatchObject(absent)
     }
     expect((await selectKeyRecords(server.sql, [id]))[0]?.revokedAtMs).toBeUndefined()
-  })
-})
-
-describe('a revocation', () => {
-  it('happens once: the first time stays, and nothing changes the second time', async () => {
-    const { caller } = await scene()
-    const { id: keyId, key } = await world.make({}, caller)
-    const first = await invoke(revokeKey, world.keys.revokeKey, { keyId }, caller)
-    expect(first).toMatchObject({ state: KeyState.REVOKED, revokeTime: timestampFromMs(world.nowMs) })
-    await expect(world.callerOf(key)).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
-    const before = await server.sql`select version from control_version`
-    world.nowMs += 1_000
-    expect(await invoke(revokeKey, world.keys.revokeKey, { keyId }, caller)).toEqual(first)
-    expect(await server.sql`select version from control_version`).toEqual(before)
-  })
-
-  it('ends what was made with the key, and with that, and leaves a record of each', async () => {
-    const { id, caller } = await scene()
-    const child = await world.make({}, caller)
-    const grandchild = await world.make({}, await world.callerOf(child.key))
-    const other = await scene()
-    await invoke(revokeKey, world.keys.revokeKey, { keyId: id }, caller)
-    for (const { key } of [child, grandchild]) {
-      await expect(world.callerOf(key)).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
-    }
-    await expect(world.callerOf(other.key)).resolves.toBeDefined()
-    const revoked = await server.sql`
-      select resource, reason from audit_records where action = 'key.revoked'
-        and resource = any(${[id, child.id, grandchild.id].map((each) => `key/${each}`)}) order by resource`
-    expect(revoked).toHaveLength(3)
-    expect(revoked.filter(({ reason }) => reason === `made with key ${id}`)).toHaveLength(2)
-  })
-})
-
-describe('a key that makes keys', () => {
-  it('hands its scopes on where none are asked, and gives none beyond them', async () => {
-    const { id: consumerId } = await world.newConsumer()
-    const scopes = { services: ['chat'], permissions: ['keys.write', 'consumption.route'], models: [] }
-    const { key } = await world.make({ consumerId, scopes })
-    const caller = await world.callerOf(key)
-    expect((await world.make({}, caller)).apiKey.scopes).toMatchObject(scopes)
-    const less = { permissions: ['consumption.route'], models: ['m'] }
-    expect((await world.make({ scopes: less }, caller)).apiKey.scopes).toMatchObject({ ...less, services: ['chat'] })
-    for (const more of [{ services: ['chat', 'other'] }, { permissions: ['usage.read'] }]) {
-      const refused = world.make({ scopes: more }, caller)
-      await expect(refused).rejects.toMatchObject({ reason: 'KEY_SCOPE_EXCEEDED' })
-    }
-  })
-
-  it('neither rotates nor widens a key that may do more', async () => {
-    const { consumer, id: wide } = await scene()
-    const scopes = { permissions: ['keys.write'] }
-    const narrow = await world.make({ consumerId: consumer.id, scopes })
-    const caller = await world.callerOf(narrow.key)
-    const refused = { reason: 'KEY_SCOPE_EXCEEDED' }
-    const { keys } = world
-    await expect(invoke(rotateKey, keys.rotateKey, { keyId: wide }, caller)).rejects.toMatchObject(refused)
-    const named = { apiKey: { id: wide, name: 'x' } }
-    await expect(invoke(updateKey, keys.updateKey, named, caller)).rejects.toMatchObject(refused)
-    const widened = { apiKey: { id: narrow.id, scopes: { permissions: ['usage.read'] } } }
-    await expect(invoke(updateKey, keys.updateKey, widened, caller)).rejects.toMatchObject(refused)
-  })
-
-  it('gives no life beyond its own, and its own where none is asked', async () => {
-    const { id: consumerId } = await world.newConsumer()
-    const { key, apiKey } = await world.make({ consumerId, expiresInDays: 10 })
-    const caller = await world.callerOf(key)
-    expect((await world.make({}, caller)).apiKey.expireTime).toEqual(apiKey.expireTime)
-    expect((await world.make({ expiresInDays: 5 }, caller)).apiKey.expireTime).toBeDefined()
-    await expect(world.make({ expiresInDays: 11 }, caller)).rejects.toMatchObject({ reason: 'KEY_SCOPE_EXCEEDED' })
-    const child = await world.make({}, caller)
-    const later = { apiKey: { id: child.id, consumerId, expireTime: timestampFromMs(world.nowMs + 11 * dayMs) } }
-    // Not even by an administrator: it ends with what it was made with.
-    await expect(invoke(updateKey, world.keys.updateKey, later, administrator)).rejects.toMatchObject({
-      reason: 'KEY_SCOPE_EXCEEDED',
-    })
-  })
-
-  it('makes none when it has limits of its own, by a tier or by a rule', async () => {
-    const { id: consumerId } = await world.newConsumer()
-    const tiered = await world.make({ consumerId, tier: Tier.BASIC })
-    const ruled = await world.make({ consumerId })
-    await server.sql`
-      insert into limit_rules (scope, subject_id, name, amount) values ('key', ${ruled.id}, 'tokens_per_month', 10)`
-    for (const { key } of [tiered, ruled]) {
-      await expect(world.make({}, await world.callerOf(key))).rejects.toMatchObject({
-        reason: 'KEY_SCOPE_EXCEEDED',
-        metadata: { scope: 'limits' },
-      })
-    }
-  })
-
-  it('gives no tier above that of its consumer, and none that replaces the limits of the consumer', async () => {
-    const { caller } = await scene(Tier.PREMIUM)
-    expect((await world.make({ tier: Tier.PREMIUM }, caller)).apiKey.tierReplaces).toBe(false)
-    await expect(world.make({ tier: Tier.ENTERPRISE }, caller)).rejects.toMatchObject({
-      reason: 'KEY_SCOPE_EXCEEDED',
-      metadata: { scope: 'tier' },
-    })
-  })
-
-  it('makes none when it was revoked a moment ago, whatever this process still believes', async () => {
-    const { id, consumer, caller } = await scene()
-    await invoke(revokeKey, world.keys.revokeKey, { consumerId: consumer.id, keyId: id }, administrator)
-    await expect(world.make({}, caller)).rejects.toMatchObject({ reason: 'KEY_INACTIVE' })
   })
 })
 
@@ -281,7 +169,7 @@ describe('an update', () => {
   })
 
   it('shortens the life of what was made with the key', async () => {
-    const { id, consumer, caller } = await scene()
+    const { id, consumer, caller } = await world.scene()
     const child = await world.make({}, caller)
     const expireTime = timestampFromMs(world.nowMs + dayMs)
     const request = { apiKey: { id, consumerId: consumer.id, expireTime } }
@@ -313,93 +201,40 @@ describe('an update', () => {
   })
 })
 
-describe('a rotation', () => {
-  it('leaves both keys good until the overlap is over, linked by their ids, with the same facts and limits', async () => {
-    const { id: consumerId } = await world.newConsumer()
-    const facts = { name: 'ci', metadata: { a: '1' }, scopes: { models: ['m'] }, tier: Tier.BASIC }
-    const old = await world.make({ consumerId, ...facts, environment: KeyEnvironment.TEST })
-    await server.sql`
-      insert into limit_rules (scope, subject_id, name, amount) values ('key', ${old.id}, 'tokens_per_month', 10)`
-    const request = { consumerId, keyId: old.id, overlap: { seconds: 60n } }
-    const { apiKey, key, rotatedKey } = await invoke(rotateKey, world.keys.rotateKey, request, administrator)
-    expect(apiKey).toMatchObject({
-      ...facts,
-      environment: KeyEnvironment.TEST,
-      rotatedFrom: old.id,
-      tierReplaces: true,
-    })
-    expect(rotatedKey).toMatchObject({ id: old.id, rotatedTo: apiKey?.id, state: KeyState.ACTIVE })
-    expect(key).toMatch(/^tg_test_/)
-    const rules = await server.sql`select amount from limit_rules where subject_id = ${apiKey?.id ?? ''}`
-    expect(rules).toEqual([{ amount: 10 }])
-    for (const each of [old.key, key]) await expect(world.callerOf(each)).resolves.toBeDefined()
-    world.nowMs += 60_000
-    await expect(world.callerOf(old.key)).rejects.toMatchObject({ reason: 'CREDENTIAL_EXPIRED' })
-    await expect(world.callerOf(key)).resolves.toBeDefined()
+describe('a revocation', () => {
+  it('happens once: the first time stays, and nothing changes the second time', async () => {
+    const { caller } = await world.scene()
+    const { id: keyId, key } = await world.make({}, caller)
+    const first = await invoke(revokeKey, world.keys.revokeKey, { keyId }, caller)
+    expect(first).toMatchObject({ state: KeyState.REVOKED, revokeTime: timestampFromMs(world.nowMs) })
+    await expect(world.callerOf(key)).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
+    const before = await server.sql`select version from control_version`
+    world.nowMs += 1_000
+    expect(await invoke(revokeKey, world.keys.revokeKey, { keyId }, caller)).toEqual(first)
+    expect(await server.sql`select version from control_version`).toEqual(before)
   })
 
-  it('without an overlap ends the old key at once', async () => {
-    const { id, key: old, caller } = await scene()
-    const { key } = await invoke(rotateKey, world.keys.rotateKey, { keyId: id }, caller)
-    await expect(world.callerOf(old)).rejects.toMatchObject({ reason: 'CREDENTIAL_EXPIRED' })
-    await expect(world.callerOf(key)).resolves.toBeDefined()
-  })
-
-  it('happens once to a key, and to none that has ended', async () => {
-    const { consumer, id, caller } = await scene()
-    const request = { keyId: id, overlap: { seconds: 60n } }
-    await invoke(rotateKey, world.keys.rotateKey, request, caller)
-    await expect(invoke(rotateKey, world.keys.rotateKey, request, caller)).rejects.toMatchObject({
-      reason: 'KEY_INACTIVE',
-      metadata: { state: 'rotated' },
-    })
-    const named = { consumerId: consumer.id, keyId: id }
-    await invoke(revokeKey, world.keys.revokeKey, named, administrator)
-    await expect(invoke(rotateKey, world.keys.rotateKey, named, administrator)).rejects.toMatchObject({
-      reason: 'KEY_INACTIVE',
-      metadata: { state: 'revoked' },
-    })
-  })
-
-  it('hands what was made with the old key over to the new one', async () => {
-    const { consumer, id, caller } = await scene()
+  it('ends what was made with the key, and with that, and leaves a record of each', async () => {
+    const { id, caller } = await world.scene()
     const child = await world.make({}, caller)
-    const { apiKey } = await invoke(rotateKey, world.keys.rotateKey, { keyId: id }, caller)
-    await expect(world.callerOf(child.key)).resolves.toBeDefined()
-    const named = { consumerId: consumer.id, keyId: apiKey?.id ?? '' }
-    await invoke(revokeKey, world.keys.revokeKey, named, administrator)
-    await expect(world.callerOf(child.key)).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
-  })
-
-  it('by another key binds the new one to that key, and what was made with the old one', async () => {
-    const { consumer, id, caller: owner } = await scene()
-    const child = await world.make({}, owner)
-    const thief = await world.make({ consumerId: consumer.id, expiresInDays: 1 })
-    const caller = await world.callerOf(thief.key)
-    const { apiKey, key } = await invoke(rotateKey, world.keys.rotateKey, { keyId: id }, caller)
-    expect(apiKey).toMatchObject({ madeWith: thief.id, expireTime: thief.apiKey.expireTime })
-    const moved = await invoke(getKey, world.keys.getKey, { keyId: child.id }, owner)
-    expect(moved).toMatchObject({ madeWith: apiKey?.id, expireTime: thief.apiKey.expireTime })
-    const named = { consumerId: consumer.id, keyId: thief.id }
-    await invoke(revokeKey, world.keys.revokeKey, named, administrator)
-    for (const each of [key, child.key]) {
-      await expect(world.callerOf(each)).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
+    const grandchild = await world.make({}, await world.callerOf(child.key))
+    const other = await world.scene()
+    await invoke(revokeKey, world.keys.revokeKey, { keyId: id }, caller)
+    for (const { key } of [child, grandchild]) {
+      await expect(world.callerOf(key)).rejects.toMatchObject({ reason: 'CREDENTIAL_REVOKED' })
     }
-  })
-
-  it('by a key that was made with the one to replace is refused', async () => {
-    const { id, caller } = await scene()
-    const child = await world.callerOf((await world.make({}, caller)).key)
-    await expect(invoke(rotateKey, world.keys.rotateKey, { keyId: id }, child)).rejects.toMatchObject({
-      reason: 'KEY_SCOPE_EXCEEDED',
-      metadata: { scope: 'made_with' },
-    })
+    await expect(world.callerOf(other.key)).resolves.toBeDefined()
+    const revoked = await server.sql`
+      select resource, reason from audit_records where action = 'key.revoked'
+        and resource = any(${[id, child.id, grandchild.id].map((each) => `key/${each}`)}) order by resource`
+    expect(revoked).toHaveLength(3)
+    expect(revoked.filter(({ reason }) => reason === `made with key ${id}`)).toHaveLength(2)
   })
 })
 
 describe('the last use of a key', () => {
   it('is shown, goes back never, and tells no gateway of a change', async () => {
-    const { id, consumer, caller } = await scene()
+    const { id, consumer, caller } = await world.scene()
     expect((await invoke(getKey, world.keys.getKey, { keyId: id }, caller)).lastUseTime).toBeUndefined()
     const before = await server.sql`select version from control_version`
     await upsertKeyUses(server.sql, [{ keyId: id, atMs: 2_000, address: '10.0.0.2' }])
@@ -413,7 +248,7 @@ describe('the last use of a key', () => {
 
 describe('a repeated request', () => {
   it('makes no second key: the same one gets a new secret, and the old secret is good no more', async () => {
-    const { caller } = await scene()
+    const { caller } = await world.scene()
     const request = { name: 'ci', requestId: randomUUID() }
     const first = await world.make(request, caller)
     const second = await world.make(request, caller)
@@ -423,7 +258,7 @@ describe('a repeated request', () => {
   })
 
   it('of a rotation answers with the same successor, and the old key ends when it was to', async () => {
-    const { caller, id } = await scene()
+    const { caller, id } = await world.scene()
     const request = { keyId: id, overlap: { seconds: 60n }, requestId: randomUUID() }
     const first = await invoke(rotateKey, world.keys.rotateKey, request, caller)
     world.nowMs += 10_000
@@ -434,7 +269,7 @@ describe('a repeated request', () => {
   })
 
   it('is refused with other fields, and once the key was used or has ended', async () => {
-    const { caller } = await scene()
+    const { caller } = await world.scene()
     const request = { name: 'ci', requestId: randomUUID() }
     const { id } = await world.make(request, caller)
     await expect(world.make({ ...request, name: 'cd' }, caller)).rejects.toMatchObject({

@@ -26,6 +26,8 @@ export interface KeyWorld {
   newConsumer(tier?: Tier): Promise<{ readonly id: string; readonly organizationId: string }>
   /** By an administrator, unless somebody else is named. */
   make(request: MessageInitShape<typeof CreateKeyRequestSchema>, by?: Principal): Promise<Made>
+  /** A new consumer and a key of it that may do whatever a key may, with who brings it. */
+  scene(tier?: Tier): Promise<KeyScene>
   /** Who brings a key; throws as the verifier does. */
   callerOf(key: string): Promise<Caller>
 }
@@ -35,6 +37,13 @@ export interface Made {
   readonly id: string
   readonly key: string
   readonly apiKey: NonNullable<CreateKeyResponse['apiKey']>
+}
+
+export interface KeyScene {
+  readonly consumer: { readonly id: string; readonly organizationId: string }
+  readonly id: string
+  readonly key: string
+  readonly caller: Caller
 }
 
 export function createKeyWorld(sql: Sql): KeyWorld {
@@ -61,6 +70,11 @@ export function createKeyWorld(sql: Sql): KeyWorld {
       const { key, apiKey } = await invoke(KeyService.method.createKey, createKey, request, by)
       if (apiKey === undefined) throw new Error('no key was made')
       return { id: apiKey.id, key, apiKey }
+    },
+    async scene(tier) {
+      const consumer = await world.newConsumer(tier)
+      const { id, key } = await world.make({ consumerId: consumer.id })
+      return { consumer, id, key, caller: await world.callerOf(key) }
     },
     callerOf(key) {
       verifier.invalidate()
