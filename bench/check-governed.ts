@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { eventually } from '../test/support/eventually.ts'
 import { askGate, callGate } from './call-gate.ts'
 import type { Gate } from './gate.ts'
 import { refusedMetadata } from './governance.ts'
@@ -42,15 +42,13 @@ async function checkLimits(gate: Gate): Promise<void> {
 }
 
 async function checkLedger(gate: Gate, requestId: string): Promise<void> {
-  const untilMs = Date.now() + ledgerWaitMs
-  while (Date.now() < untilMs) {
-    const { usageRecords } = await callGate(gate.origin, gate.key, 'UsageService/ListUsageRecords', { requestId })
-    const [record] = Array.isArray(usageRecords) ? usageRecords : []
-    if (record !== undefined) {
-      if (Object(record).cost === undefined) throw new Error(`a record without a cost: ${JSON.stringify(record)}`)
-      return
-    }
-    await sleep(100)
-  }
-  throw new Error('the ledger has no record of the call')
+  const record = await eventually(
+    async () => {
+      const { usageRecords } = await callGate(gate.origin, gate.key, 'UsageService/ListUsageRecords', { requestId })
+      const [found]: unknown[] = Array.isArray(usageRecords) ? usageRecords : []
+      return found
+    },
+    { timeoutMs: ledgerWaitMs, giveUpOnError: true, what: () => 'the record of the call in the ledger' },
+  )
+  if (Object(record).cost === undefined) throw new Error(`a record without a cost: ${JSON.stringify(record)}`)
 }
