@@ -14,6 +14,8 @@ import {
 import type { Logger } from 'pino'
 import type { Target } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
+import { readJson } from './json-reader.ts'
+import { writeJson } from './json-writer.ts'
 import type { Chain } from './middleware.ts'
 import { formatOf, grpc, type PlainFormat, plainFormats } from './plain-formats.ts'
 import { answerStream } from './plain-stream.ts'
@@ -85,8 +87,10 @@ function plainRpc(
   return {
     method,
     format,
-    reading: serialization.getI(format.isBinary),
-    writing: serialization.getO(format.isBinary),
+    reading: format.isBinary ? serialization.getI(true) : readJson(method.input, serialization.getI(false)),
+    writing: format.isBinary
+      ? serialization.getO(true)
+      : writeJson(method.output, serialization.getO(false), options.writeMaxBytes),
     handler,
     late,
     options,
