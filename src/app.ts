@@ -119,7 +119,7 @@ async function construct(config: Config, hooks: AppHooks, log: Logger, closers: 
   const { worker } = hooks
   const now = Date.now
   if (config.tracing !== undefined) {
-    const tracing = await startTracing(config.tracing)
+    const tracing = await startTracing({ ...config.tracing, log })
     closers.push(() => tracing.shutdown())
   }
   const metrics = createMetrics()

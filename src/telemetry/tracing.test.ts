@@ -43,6 +43,7 @@ test('without tracing a span is a plain call; with it, spans reach an OTLP colle
     endpoint: `http://127.0.0.1:${address.port}/`,
     sampler: 'parentbased_traceidratio',
     ratio: 1,
+    log,
   })
   const root = trace.getTracer('test').startSpan('root')
   const failure = new RangeError('too much')

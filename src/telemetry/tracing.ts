@@ -7,7 +7,9 @@ import {
   TraceFlags,
   trace,
 } from '@opentelemetry/api'
+import type { Logger } from 'pino'
 import { createSampler, type SamplerName } from './sampler.ts'
+import { tellingExporter } from './telling-exporter.ts'
 
 export interface TracingOptions {
   /** Base URL of an OTLP/HTTP collector. */
@@ -15,6 +17,8 @@ export interface TracingOptions {
   readonly sampler: SamplerName
   /** Share of traces that the ratio samplers record, 0 to 1. */
   readonly ratio: number
+  /** Told when spans cannot be exported. */
+  readonly log: Logger
   /** Default "tollgate". */
   readonly serviceName?: string
 }
@@ -39,7 +43,10 @@ export async function startTracing(options: TracingOptions): Promise<Tracing> {
   ])
   const sdk = new NodeSDK({
     serviceName: options.serviceName ?? 'tollgate',
-    traceExporter: new OTLPTraceExporter({ url: `${options.endpoint.replace(/\/+$/, '')}/v1/traces` }),
+    traceExporter: tellingExporter(
+      new OTLPTraceExporter({ url: `${options.endpoint.replace(/\/+$/, '')}/v1/traces` }),
+      options.log,
+    ),
     sampler: createSampler(options.sampler, options.ratio),
     metricReaders: [],
     logRecordProcessors: [],
@@ -48,7 +55,7 @@ export async function startTracing(options: TracingOptions): Promise<Tracing> {
   sdk.start()
   return {
     async shutdown() {
-      // An unreachable collector must not hold up the way out.
+      // An unreachable collector must not hold up the way out; what fails is told by the exporter.
       const timer = new AbortController()
       const late = setTimeout(shutdownTimeoutMs, undefined, { signal: timer.signal }).catch(() => {})
       await Promise.race([sdk.shutdown().catch(() => {}), late])
