@@ -137,8 +137,7 @@ export class BackendCall implements TransportHandler {
   }
 
   onResponseStart(_controller: TransportController, status: number, headers: IncomingHttpHeaders): void {
-    // Informational answers precede the real one.
-    if (status < 200 || this.#isOver) return
+    if (this.#isOver) return
     this.status = status
     this.headersAtMs = this.#post.now()
     if (isSuccess(status)) {

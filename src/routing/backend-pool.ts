@@ -37,10 +37,7 @@ const maxTargets = 10_000
 /** By connect deadline, then by origin. Both are few; one without calls keeps no connection. */
 type Transports = Map<number, Map<string, Transport>>
 
-/**
- * The connect deadline belongs to the connections. All others are kept by the call itself, to the millisecond, where undici's
- * timers tick once a second.
- */
+/** The connect deadline belongs to the connections. All others are kept by the call itself. */
 export function createBackendPool({ connectionsPerHost, connectTimeoutMs }: BackendPoolOptions): BackendPool {
   const http1s: Transports = new Map()
   const http2s: Transports = new Map()

@@ -1,13 +1,18 @@
 /**
- * Calls over HTTP/1.1 to one origin, each with a connection for itself; the one that was used last is used first. Each is an
- * undici Client, which speaks the protocol, keeps its connection alive for the next call and opens another one when it must.
+ * Calls over HTTP/1.1 to one origin, each with a connection for itself; the one that was used last is used first, and kept
+ * for the next call. A client of the gate's own: it sends a request as one piece and reads answers where they arrive. undici,
+ * which can do much more, takes 5 to 17 µs of CPU a call more (`node bench/dispatch.ts`).
  *
- * undici's own Agent and Pool do the same and take a tenth more of a core for it, a quarter on a busy machine
- * (`node bench/dispatch.ts`): they tell each other of each call's begin and end by events, and look for a free connection.
+ * A kept connection may be at its end, or hold bytes that nobody asked for, which would be read as the answer. The event loop
+ * may have found that out already and come to it later in its turn: so a request on a kept connection goes out at the end of
+ * the turn, with all others of that turn, and one that has lost its connection by then goes out on another. What is lost later
+ * nobody can tell from a request that was accepted: the attempt has failed, and the retry table says whether there is another.
  */
-import type { IncomingHttpHeaders } from 'node:http'
-import { buildConnector, Client, type Dispatcher, errors } from 'undici'
-import type { Transport, TransportController, TransportHandler, TransportRequest } from './transport.ts'
+import { errors } from 'undici'
+import { type ConnectionOwner, Exchange, Http1Connection } from './http1-connection.ts'
+import { RequestWriter } from './http1-request.ts'
+import type { Http1Target } from './http1-socket.ts'
+import type { Transport, TransportHandler, TransportRequest } from './transport.ts'
 
 export interface Http1Options {
   /** Scheme, host and port. */
@@ -18,135 +23,134 @@ export interface Http1Options {
   readonly maxConnections: number
 }
 
-export class Http1Transport implements Transport {
-  readonly #options: Http1Options
-  /** One for all connections: it keeps TLS sessions. */
-  readonly #connect: buildConnector.connector
-  readonly #clients = new Set<Client>()
-  readonly #idle: Client[] = []
+/** How long a connection is kept without calls, where the other side does not say how long it keeps it. */
+const keepMs = 4_000
+/** Where it does, it is given up so long before that, to not meet its close, and in any case after the longest time. */
+const keepMarginMs = 2_000
+const longestKeepMs = 600_000
+
+/** Connections that were kept long enough are looked for in this interval. */
+const sweepMs = 1_000
+
+export class Http1Transport implements Transport, ConnectionOwner {
+  readonly #target: Http1Target
+  readonly #writer: RequestWriter
+  readonly #maxConnections: number
+  readonly #connections = new Set<Http1Connection>()
+  readonly #idle: Http1Connection[] = []
   readonly #waiting: Exchange[] = []
-  #running = 0
+  /** Their requests go out at the end of this turn. */
+  #held: Http1Connection[] = []
+  #sweep: NodeJS.Timeout | undefined
+  readonly #closing = Promise.withResolvers<void>()
   #isClosed = false
 
-  constructor(options: Http1Options) {
-    this.#options = options
-    // HTTP/2 is for gRPC; see http2-transport.ts.
-    this.#connect = buildConnector({ timeout: options.connectTimeoutMs, noDelay: true, allowH2: false })
+  constructor({ origin, connectTimeoutMs, maxConnections }: Http1Options) {
+    const { protocol, hostname, port, host } = new URL(origin)
+    const isTls = protocol === 'https:'
+    this.#target = {
+      isTls,
+      hostname: hostname.replace(/^\[|\]$/g, ''),
+      port: port === '' ? (isTls ? 443 : 80) : Number(port),
+      connectTimeoutMs,
+      session: undefined,
+    }
+    this.#writer = new RequestWriter(host)
+    this.#maxConnections = maxConnections
   }
 
   get isFull(): boolean {
     // Where no connection comes about, calls wait as well, but none of them runs.
-    return this.#running >= this.#options.maxConnections
+    let running = 0
+    for (const { isRunning } of this.#connections) if (isRunning) running += 1
+    return running >= this.#maxConnections
   }
 
   dispatch(request: TransportRequest, handler: TransportHandler): void {
-    const exchange = new Exchange(this, request, handler)
-    if (this.#isClosed) handler.onResponseError(null, new errors.ClientClosedError())
-    else this.#send(exchange)
+    let head: string
+    try {
+      head = this.#writer.head(request)
+    } catch (error) {
+      handler.onResponseError(null, error instanceof Error ? error : new errors.InvalidArgumentError(String(error)))
+      return
+    }
+    this.#send(new Exchange(head, request.body, handler))
   }
 
   /** Takes no more calls, and waits for those that run. Calls that wait for a connection fail. */
   async close(): Promise<void> {
     this.#isClosed = true
-    for (const { handler } of this.#waiting.splice(0)) handler.onResponseError(null, new errors.ClientClosedError())
-    await Promise.all([...this.#clients].map(closeClient))
+    clearTimeout(this.#sweep)
+    for (const exchange of this.#waiting.splice(0)) this.#send(exchange)
+    for (const connection of this.#idle) connection.close()
+    if (this.#connections.size > 0) await this.#closing.promise
   }
 
-  /** A request goes out. */
-  begun(): void {
-    this.#running += 1
+  freed(connection: Http1Connection, keepAliveMs: number | undefined): void {
+    const ms = keepAliveMs === undefined ? keepMs : Math.min(keepAliveMs - keepMarginMs, longestKeepMs)
+    // The call that waits for its place gets it when it is closed.
+    if (this.#isClosed || ms <= 0) {
+      connection.close()
+      return
+    }
+    const next = this.#waiting.shift()
+    if (next !== undefined) {
+      this.#hold(connection, next)
+      return
+    }
+    connection.keptUntilMs = performance.now() + ms
+    this.#idle.push(connection)
+    this.#sweep ??= setTimeout(this.#onSweep, sweepMs).unref()
   }
 
-  /** An exchange is over; `client` is as good as before, or not. */
-  ended(client: Client, hasBegun: boolean, isGood: boolean): void {
-    if (hasBegun) this.#running -= 1
-    if (isGood) this.#idle.push(client)
-    else this.#drop(client)
+  unsent(exchange: Exchange): void {
+    this.#send(exchange)
+  }
+
+  closed(connection: Http1Connection): void {
+    this.#connections.delete(connection)
+    const at = this.#idle.indexOf(connection)
+    if (at >= 0) this.#idle.splice(at, 1)
     const next = this.#waiting.shift()
     if (next !== undefined) this.#send(next)
+    if (this.#isClosed && this.#connections.size === 0) this.#closing.resolve()
   }
 
   #send(exchange: Exchange): void {
-    const client = this.#idle.pop() ?? this.#create()
-    if (client === undefined) this.#waiting.push(exchange)
-    else exchange.begin(client)
+    if (this.#isClosed) {
+      exchange.handler.onResponseError(null, new errors.ClientClosedError())
+      return
+    }
+    const kept = this.#takeIdle()
+    if (kept !== undefined) this.#hold(kept, exchange)
+    else if (this.#connections.size >= this.#maxConnections) this.#waiting.push(exchange)
+    else this.#connections.add(new Http1Connection(this.#target, this, exchange))
   }
 
-  /** Undefined when there must be no more. */
-  #create(): Client | undefined {
-    const { origin, maxConnections } = this.#options
-    if (this.#clients.size >= maxConnections) return undefined
-    const client = new Client(origin, { connect: this.#connect, pipelining: 1, headersTimeout: 0, bodyTimeout: 0 })
-    this.#clients.add(client)
-    // A call that has it opens another connection; without one it is of no use.
-    client.on('disconnect', () => {
-      const at = this.#idle.indexOf(client)
-      if (at < 0) return
-      this.#idle.splice(at, 1)
-      this.#drop(client)
-    })
-    return client
+  /** The one that was used last, as others may have been closed since. */
+  #takeIdle(): Http1Connection | undefined {
+    const nowMs = performance.now()
+    for (;;) {
+      const connection = this.#idle.pop()
+      if (connection === undefined || connection.isKept(nowMs)) return connection
+      connection.close()
+    }
   }
 
-  #drop(client: Client): void {
-    this.#clients.delete(client)
-    void closeClient(client)
-  }
-}
-
-/** undici counts it as a failure to close what is closed. */
-async function closeClient(client: Client): Promise<void> {
-  if (!client.destroyed) await client.close()
-}
-
-/** One request on its way: tells its handler of everything, and the transport of its begin and end. */
-class Exchange implements Dispatcher.DispatchHandler {
-  readonly handler: TransportHandler
-  readonly #transport: Http1Transport
-  readonly #request: TransportRequest
-  #client: Client | undefined
-  #hasBegun = false
-
-  constructor(transport: Http1Transport, request: TransportRequest, handler: TransportHandler) {
-    this.#transport = transport
-    this.#request = request
-    this.handler = handler
+  #hold(connection: Http1Connection, exchange: Exchange): void {
+    connection.hold(exchange)
+    if (this.#held.push(connection) === 1) setImmediate(this.#sendHeld)
   }
 
-  begin(client: Client): void {
-    this.#client = client
-    const { path, method, headers, body } = this.#request
-    // With one request at a time on a connection there is nothing to block.
-    client.dispatch({ path, method, headers, body, blocking: false }, this)
+  readonly #sendHeld = (): void => {
+    const held = this.#held
+    this.#held = []
+    for (const connection of held) connection.send()
   }
 
-  onRequestStart(controller: TransportController): void {
-    if (!this.#hasBegun) this.#transport.begun()
-    this.#hasBegun = true
-    this.handler.onRequestStart(controller)
-  }
-
-  onResponseStart(controller: TransportController, status: number, headers: IncomingHttpHeaders): void {
-    this.handler.onResponseStart(controller, status, headers)
-  }
-
-  onResponseData(controller: TransportController, chunk: Buffer): void {
-    this.handler.onResponseData(controller, chunk)
-  }
-
-  onResponseEnd(controller: TransportController, trailers: IncomingHttpHeaders): void {
-    this.#end(true)
-    this.handler.onResponseEnd(controller, trailers)
-  }
-
-  onResponseError(controller: TransportController | null, error: Error): void {
-    this.#end(false)
-    this.handler.onResponseError(controller, error)
-  }
-
-  #end(isGood: boolean): void {
-    const client = this.#client
-    this.#client = undefined
-    if (client !== undefined) this.#transport.ended(client, this.#hasBegun, isGood)
+  readonly #onSweep = (): void => {
+    const nowMs = performance.now()
+    for (const connection of this.#idle) if (!connection.isKept(nowMs)) connection.close()
+    this.#sweep = this.#idle.length === 0 ? undefined : setTimeout(this.#onSweep, sweepMs).unref()
   }
 }

@@ -22,6 +22,7 @@ export interface TransportRequest {
 export interface TransportHandler {
   /** There is a connection, and the request goes out; once more when it proved unprocessed and goes out again. */
   onRequestStart(controller: TransportController): void
+  /** Interim answers (1xx) are passed over. */
   onResponseStart(controller: TransportController, status: number, headers: IncomingHttpHeaders): void
   onResponseData(controller: TransportController, chunk: Buffer): void
   onResponseEnd(controller: TransportController, trailers: IncomingHttpHeaders): void
