@@ -16,12 +16,14 @@ const over: Next = { done: true, value: undefined }
 
 /**
  * The items of a stream. An iterator made by hand, because every token passes it: an async generator costs two promises more
- * for each. Like one, it begins with the first `next`, and `return` waits for the step that is under way.
+ * for each, an async method one. Like a generator, it begins with the first `next`, and `return` waits for the step that is
+ * under way.
  */
 export class GateStream implements AsyncGenerator<GateStreamItem, void> {
   readonly #open: () => Promise<Flow>
+  #isBegun = false
+  /** From its start to its end. */
   #flow: Flow | undefined
-  #phase: 'new' | 'flowing' | 'over' = 'new'
   #step: Promise<Next> | undefined
 
   constructor(open: () => Promise<Flow>) {
@@ -29,18 +31,14 @@ export class GateStream implements AsyncGenerator<GateStreamItem, void> {
   }
 
   next(): Promise<Next> {
-    this.#step = this.#advance()
+    this.#step = this.#flow?.pieces.next().then(this.#handOn) ?? this.#begin()
     return this.#step
   }
 
   async return(): Promise<Next> {
     await this.#step?.catch(() => {})
-    const flow = this.#flow
-    if (this.#phase === 'flowing') {
-      this.#phase = 'over'
-      await flow?.finish()
-    }
-    this.#phase = 'over'
+    this.#isBegun = true
+    await this.#leave()?.finish()
     return over
   }
 
@@ -57,22 +55,27 @@ export class GateStream implements AsyncGenerator<GateStreamItem, void> {
     await this.return()
   }
 
-  async #advance(): Promise<Next> {
-    if (this.#phase === 'over') return over
-    const flow = this.#flow
-    if (flow === undefined) return await this.#begin()
-    const next = await flow.pieces.next()
-    if (next.done !== true) return { done: false, value: { kind: 'pieces', pieces: next.value.map(bytesOf) } }
-    this.#phase = 'over'
-    return { done: false, value: await flow.finish() }
-  }
-
   async #begin(): Promise<Next> {
     // What fails to open is over.
-    this.#phase = 'over'
+    if (this.#isBegun) return over
+    this.#isBegun = true
     this.#flow = await this.#open()
-    this.#phase = 'flowing'
     return { done: false, value: this.#flow.start }
+  }
+
+  readonly #handOn = (next: IteratorResult<readonly StreamPiece[], unknown>): Next | Promise<Next> =>
+    next.done === true ? this.#end() : { done: false, value: { kind: 'pieces', pieces: next.value.map(bytesOf) } }
+
+  async #end(): Promise<Next> {
+    const flow = this.#leave()
+    return flow === undefined ? over : { done: false, value: await flow.finish() }
+  }
+
+  /** The flow, which is over for all others. */
+  #leave(): Flow | undefined {
+    const flow = this.#flow
+    this.#flow = undefined
+    return flow
   }
 }
 

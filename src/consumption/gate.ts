@@ -212,17 +212,19 @@ export function createGate(options: GateOptions): Gate {
       admission.claim === undefined ? 0 : answerMaxBytes,
       plan.cache === undefined ? 0 : cache.maxAnswerBytes,
     )
-    const kept = new KeptStream(keptBytes, backend.pieces[Symbol.asyncIterator]())
+    const read = backend.pieces[Symbol.asyncIterator]()
+    const kept = keptBytes === 0 ? undefined : new KeptStream(keptBytes, read)
+    const pieces = kept ?? read
     return {
       start: { kind: 'start', requestId: call.id, framing },
-      pieces: kept,
+      pieces,
       async finish() {
         // What the caller did not read says what became of the stream, too.
-        await kept.readAll()
+        while ((await pieces.next()).done !== true);
         const [end, last] = await Promise.all([backend.end, over])
         const tail = end.verdict === 'complete' ? end.tail : new Uint8Array()
         const all = [...attempts.slice(0, -1), last]
-        const outcome = streamed(price, all, backend.report(), end, kept.body(tail), startMs)
+        const outcome = streamed(price, all, backend.report(), end, kept?.body(tail), startMs)
         const served = await recorder.record(entered, call, outcome)
         return { kind: 'end', tail: splitEvents(tail, framing), ...served }
       },

@@ -32,8 +32,8 @@ export interface RawEvent {
 
 export interface EventSink {
   /**
-   * Offers the bytes at `from`, where an event begins. Returns where it ends when the sink knows the event by its bytes
-   * alone and has taken it, else -1.
+   * Offers the bytes at `from`, where an event begins. When the sink knows it by its bytes alone, and perhaps those behind it,
+   * it has taken them, and returns where the last of them ends; else -1.
    */
   skip(chunk: Buffer, from: number): number
   /** Takes an event; false when no more is wanted. */
@@ -61,8 +61,9 @@ export class EventStream {
   /** Throws BACKEND_ANSWER_INVALID for an unknown field and BACKEND_ANSWER_TOO_LARGE beyond a ceiling; then it is over. */
   push(bytes: Uint8Array): void {
     const chunk = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    const hasCr = chunk.includes(cr)
     let start = 0
+    /** Found out when a line end is looked for. */
+    let hasCr: boolean | undefined
     // The LF of a CRLF that was cut in two ends no second line.
     let at = this.#afterCr && chunk[0] === lf ? 1 : 0
     if (chunk.length > 0) this.#afterCr = false
@@ -74,6 +75,7 @@ export class EventStream {
           continue
         }
       }
+      hasCr ??= chunk.includes(cr, at)
       const lineEnd = hasCr ? findLineEnd(chunk, at) : chunk.indexOf(lf, at)
       if (lineEnd < 0) {
         this.#lineBytes += chunk.length - at

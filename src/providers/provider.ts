@@ -134,7 +134,7 @@ export type StreamEvent = StreamPiece | StreamFailure
 
 export interface StreamPiece {
   readonly kind: 'piece'
-  /** With framing, for example `data: {…}\n\n`; `eventData` takes the framing off. */
+  /** Whole events with their framing, mostly one, for example `data: {…}\n\n`; `visitData` takes the framing off. */
   readonly bytes: Uint8Array
   /** Carries output of the model. Until the first such piece was handed on, another attempt stays invisible. */
   readonly hasOutput: boolean

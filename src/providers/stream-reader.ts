@@ -97,14 +97,13 @@ class InterpretedStream implements StreamReader {
   #skip(chunk: Buffer, from: number): number {
     const template = this.#template
     if (template === undefined) return -1
-    const stringEnd = matchTemplate(template, chunk, from)
-    if (stringEnd < 0) return -1
+    const match = matchTemplate(template, chunk, from)
+    if (match === undefined) return -1
     const delivered = this.#tally[template.of]
-    delivered.bytes += stringEnd - from - template.prefix.length
-    delivered.deltas += 1
-    const end = stringEnd + template.suffix.length
-    this.#events.push({ kind: 'piece', bytes: chunk.subarray(from, end), hasOutput: true })
-    return end
+    delivered.bytes += match.stringBytes
+    delivered.deltas += match.events
+    this.#events.push({ kind: 'piece', bytes: chunk.subarray(from, match.end), hasOutput: true })
+    return match.end
   }
 
   #take(event: RawEvent): boolean {

@@ -12,6 +12,8 @@ export interface Template {
   readonly prefix: Buffer
   /** From the closing quote on, to the end of the event. */
   readonly suffix: Buffer
+  /** The suffix, and the prefix of the next event: what stands between the strings of two. */
+  readonly between: Buffer
   readonly of: 'text' | 'reasoning'
 }
 
@@ -28,7 +30,11 @@ export function learnTemplate(raw: Buffer, text: string, of: Template['of']): Te
   const at = raw.indexOf(quoted)
   if (at < 0 || raw.indexOf(quoted, at + 1) >= 0) return undefined
   const end = at + Buffer.byteLength(quoted) - 1
-  return { prefix: Buffer.from(raw.subarray(0, at + 1)), suffix: Buffer.from(raw.subarray(end)), of }
+  const prefix = raw.subarray(0, at + 1)
+  // A copy, of which the others are parts: the event is part of a chunk that need not stay.
+  const between = Buffer.concat([raw.subarray(end), prefix])
+  const suffixBytes = between.length - prefix.length
+  return { prefix: between.subarray(suffixBytes), suffix: between.subarray(0, suffixBytes), between, of }
 }
 
 /** Whether an event differs from the template in its string alone, even if that needs a parser. */
@@ -39,15 +45,39 @@ export function fitsTemplate(template: Template, raw: Buffer): boolean {
   return raw.compare(suffix, 0, suffix.length, raw.length - suffix.length) === 0
 }
 
-/** Where the string ends in the event that begins at `from`, or -1 when it does not match. It is never empty. */
-export function matchTemplate(template: Template, chunk: Buffer, from: number): number {
-  const { prefix, suffix } = template
-  const start = from + prefix.length
-  if (start + suffix.length >= chunk.length + 1) return -1
-  if (chunk.compare(prefix, 0, prefix.length, from, start) !== 0) return -1
-  const end = plainStringEnd(chunk, start)
-  if (end <= start || end + suffix.length > chunk.length) return -1
-  return chunk.compare(suffix, 0, suffix.length, end, end + suffix.length) === 0 ? end : -1
+/** Events in a row that match a template. */
+export interface Match {
+  /** Where the last of them ends. */
+  readonly end: number
+  readonly events: number
+  /** Of their strings, together. None of them is empty. */
+  readonly stringBytes: number
+}
+
+/** The events in `chunk` from `from` on that match, as many as there are in a row; undefined when the first one does not. */
+export function matchTemplate({ prefix, suffix, between }: Template, chunk: Buffer, from: number): Match | undefined {
+  if (from + prefix.length + suffix.length >= chunk.length) return undefined
+  if (!hasAt(chunk, from, prefix)) return undefined
+  let end = from
+  let events = 0
+  let stringBytes = 0
+  let start = from + prefix.length
+  for (;;) {
+    const stringEnd = plainStringEnd(chunk, start)
+    const goesOn = stringEnd > start && hasAt(chunk, stringEnd, between)
+    if (!goesOn && (stringEnd <= start || !hasAt(chunk, stringEnd, suffix))) break
+    events += 1
+    stringBytes += stringEnd - start
+    end = stringEnd + suffix.length
+    if (!goesOn) break
+    start = stringEnd + between.length
+  }
+  return events === 0 ? undefined : { end, events, stringBytes }
+}
+
+function hasAt(chunk: Buffer, at: number, bytes: Buffer): boolean {
+  const end = at + bytes.length
+  return end <= chunk.length && chunk.compare(bytes, 0, bytes.length, at, end) === 0
 }
 
 const quote = 0x22
