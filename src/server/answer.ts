@@ -68,7 +68,7 @@ async function putStream(answer: StreamedAnswer, exchange: Exchange, call: Serve
   if (exchange.isGone) return
   exchange.head(status, headers, hasTrailers)
   const outlet = new Outlet(exchange)
-  const { bytes, trailers } = await answer.pump(outlet, call)
+  const { bytes, trailers } = await answer.pump(outlet)
   const now = ready(call)
   if (now !== undefined) await now
   if (exchange.isGone) return

@@ -19,7 +19,7 @@ import {
 import { type PlainRpc, requestOf } from './plain-rpcs.ts'
 import { invoke, iteratorOf, messagesOf } from './rpc.ts'
 import type { ServerCall } from './server-call.ts'
-import { type Last, type Outlet, type PartWriter, pumpParts, type StreamedAnswer } from './streamed-answer.ts'
+import { type Last, type Outlet, PartsAnswer } from './streamed-answer.ts'
 
 /** Makes the answer of a plain call over gRPC whose answer is a stream. */
 export async function answerStream(exchange: Exchange, call: ServerCall, plain: PlainRpc): Promise<Answer> {
@@ -35,12 +35,8 @@ export async function answerStream(exchange: Exchange, call: ServerCall, plain: 
   }
 }
 
-class PlainStream implements StreamedAnswer, PartWriter<unknown> {
-  readonly status = 200
+class PlainStream extends PartsAnswer<unknown> {
   readonly hasTrailers = true
-  readonly headers: AnswerHeaders
-  readonly #parts: AsyncIterator<unknown>
-  readonly #call: ServerCall
   readonly #plain: PlainRpc
   readonly #compresses: boolean
   /** A longer message needs more than a frame: it is compressed, or refused. */
@@ -53,32 +49,26 @@ class PlainStream implements StreamedAnswer, PartWriter<unknown> {
     plain: PlainRpc,
     compresses: boolean,
   ) {
-    this.#parts = parts
-    this.headers = headers
-    this.#call = call
+    super(parts, headers, call, plain.late)
     this.#plain = plain
     this.#compresses = compresses
     this.#frameMaxBytes = Math.min(plain.options.writeMaxBytes, compresses ? compressMinBytes - 1 : Infinity)
     announceEncoding(headers, compresses)
   }
 
-  pump(outlet: Outlet): Promise<Last> {
-    return pumpParts(this.#parts, this, outlet, this.#call, this.#plain.late)
-  }
-
-  put(part: unknown, outlet: Outlet): Promise<void> | undefined {
+  protected put(part: unknown, outlet: Outlet): Promise<void> | undefined {
     const messages = messagesOf(part)
     const frames = areWritten(messages) ? framesOf(messages, this.#frameMaxBytes) : undefined
     if (frames === undefined) return this.#putEach(messages, outlet)
     outlet.put(frames)
   }
 
-  ended(): Last {
+  protected ended(): Last {
     return { bytes: noBytes, trailers: okTrailers }
   }
 
-  failed(thrown: unknown): Last {
-    return { bytes: noBytes, trailers: failureTrailers(failCall(this.#call, thrown)) }
+  protected failed(thrown: unknown): Last {
+    return { bytes: noBytes, trailers: failureTrailers(failCall(this.call, thrown)) }
   }
 
   /** One after the other, as the caller reads them. */

@@ -13,7 +13,7 @@ export interface StreamedAnswer {
   readonly headers: AnswerHeaders
   readonly hasTrailers: boolean
   /** Puts every part into the outlet, as fast as the caller reads. Resolves with what comes last; never rejects. */
-  pump(outlet: Outlet, call: ServerCall): Promise<Last>
+  pump(outlet: Outlet): Promise<Last>
 }
 
 /** The end of a stream. */
@@ -22,49 +22,52 @@ export interface Last {
   readonly trailers?: Trailers
 }
 
-/** How the parts of a stream become bytes. */
-export interface PartWriter<T> {
-  /** Puts a part into the outlet; what it returns is waited for. A part that says nothing puts nothing. */
-  put(part: T, outlet: Outlet): Promise<void> | undefined
-  /** What comes last when the parts came to their end; throws when that is not how they should end. */
-  ended(): Last
-  failed(thrown: unknown): Last
-}
-
 /**
- * Pumps `parts` until their end, or until the call is over; then they are left. Failures after that go to `late`, and an
- * implementation that does not hear does not hold the answer: the call stays pending until it does.
+ * An answer of the parts of an iterator. They are pumped until their end, or until the call is over; then they are left.
+ * Failures after that go to `late`, and an implementation that does not hear does not hold the answer: the call stays pending
+ * until it does.
  */
-export async function pumpParts<T>(
-  parts: AsyncIterator<T>,
-  writer: PartWriter<T>,
-  outlet: Outlet,
-  call: ServerCall,
-  late: Late,
-): Promise<Last> {
-  try {
-    await call.race(putAll(parts, writer, outlet, call), late)
-    return writer.ended()
-  } catch (thrown) {
-    leaveParts(parts, call, late)
-    return writer.failed(thrown)
-  }
-}
+export abstract class PartsAnswer<T> implements StreamedAnswer {
+  readonly status = 200
+  abstract readonly hasTrailers: boolean
+  readonly headers: AnswerHeaders
+  protected readonly call: ServerCall
+  readonly #parts: AsyncIterator<T>
+  readonly #late: Late
 
-async function putAll<T>(
-  parts: AsyncIterator<T>,
-  writer: PartWriter<T>,
-  outlet: Outlet,
-  call: ServerCall,
-): Promise<void> {
-  for (;;) {
-    const next = await parts.next()
-    if (next.done === true || call.ended !== undefined) return
-    // As if the part had left by now: its headers are before it.
-    call.sealHeaders()
-    const putting = writer.put(next.value, outlet)
-    if (putting !== undefined) await putting
-    if (outlet.isFull) await outlet.drained()
+  constructor(parts: AsyncIterator<T>, headers: AnswerHeaders, call: ServerCall, late: Late) {
+    this.#parts = parts
+    this.headers = headers
+    this.call = call
+    this.#late = late
+  }
+
+  async pump(outlet: Outlet): Promise<Last> {
+    try {
+      await this.call.race(this.#putAll(outlet), this.#late)
+      return this.ended()
+    } catch (thrown) {
+      leaveParts(this.#parts, this.call, this.#late)
+      return this.failed(thrown)
+    }
+  }
+
+  /** Puts a part into the outlet; what it returns is waited for. A part that says nothing puts nothing. */
+  protected abstract put(part: T, outlet: Outlet): Promise<void> | undefined
+  /** What comes last when the parts came to their end; throws when that is not how they should end. */
+  protected abstract ended(): Last
+  protected abstract failed(thrown: unknown): Last
+
+  async #putAll(outlet: Outlet): Promise<void> {
+    for (;;) {
+      const next = await this.#parts.next()
+      if (next.done === true || this.call.ended !== undefined) return
+      // As if the part had left by now: its headers are before it.
+      this.call.sealHeaders()
+      const putting = this.put(next.value, outlet)
+      if (putting !== undefined) await putting
+      if (outlet.isFull) await outlet.drained()
+    }
   }
 }
 

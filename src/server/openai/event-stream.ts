@@ -10,14 +10,7 @@ import type { AnswerHeaders } from '../answer-headers.ts'
 import { failCall, toTollgateError } from '../connect-error.ts'
 import { noBytes } from '../exchange.ts'
 import type { Late, ServerCall } from '../server-call.ts'
-import {
-  type Last,
-  leaveParts,
-  type Outlet,
-  type PartWriter,
-  pumpParts,
-  type StreamedAnswer,
-} from '../streamed-answer.ts'
+import { type Last, leaveParts, type Outlet, PartsAnswer, type StreamedAnswer } from '../streamed-answer.ts'
 import { toOpenAiError } from './error-table.ts'
 
 /** Resolves when the first output is there; rejects with what went wrong before. `headers` are the answer's. */
@@ -44,40 +37,24 @@ export async function openEventStream(
   return new EventStream(items, headers, call, late)
 }
 
-class EventStream implements StreamedAnswer, PartWriter<GateStreamItem> {
-  readonly status = 200
+class EventStream extends PartsAnswer<GateStreamItem> {
   readonly hasTrailers = false
-  readonly headers: AnswerHeaders
-  readonly #items: AsyncIterator<GateStreamItem>
-  readonly #call: ServerCall
-  readonly #late: Late
   #hasEnd = false
 
-  constructor(items: AsyncIterator<GateStreamItem>, headers: AnswerHeaders, call: ServerCall, late: Late) {
-    this.#items = items
-    this.headers = headers
-    this.#call = call
-    this.#late = late
-  }
-
-  pump(outlet: Outlet): Promise<Last> {
-    return pumpParts(this.#items, this, outlet, this.#call, this.#late)
-  }
-
-  put(item: GateStreamItem, outlet: Outlet): undefined {
+  protected put(item: GateStreamItem, outlet: Outlet): undefined {
     if (item.kind === 'start') return
     if (item.kind === 'end') this.#hasEnd = true
     outlet.putAll(item.kind === 'end' ? item.tail : item.pieces)
   }
 
-  ended(): Last {
+  protected ended(): Last {
     if (!this.#hasEnd) throw new Error('a stream ended without its end')
     return { bytes: noBytes }
   }
 
-  failed(thrown: unknown): Last {
-    failCall(this.#call, thrown)
-    return { bytes: errorEvent(this.#call.error ?? toTollgateError(thrown)) }
+  protected failed(thrown: unknown): Last {
+    failCall(this.call, thrown)
+    return { bytes: errorEvent(this.call.error ?? toTollgateError(thrown)) }
   }
 }
 
