@@ -66,6 +66,12 @@ async function settledPort({ server: { host, port } }: Config): Promise<number> 
  */
 const youngGeneration = '--max-semi-space-size=8'
 
+/**
+ * Threads of a worker share so many heaps of glibc's allocator. Its own limit is eight for each core, and a heap keeps what
+ * it once got: 30 to 50 MiB more under load, and no CPU time less.
+ */
+const allocatorHeaps = { MALLOC_ARENA_MAX: '2' }
+
 /** How much longer than the drain window a worker may take to write what is left and to end. */
 const endMs = 30_000
 
@@ -159,7 +165,8 @@ class ClusterPrimary implements Primary {
   }
 
   #launch(slot: number): Member {
-    const member: Member = new Member(slot, cluster.fork(), (message) => this.#hear(member, message))
+    const child = cluster.fork(allocatorHeaps)
+    const member: Member = new Member(slot, child, (message) => this.#hear(member, message))
     this.#members.set(slot, member)
     this.#vacant.delete(slot)
     void member.ended.then((how) => this.#gone(member, how))
