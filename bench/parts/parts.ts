@@ -1,5 +1,6 @@
 import type { Part } from '../part.ts'
 import { flat } from './flat.ts'
+import { floor } from './floor.ts'
 import { latency } from './latency.ts'
 import { memory } from './memory.ts'
 import { soak } from './soak.ts'
@@ -20,6 +21,7 @@ export const parts: readonly Part[] = [
   stores,
   tracing,
   memory,
+  floor,
   flat,
   soak,
 ]
