@@ -1,5 +1,6 @@
 import type { TollgateError } from '../errors.ts'
 import type { StreamEnd, StreamFailure, StreamPiece, StreamReader, StreamReport } from '../providers/provider.ts'
+import { turnsEnd } from '../turn.ts'
 import type { Receiver } from './attempts.ts'
 import type { BackendCall } from './backend-call.ts'
 
@@ -24,6 +25,7 @@ export class WholeAnswer<T> implements Receiver<T> {
 
   async value(post: BackendCall): Promise<T> {
     await post.done
+    await turnsEnd()
     const first = this.#first ?? Buffer.alloc(0)
     return this.#reader.read(this.#rest === undefined ? first : Buffer.concat([first, ...this.#rest]))
   }

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
+import { turnsEnd } from '../turn.ts'
 import { type Answer, answerWhole, writeAnswer } from './answer.ts'
 import { AnswerHeaders } from './answer-headers.ts'
 import { reasonOfCode } from './connect-error.ts'
@@ -64,6 +65,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
 
   async function handle(exchange: Exchange): Promise<void> {
     open++
+    await turnsEnd()
     try {
       const origin = cors.apply(exchange)
       const target = origin === 'pass' ? targetOf(exchange) : undefined
@@ -82,6 +84,8 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     const call = new ServerCall(newId(), target.rpc, exchange.headers, peerAddressOf(exchange), certificate)
     calls.add(call)
     exchange.onLeft(() => call.callerLeft())
+    // Some send a request and take it back in one turn.
+    if (exchange.isGone) call.callerLeft()
     let answer: Answer | undefined
     try {
       answer = await target.answer(exchange, call)

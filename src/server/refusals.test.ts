@@ -233,3 +233,18 @@ test('a malformed timeout is refused', async () => {
   })
   expect(response.status).toBe(400)
 })
+
+test('a call that is taken back as it comes is told to be over', async () => {
+  const session = connect(fixture.server.address)
+  const before = fixture.ended.length
+  const headers = { ':method': 'POST', ':path': '/marketplace.v1.ConsumptionService/RouteRequest' }
+  const credential = { 'content-type': 'application/grpc', authorization: `Bearer ${keys.own}` }
+  const stream = session.request({ ...headers, ...credential })
+  stream.on('error', () => {})
+  stream.end(new Uint8Array([0, 0, 0, 0, 0]))
+  stream.close(constants.NGHTTP2_CANCEL)
+  await until(() => fixture.ended.length > before)
+  expect(fixture.ended.at(-1)?.reason).toBe('CANCELLED')
+  await until(() => fixture.server.activeCalls() === 0)
+  session.destroy()
+})

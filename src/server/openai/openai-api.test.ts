@@ -132,10 +132,13 @@ describe('a credential', () => {
 
   test.each(operations)('that is wrong sees 401 on %s before the body is read', async (path) => {
     const before = fixture.asked.requests.length
+    const ended = fixture.ended.length
     const response = await post(path, new Uint8Array(8 * 1024 * 1024), { authorization: 'Bearer tg_wrong' })
     expect(response.status).toBe(401)
     expect(await response.json()).toMatchObject(refused)
     expect(fixture.asked.requests.length).toBe(before)
+    // Its end comes after the rest of the body.
+    await until(() => fixture.ended.length > ended)
   })
 
   test('that is missing sees 401', async () => {
