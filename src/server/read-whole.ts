@@ -2,7 +2,7 @@ import type { TollgateError } from '../errors.ts'
 import { messageTooLarge } from './connect-error.ts'
 import { type Exchange, noBytes } from './exchange.ts'
 import { tooSlow } from './request-body.ts'
-import { callerGone, type ServerCall } from './server-call.ts'
+import type { ServerCall } from './server-call.ts'
 import { SharedTimeout } from './shared-timeout.ts'
 
 export type SlowBodies = Pick<SharedTimeout<ServerCall>, 'start' | 'stop'>
@@ -32,7 +32,9 @@ export function readWhole(
   framing: number,
 ): Uint8Array | Promise<Uint8Array> {
   const bytes = exchange.takeBody()
-  return bytes === undefined ? awaitWhole(exchange, call, limits, framing) : fitting(bytes, limits, framing)
+  if (bytes !== undefined) return fitting(bytes, limits, framing)
+  if (exchange.isHttp2) return new WholeBody(exchange, call, limits, framing).bytes
+  return awaitWhole(exchange, call, limits, framing)
 }
 
 /** Over HTTP/1.1, what came in one packet with its headers is there a moment after them. */
@@ -67,7 +69,7 @@ export function readUnframed(
   return readWhole(exchange, call, limits, 0)
 }
 
-/** A body on its way. */
+/** A body on its way. That its caller left ends the call, and with it the waiting. */
 class WholeBody {
   readonly #whole = Promise.withResolvers<Uint8Array>()
   readonly #exchange: Exchange
@@ -87,7 +89,6 @@ class WholeBody {
     const { body } = exchange
     body.on('data', this.#onData)
     body.on('end', this.#onEnd)
-    body.on('close', this.#onClose)
     call.onEnd(this.#fail)
   }
 
@@ -105,25 +106,22 @@ class WholeBody {
   }
 
   readonly #onEnd = (): void => {
-    this.#settle()
+    this.#stopWaiting()
     this.#whole.resolve(
       this.#chunks === undefined ? (this.#first ?? noBytes) : Buffer.concat(this.#chunks, this.#length),
     )
   }
 
-  readonly #onClose = (): void => this.#fail(callerGone())
-
   readonly #fail = (error: TollgateError): void => {
-    this.#settle()
-    this.#whole.reject(error)
-  }
-
-  #settle(): void {
-    this.#limits.slowBodies.stop(this.#call)
+    this.#stopWaiting()
     const { body } = this.#exchange
     body.off('data', this.#onData)
     body.off('end', this.#onEnd)
-    body.off('close', this.#onClose)
+    this.#whole.reject(error)
+  }
+
+  #stopWaiting(): void {
+    this.#limits.slowBodies.stop(this.#call)
     this.#call.offEnd(this.#fail)
   }
 }
