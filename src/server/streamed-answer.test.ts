@@ -50,6 +50,27 @@ describe('parts of an answer', () => {
     expect(writes).toHaveLength(2)
   })
 
+  test('that stand one behind the other leave as they stand, others as a copy', () => {
+    const chunk = Buffer.from('0123456789')
+    const { into } = outlet()
+    into.putAll([chunk.subarray(2, 4), chunk.subarray(4, 4), chunk.subarray(4, 7)])
+    const rest = into.rest()
+    expect(Buffer.from(rest).toString()).toBe('23456')
+    expect([rest.buffer, rest.byteOffset]).toEqual([chunk.buffer, chunk.byteOffset + 2])
+    for (const places of [
+      [2, 4, 5, 7],
+      [4, 7, 2, 4],
+      [2, 4, 2, 4],
+    ] as const) {
+      into.putAll([chunk.subarray(places[0], places[1]), chunk.subarray(places[2], places[3])])
+      const expected = '0123456789'.slice(places[0], places[1]) + '0123456789'.slice(places[2], places[3])
+      expect(Buffer.from(into.rest()).toString()).toBe(expected)
+    }
+    into.putAll([chunk.subarray(2, 4), Buffer.from('45')])
+    expect(Buffer.from(into.rest()).toString()).toBe('2345')
+    expect(into.rest()).toHaveLength(0)
+  })
+
   test('that have not left yet leave with the end', async () => {
     const { writes, into } = outlet()
     into.put(Buffer.from('a'))

@@ -111,8 +111,7 @@ export class Outlet {
 
   /** What was put and not written yet. */
   rest(): Uint8Array {
-    const [only] = this.#parts
-    const bytes = this.#parts.length === 1 && only !== undefined ? only : Buffer.concat(this.#parts, this.#length)
+    const bytes = inOnePiece(this.#parts) ?? Buffer.concat(this.#parts, this.#length)
     this.#parts = []
     this.#length = 0
     return bytes
@@ -145,3 +144,18 @@ export class Outlet {
 
 /** More than that is not worth collecting: it is a write of its own. */
 const writeBytes = 16_384
+
+/**
+ * Parts that stand one behind the other in memory already, as those of one chunk of a backend do, without a copy; undefined
+ * for all others.
+ */
+function inOnePiece(parts: readonly Uint8Array[]): Uint8Array | undefined {
+  const [first] = parts
+  if (first === undefined || parts.length === 1) return first
+  let end = first.byteOffset
+  for (const part of parts) {
+    if (part.buffer !== first.buffer || part.byteOffset !== end) return undefined
+    end += part.length
+  }
+  return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset)
+}
