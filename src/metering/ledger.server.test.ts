@@ -53,6 +53,27 @@ test('holds an event once, repeated in its batch and in later batches', { timeou
   expect(rollup).toEqual(ledger)
 })
 
+test('has its statement parsed once on a connection, and sees partitions that are made after that', {
+  timeout,
+}, async () => {
+  const nowMs = Date.UTC(2031, 4, 15)
+  const late = usageEvent({ startMs: nowMs })
+  await server.sql.begin(async (tx) => {
+    // So often that the plan does not follow the batch any more.
+    for (let batch = 1; batch <= 8; batch++) {
+      expect(await writeBatch(tx, [usageEvent(), usageEvent()])).toMatchObject({ written: 2 })
+    }
+    const prepared = await tx`select generic_plans + custom_plans >= 8 as is_shared, generic_plans > 0 as is_kept
+      from pg_prepared_statements where name = 'usage_batch'`
+    expect(prepared).toEqual([{ is_shared: true, is_kept: true }])
+    expect(await writeBatch(tx, [late])).toMatchObject({ written: 0, quarantined: 1 })
+    await tx`create table usage_records_2031_05 partition of usage_records
+      for values from ('2031-05-01T00:00:00Z') to ('2031-06-01T00:00:00Z')`
+    expect(await writeBatch(tx, [late, usageEvent()])).toMatchObject({ written: 2 })
+    await tx`drop table usage_records_2031_05`
+  })
+})
+
 test('keeps the attempts before the last one, and counts none of them', { timeout }, async () => {
   const last = usageEvent({ attempt: 3 })
   const superseded = [1, 2].map((attempt) => ({

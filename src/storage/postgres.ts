@@ -216,9 +216,10 @@ class Session {
     return mine
   }
 
-  async #query({ text, values }: StatementText): Promise<Result | undefined> {
+  async #query({ text, values, name }: StatementText): Promise<Result | undefined> {
     try {
-      const answer = this.#client.query<Record<string, unknown>>(text, [...values])
+      const named = name === undefined ? {} : { name }
+      const answer = this.#client.query<Record<string, unknown>>({ text, values: [...values], ...named })
       const result = await within(this.#answerTimeoutMs, answer, () => this.#giveUp())
       // Several statements in one text have as many results.
       return [result].flat().at(-1)

@@ -2,6 +2,8 @@
 export interface StatementText {
   readonly text: string
   readonly values: readonly unknown[]
+  /** Of a statement that is prepared. */
+  readonly name?: string | undefined
 }
 
 /** A part of a statement: text, with values between its pieces. A value that is a fragment is text, too. */
@@ -62,11 +64,21 @@ export function assignments(record: object): Fragment {
  */
 export class Statement<T> extends Fragment implements PromiseLike<T> {
   readonly #run: (statement: StatementText) => Promise<T>
+  #name: string | undefined
   #running: Promise<T> | undefined
 
   constructor(strings: readonly string[], values: readonly unknown[], run: (statement: StatementText) => Promise<T>) {
     super(strings, values)
     this.#run = run
+  }
+
+  /**
+   * Has Postgres parse it once on each connection, under this name, and plan it anew only as long as that pays. For a long
+   * statement that runs often, with the same text each time.
+   */
+  prepared(name: string): this {
+    this.#name = name
+    return this
   }
 
   // biome-ignore lint/suspicious/noThenProperty: it is awaited where its rows are wanted
@@ -82,7 +94,7 @@ export class Statement<T> extends Fragment implements PromiseLike<T> {
   }
 
   async #compileAndRun(): Promise<T> {
-    return this.#run(this.compile())
+    return this.#run({ ...this.compile(), name: this.#name })
   }
 
   #start(): Promise<T> {
