@@ -241,18 +241,16 @@ export class AnswerReader {
 
 /** Whether the other side leaves the connection open, by what it says. */
 function staysOpen({ isVersion10, connection }: HeadReader): boolean {
-  return isVersion10
-    ? names(connection).includes('keep-alive')
-    : connection === '' || !names(connection).includes('close')
+  return isVersion10 ? keepsOpen.test(connection) : !closes.test(connection)
 }
 
-function names(list: string): string[] {
-  return list.split(',').map((name) => name.trim())
-}
+const keepsOpen = /(?:^|,)[\t ]*keep-alive[\t ]*(?:,|$)/i
+const closes = /(?:^|,)[\t ]*close[\t ]*(?:,|$)/i
+const keptSeconds = /(?:^|,)[\t ]*timeout=(\d{1,9})/i
 
 function keepAliveOf(parameters: string): number | undefined {
   if (parameters === '') return undefined
-  const seconds = /(?:^|,)[\t ]*timeout=(\d{1,9})/i.exec(parameters)?.[1]
+  const seconds = keptSeconds.exec(parameters)?.[1]
   return seconds === undefined ? undefined : Number(seconds) * 1_000
 }
 

@@ -65,7 +65,9 @@ interface Told {
   ends: number
 }
 
-function call(changes: Partial<TransportRequest> = {}, onStart?: (controller: TransportController) => void): Told {
+type Hook = (controller: TransportController) => void
+
+function call(changes: Partial<TransportRequest> = {}, onStart?: Hook, onData?: Hook): Told {
   const over = Promise.withResolvers<string>()
   const told: Told = { over: over.promise, controller: undefined, status: 0, body: '', ends: 0 }
   const end = (word: string): void => {
@@ -82,11 +84,12 @@ function call(changes: Partial<TransportRequest> = {}, onStart?: (controller: Tr
       onResponseStart(_, status) {
         told.status = status
       },
-      onResponseData(_, chunk) {
+      onResponseData(controller, chunk) {
         told.body += chunk.toString('latin1')
+        onData?.(controller)
       },
       onResponseEnd: () => end(told.body),
-      onResponseError: (_, error) => end(`${told.controller === undefined ? 'no connection: ' : ''}${error.message}`),
+      onResponseError: (controller, error) => end(`${controller === null ? 'no connection: ' : ''}${error.message}`),
     },
   )
   return told
@@ -132,6 +135,7 @@ describe('a request', () => {
     ['a length of its own', { headers: { 'content-length': '1' } }],
     ['a coding', { headers: { 'transfer-encoding': 'chunked' } }],
     ['a host of its own', { headers: { host: 'elsewhere' } }],
+    ['one in capitals', { headers: { Host: 'elsewhere' } }],
     ['a connection of its own', { headers: { connection: 'close' } }],
     ['CRLF in the path', { path: '/a\r\nb: c' }],
     ['a blank in the path', { path: '/a HTTP/1.1' }],
@@ -258,8 +262,8 @@ describe('a connection', () => {
     })
     const told = call({ body: Buffer.alloc(64_000_000) })
     expect(await told.over).toBe('too large')
-    seen[0]?.socket.resume()
-    await eventually(() => seen[0]?.socket.destroyed)
+    expect(await call().over).toBe('too large')
+    expect(seen).toHaveLength(2)
   })
 
   test('is kept while the backend says, less two seconds, and four seconds where it says nothing', async () => {
@@ -281,6 +285,26 @@ describe('a connection', () => {
       await call().over
       expect(seen).toHaveLength(connections + 1)
     }
+  })
+
+  test('that its backend is about to close is not for the call that waits', async () => {
+    answer = (socket) => socket.write(whole('answer', 'keep-alive: timeout=2\r\n'))
+    const calls = Array.from({ length: 8 }, () => call())
+    for (const { over } of calls) expect(await over).toBe('answer')
+    for (const { text } of seen) expect(text.match(/POST/g)).toHaveLength(1)
+  })
+
+  test('is closed with the others when its call is over, however long it would be kept', async () => {
+    answer = (socket) => socket.write(whole('answer', 'keep-alive: timeout=60\r\n'))
+    await call().over
+    answer = () => {}
+    const running = call()
+    await eventually(() => seen[0]?.text.match(/POST/g)?.length === 2)
+    const closed = transport.close()
+    seen[0]?.socket.write(whole('answer', 'keep-alive: timeout=60\r\n'))
+    expect(await running.over).toBe('answer')
+    await closed
+    await eventually(() => seen[0]?.socket.destroyed)
   })
 
   test('that was idle for long enough is closed, whether there is another call or not', async () => {
@@ -359,19 +383,9 @@ describe('a call', () => {
   })
 
   test('that is over while the backend waits leaves a connection that is read', async () => {
-    answer = (socket) => socket.write(whole('answer'))
-    const told = call({}, (controller) => controller.pause())
-    await eventually(() => seen.length === 1)
-    told.controller?.resume()
+    const told = call({}, undefined, (controller) => controller.pause())
     expect(await told.over).toBe('answer')
-    answer = (socket) => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nanswer')
-    const paused = call()
-    await eventually(() => paused.body === 'answer')
-    seen[0]?.socket.write(' to')
-    await eventually(() => paused.body === 'answer to')
-    expect(await paused.over).toBe('answer to')
-    answer = (socket) => socket.write(whole('next'))
-    expect(await call().over).toBe('next')
+    expect(await call().over).toBe('answer')
     expect(seen).toHaveLength(1)
   })
 })
@@ -437,6 +451,14 @@ describe('over TLS', () => {
     expect(await call().over).toContain('the connection ended before')
     answer = (socket) => socket.end('HTTP/1.1 200 OK\r\n\r\nanswer')
     expect(await call().over).toBe('answer')
+  })
+
+  test('a backend that never ends its handshake costs no more than the wait for a connection', async () => {
+    // It takes connections and says nothing.
+    const { port } = server.address() as AddressInfo
+    transport = new Http1Transport({ origin: `https://127.0.0.1:${port}`, connectTimeoutMs: 40, maxConnections: 1 })
+    const words = await Promise.all([call().over, call().over])
+    expect(words).toEqual(Array(2).fill('no connection: no connection within 40 ms'))
   })
 
   test('a backend that nobody vouches for gets no request', async () => {

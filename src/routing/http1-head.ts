@@ -10,6 +10,9 @@ export class BrokenAnswer extends Error {
   }
 }
 
+/** A head is read in parts of so many bytes: most are not longer, and the body behind it need not become text. */
+const partBytes = 512
+
 /** Fields of one answer, with those of interim answers before it and those behind its last chunk. */
 const maxFields = 256
 
@@ -39,7 +42,7 @@ export class HeadReader {
   /** Bytes of the body, where a field says so. */
   contentLength: number | undefined
   isChunked = false
-  /** Names in `connection`, in lower case. */
+  /** Values of the fields of these names. */
   connection = ''
   keepAlive = ''
   isVersion10 = false
@@ -72,13 +75,22 @@ export class HeadReader {
    * Throws {@link BrokenAnswer}.
    */
   read(bytes: Buffer, from: number, to: number): number {
+    for (let at = from; at < to; at += partBytes) {
+      const end = this.#take(bytes.toString('latin1', at, Math.min(to, at + partBytes)))
+      if (end >= 0) return at + end
+    }
+    return -1
+  }
+
+  /** Reads on in a part of the head; where it ended, the index behind it, else -1. */
+  #take(part: string): number {
     const carried = this.#rest.length
+    const text = this.#rest + part
     // Of the carried text only a CR at its end has more to be said.
-    const unseen = this.#rest.endsWith('\r') ? carried - 1 : carried
-    const text = this.#rest + bytes.toString('latin1', from, Math.min(to, from + maxHeaderSize + 1))
-    this.#rest = ''
+    let at = this.#rest.endsWith('\r') ? carried - 1 : carried
     let start = 0
-    for (let at = unseen; at < text.length; at += 1) {
+    this.#rest = ''
+    for (; at < text.length; at += 1) {
       const code = text.charCodeAt(at)
       if (isText[code]) continue
       if (code !== cr) throw new BrokenAnswer('a line of its head has a control character, or ends without CR')
@@ -86,7 +98,7 @@ export class HeadReader {
       if (text.charCodeAt(at + 1) !== lf) throw new BrokenAnswer('a line of its head has a CR that does not end it')
       this.#bytes += at + 2 - start
       if (this.#bytes > maxHeaderSize) throw tooLarge()
-      if (at === start && this.status !== 0) return from - carried + at + 2
+      if (at === start && this.status !== 0) return at + 2 - carried
       this.#line(text.slice(start, at))
       at += 1
       start = at + 1
@@ -111,7 +123,7 @@ export class HeadReader {
     const value = withoutBlanks(line, colon + 1)
     if (name === 'content-length') this.#length(line.slice(colon + 1))
     else if (name === 'transfer-encoding') this.#coding(line.slice(colon + 1))
-    else if (name === 'connection') this.connection += `,${value.toLowerCase()}`
+    else if (name === 'connection') this.connection += `,${value}`
     else if (name === 'keep-alive') this.keepAlive += `,${value}`
     const { headers } = this
     const before = Object.hasOwn(headers, name) ? headers[name] : undefined

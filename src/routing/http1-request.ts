@@ -21,7 +21,7 @@ const ownNames = new Set([
 ])
 
 const path = /^\/[\x21-\x7e]*$/
-const name = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/
+const name = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i
 /** RFC 9110 §5.5, but for obs-fold: whoever writes a value cannot begin another line with it. */
 const value = /^[\t\x20-\x7e\x80-\xff]*$/
 
@@ -42,7 +42,7 @@ export class RequestWriter {
     let head = this.#openings.get(request.path) ?? this.#open(request)
     for (const key in headers) {
       const text = headers[key] ?? ''
-      if (!name.test(key) || ownNames.has(key))
+      if (!name.test(key) || ownNames.has(key.toLowerCase()))
         throw new errors.InvalidArgumentError(`a request cannot have the header ${key}`)
       if (!value.test(text))
         throw new errors.InvalidArgumentError(`the value of the header ${key} has characters that it cannot have`)
