@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AnswerHeaders } from './answer-headers.ts'
+import { drained } from './drained.ts'
 import { chunkedSilenceMs, throwAway, throwAwayMs } from './early-answer.ts'
 import { type Exchange, noBytes, pathOf, type Trailers } from './exchange.ts'
 
@@ -91,14 +92,7 @@ export class Http1Exchange implements Exchange {
 
   async drained(): Promise<void> {
     if (!this.isFull) return
-    const response = this.#response
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const again = (): void => resolve()
-    response.on('drain', again)
-    response.on('close', again)
-    await promise
-    response.off('drain', again)
-    response.off('close', again)
+    await drained(this.#response)
   }
 
   end(bytes: Uint8Array, trailers?: Trailers): void {

@@ -1,5 +1,6 @@
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2'
 import type { AnswerHeaders } from './answer-headers.ts'
+import { drained } from './drained.ts'
 import { throwAway } from './early-answer.ts'
 import { type Exchange, noBytes, pathOf, type Trailers } from './exchange.ts'
 
@@ -88,14 +89,7 @@ export class Http2Exchange implements Exchange {
 
   async drained(): Promise<void> {
     if (!this.isFull) return
-    const stream = this.body
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const again = (): void => resolve()
-    stream.on('drain', again)
-    stream.on('close', again)
-    await promise
-    stream.off('drain', again)
-    stream.off('close', again)
+    await drained(this.body)
   }
 
   end(bytes: Uint8Array, trailers?: Trailers): void {
