@@ -1,10 +1,11 @@
 import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import pino from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { openSegmentFile, type SegmentFile } from './segment-file.ts'
-import { frame } from './segment-frames.ts'
+import { frame, unframe } from './segment-frames.ts'
 import { SegmentLog } from './segment-log.ts'
 
 const log = pino({ level: 'silent' })
@@ -111,4 +112,25 @@ it('writes no zeros beyond the size of a segment', async () => {
   const { segments: again, records } = await SegmentLog.open({ folder, log, atLeast: 1 })
   expect(records.map(({ sequence }) => sequence)).toEqual(Array.from({ length: 300 }, (_, index) => index + 1))
   await again.close()
+})
+
+it('holds every whole record before a cut or a changed byte, wherever that is among records and zeros', async () => {
+  const sizes = fc.array(fc.integer({ min: 1, max: 30_000 }), { minLength: 5, maxLength: 20 })
+  await fc.assert(
+    fc.asyncProperty(sizes, fc.nat(), fc.integer({ min: 1, max: 255 }), async (lengths, at, flip) => {
+      const own = await mkdtemp(join(folder, 'run-'))
+      const { segments } = await SegmentLog.open({ folder: own, log, atLeast: 1 })
+      for (const length of lengths) await segments.append(frame('x'.repeat(length)), () => {})
+      const bytes = await readFile(join(own, '0000000000000001.segment'))
+      await segments.close()
+      const ends = lengths.map((_, index) => lengths.slice(0, index + 1).reduce((sum, length) => sum + length + 8, 0))
+      const place = at % (ends.at(-1) ?? 1)
+      const whole = ends.filter((end) => end <= place).length
+      expect(unframe(bytes).payloads.length).toBe(lengths.length)
+      expect(unframe(Buffer.from(bytes).fill(0, place)).payloads.length).toBe(whole)
+      bytes[place] = (bytes[place] ?? 0) ^ flip
+      expect(unframe(bytes).payloads.length).toBe(whole)
+    }),
+    { numRuns: 60 },
+  )
 })
