@@ -1,5 +1,19 @@
-import { create, type DescMessage, type Message } from '@bufbuild/protobuf'
+import {
+  create,
+  createFileRegistry,
+  type DescMessage,
+  type Message,
+  type MessageInitShape,
+  setExtension,
+} from '@bufbuild/protobuf'
+import {
+  FieldOptionsSchema,
+  FileDescriptorProtoSchema,
+  FieldDescriptorProto_Label as Label,
+  FieldDescriptorProto_Type as Type,
+} from '@bufbuild/protobuf/wkt'
 import { createValidator } from '@bufbuild/protovalidate'
+import { FieldRulesSchema, field as fieldOption } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
@@ -74,4 +88,28 @@ test('what is as long as the rules allow passes without a closer look', () => {
   }
   expect(isGood?.(create(RouteRequestRequestSchema, longest))).toBe(true)
   expect(isGood?.(create(RouteRequestRequestSchema, { ...longest, serviceId: '' }))).toBe(false)
+})
+
+/** A type with one text, and these rules for it. */
+function typeWith(rules: MessageInitShape<typeof FieldRulesSchema>): DescMessage | undefined {
+  const options = create(FieldOptionsSchema)
+  setExtension(options, fieldOption, create(FieldRulesSchema, rules))
+  const file = create(FileDescriptorProtoSchema, {
+    name: 'a.proto',
+    syntax: 'proto3',
+    messageType: [{ name: 'A', field: [{ name: 'a', number: 1, type: Type.STRING, label: Label.OPTIONAL, options }] }],
+  })
+  return createFileRegistry(file, () => undefined).getMessage('A')
+}
+
+test.each<[string, boolean, MessageInitShape<typeof FieldRulesSchema>]>([
+  ['a length', true, { type: { case: 'string', value: { minLen: 1n, maxLen: 5n } } }],
+  ['a length and a pattern', false, { type: { case: 'string', value: { maxLen: 5n, pattern: '^a' } } }],
+  ['a UUID', false, { type: { case: 'string', value: { wellKnown: { case: 'uuid', value: true } } } }],
+  ['a length, unless it is empty', false, { ignore: 1, type: { case: 'string', value: { minLen: 1n } } }],
+  ['a length, and that it is there', false, { required: true, type: { case: 'string', value: { maxLen: 5n } } }],
+  ['an expression', false, { celExpression: ['this.size() < 3'], type: { case: 'string', value: { maxLen: 5n } } }],
+])('a text with %s is plain: %s', (_, isPlain, rules) => {
+  const type = typeWith(rules)
+  expect(type !== undefined && compilePlainCheck(type) !== undefined).toBe(isPlain)
 })
