@@ -41,7 +41,7 @@ function unaryOf(bytes: number): Answer {
 
 function streamOf(tokens: number, paceMs: number): Answer {
   const head = Buffer.from('HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n')
-  // Each event is a chunk of its own, also where all are written at once: what reads them sees them one by one.
+  // Each event is a chunk of its own, as a provider writes it, also where all are written at once.
   const { opening, words, closing } = streamEvents(tokens)
   const parts = [...words.map(chunked), Buffer.concat([...closing.map(chunked), Buffer.from('0\r\n\r\n')])]
   const opened = Buffer.concat([head, ...opening.map(chunked)])
