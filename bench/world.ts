@@ -5,14 +5,14 @@ import { startChild, stopChildren, urlOf } from './children.ts'
 import { type Gate, type GateOptions, startGate } from './gate.ts'
 import type { Effort } from './rounds.ts'
 import { type Stage, sceneOf, takeSample } from './sample.ts'
-import { services } from './services.ts'
-import { directName, grpcTarget, openaiTarget, plainTarget, proxyName, type Target } from './targets.ts'
+import { type BenchService, services } from './services.ts'
+import { connectTarget, directName, grpcTarget, openaiTarget, plainTarget, proxyName, type Target } from './targets.ts'
 
 /** Core of the gate and of the proxy; backend and load generator have the other one. */
 export const gateCpu = 0
 export const loadCpu = 1
 
-const runInMs = 6_000
+const runInMs = 4_000
 const quickRunInMs = 500
 const runInCallers = 64
 
@@ -58,12 +58,18 @@ export async function openWorld({ effort, isQuick, ledgerRows, main, check }: Wo
   const backendUrl = urlOf(backend)
   const proxy = await startChild('bare-proxy.ts', [backendUrl], gateCpu)
   const load = await startChild('load.ts', [], loadCpu)
+  const proxied = plainTarget(proxyName, proxy.pid, urlOf(proxy))
+  const runIn = async (target: Target, service: BenchService): Promise<void> => {
+    const effort = { warmupMs: 0, durationMs: isQuick ? quickRunInMs : runInMs }
+    await takeSample({ load, backend }, sceneOf(target, service, runInCallers, effort))
+  }
+  // A cold process measures the compiler: of a gate's first ten seconds a call costs half as much again.
+  for (const service of [services.plain, services.stream]) await runIn(proxied, service)
   const start = async (options: GateOptions): Promise<Gate> => {
     const started = await startGate(main, scratch(), backendUrl, gateCpu, options)
-    const runIn = { warmupMs: 0, durationMs: isQuick ? quickRunInMs : runInMs }
-    // A cold process measures the compiler: of a gate's first ten seconds a call costs half as much again.
-    for (const target of [openaiTarget(started), grpcTarget(started)])
-      await takeSample({ load, backend }, sceneOf(target, services.plain, runInCallers, runIn))
+    for (const target of [openaiTarget(started), connectTarget(started), grpcTarget(started)])
+      await runIn(target, services.plain)
+    for (const target of [openaiTarget(started), grpcTarget(started)]) await runIn(target, services.stream)
     return started
   }
   let gate: Promise<Gate> | undefined
@@ -75,7 +81,7 @@ export async function openWorld({ effort, isQuick, ledgerRows, main, check }: Wo
     backend,
     backendUrl,
     direct: plainTarget(directName, undefined, backendUrl),
-    proxy: plainTarget(proxyName, proxy.pid, urlOf(proxy)),
+    proxy: proxied,
     gate: () => {
       gate ??= start({}).then(async (started) => {
         await check(started)

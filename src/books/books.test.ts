@@ -113,6 +113,18 @@ test('what changes with every reading is moving, not wrong', async () => {
   expect(await audit(readings)).toMatchObject({ readings: 5, differences: [], moving: [{ found: 5 }] })
 })
 
+test('units that no reservation holds are wrong when nothing was settled meanwhile, and moving when calls were', async () => {
+  const held = (calls: number): Books => {
+    const ledger = { ledgerRecords: calls, ledgerTokens: calls * tokens, ledgerCostNanos: calls * costNanos }
+    const rollup = { rollupRecords: calls, rollupTokens: calls * tokens, rollupCostNanos: calls * costNanos }
+    const counters = counterOf(calls * tokens).map((counter) => ({ ...counter, held: 448 }))
+    return books({ counters }, { sums: [{ ...usage, wrongRows: 0, ...ledger, ...rollup }] })
+  }
+  expect(await audit([held(1)])).toMatchObject({ readings: 2, differences: [{ kind: 'held', found: 448 }], moving: [] })
+  const passing = [1, 2, 3, 4, 5].map(held)
+  expect(await audit(passing)).toMatchObject({ readings: 5, differences: [], moving: [{ kind: 'held', found: 448 }] })
+})
+
 test.each([1, 2, 3])('the record of attempt %i has what the backend said to that attempt', (attempt) => {
   const recorded = { ...usageEvent({ attempt }), corrects: '' }
   const { id, usageSource } = recorded

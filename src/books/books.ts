@@ -242,13 +242,9 @@ function counterFindings({
     findings.push({ kind: 'counter', ...scope, expected, found: used, detail })
   }
   if (held !== reserved) {
-    findings.push({
-      kind: 'held',
-      ...scope,
-      expected: reserved,
-      found: held,
-      detail: 'held by open reservations and slices',
-    })
+    // Calls that come and go in step hold the same again and again: only what was settled tells them apart.
+    const detail = `held by open reservations and slices; ${used ?? 'unknown'} used`
+    findings.push({ kind: 'held', ...scope, expected: reserved, found: held, detail })
   }
   return findings
 }
