@@ -15,7 +15,8 @@ import type { Readable } from 'node:stream'
 export const throwAwayMs = 2000
 const throwAwayBytes = 64 * 1024 * 1024
 
-export const chunkedSilenceMs = 100
+/** As long as a caller on a busy machine may pause between two chunks. */
+export const chunkedSilenceMs = 500
 
 /** Reads and forgets a body until its end, its caller's end, `silenceMs` without a byte, or a bound. */
 export async function throwAway(body: Readable, silenceMs = throwAwayMs): Promise<void> {
