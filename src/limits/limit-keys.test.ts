@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { usageEvent } from '../../test/support/usage-events.ts'
 import { limitsOfCall } from './call-limits.ts'
-import { parsePeriodKey, periodKey, periodKeysOf, unitsOf } from './limit-keys.ts'
+import { counterKeysOf, monthOf, parsePeriodKey, periodKey, periodKeysOf, unitsOf } from './limit-keys.ts'
 import type { LimitRule } from './limit-rule.ts'
 import type { UsageScope } from './limits.ts'
 
@@ -48,6 +48,21 @@ test('an event moves exactly the counters that count it', () => {
     expect(unitsOf(limit, event)).toBe(limit.unit === 'nanos' ? 9 : limit.unit === 'tokens' ? sum(event.tokens) : 0)
     expect(unitsOf(limit, { ...event, startMs: event.startMs + 1 })).toBeUndefined()
     expect(unitsOf(limit, { ...event, [fields[limit.scope.kind]]: 'another' })).toBeUndefined()
+  }
+})
+
+test('the counters of an event are its own, whatever events of the same consumer, key and service were asked for before', () => {
+  const first = usageEvent({ startMs: Date.UTC(2026, 10, 30), currency: 'USD' })
+  const others = [
+    { ...first, startMs: Date.UTC(2026, 11, 1) },
+    { ...first, currency: 'EUR' },
+    { ...first, currency: '' },
+    { ...first, organizationId: 'another' },
+    { ...first, keyId: '' },
+  ]
+  for (const event of others.flatMap((other) => [first, other, first])) {
+    const { tokens, cost } = counterKeysOf({ ...event, month: monthOf(event.startMs) })
+    expect(periodKeysOf(event)).toEqual([...tokens, ...cost])
   }
 })
 

@@ -1,7 +1,8 @@
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import { turnsEnd } from '../turn.ts'
 import { SegmentEnd } from './segment-end.ts'
 import { openSegmentFile, type SegmentFile } from './segment-file.ts'
 import { unframe } from './segment-frames.ts'
@@ -202,7 +203,7 @@ export class SegmentLog {
 
   async #loop(): Promise<void> {
     // What other connections bring in this turn of the event loop shares the sync.
-    await nextTurn()
+    await turnsEnd()
     while (this.#queue.length + this.#unsynced.length > 0) {
       try {
         await this.#rotating

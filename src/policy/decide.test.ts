@@ -72,6 +72,14 @@ describe('of several policies', () => {
   })
 })
 
+test('each policy has a budget of its own', () => {
+  const long = [1, 2, 3, 4].map((n) => {
+    const allowIf = `request.text.contains("${'x'.repeat(30_000)}${n}") || true`
+    return policy(`long-${n}`, { rule: { case: 'access', value: { allowIf } } })
+  })
+  expect(decision(long)).toMatchObject({ allowed: true, violations: [] })
+})
+
 describe('a policy that cannot be evaluated', () => {
   const ten = '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]'
   const runaway = ['a', 'b', 'c', 'd', 'e'].reduceRight((inner, each) => `${ten}.all(${each}, ${inner})`, 'true')
