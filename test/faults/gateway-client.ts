@@ -48,10 +48,7 @@ export function createGatewayClient(baseUrl: string): GatewayClient {
       const answer = await clients[plan.wire].routeRequest(request, {
         timeoutMs,
         signal,
-        headers: {
-          authorization: `Bearer ${tenant.key}`,
-          ...(plan.isKeyed ? { 'idempotency-key': plan.key } : {}),
-        },
+        headers: { authorization: `Bearer ${tenant.key}`, 'idempotency-key': plan.key },
         onHeader: (headers) => {
           isReplayed = headers.get('idempotent-replayed') === 'true'
         },
