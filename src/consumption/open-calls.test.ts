@@ -30,7 +30,7 @@ const settle = () => vi.advanceTimersByTimeAsync(1)
 describe('a running call ends', () => {
   test('when its key is revoked, with all others of that key', async () => {
     const { state, openCalls } = setup()
-    const calls = [testCall(keyOf(consumer, 'a')), testCall(keyOf(consumer, 'a'))]
+    const calls = ['1', '2'].map((id) => testCall(keyOf(consumer, 'a'), { id }))
     for (const call of calls) openCalls.follow(call)
     await settle()
     state.standing = { refusal: revoked, expiresAtMs: undefined }

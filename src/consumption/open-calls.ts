@@ -1,5 +1,6 @@
 import type { Call } from '../call.ts'
 import type { KeyStanding } from '../identity/key-verifier.ts'
+import { PassingMap } from '../passing-map.ts'
 import { keyIdOf } from './plan.ts'
 
 export interface OpenCallsOptions {
@@ -39,12 +40,12 @@ export function createOpenCalls({ standingOf, now }: OpenCallsOptions): OpenCall
       key.timer = setTimeout(() => void look(keyId), waitMs)
       return
     }
-    for (const call of key.calls) call.abort(standing.refusal)
+    for (const call of key.calls.values()) call.abort(standing.refusal)
   }
 
   function leave(keyId: string, call: Call): void {
     const key = followed.get(keyId)
-    key?.calls.delete(call)
+    key?.calls.delete(call.id)
     if (key === undefined || key.calls.size > 0) return
     clearTimeout(key.timer)
     followed.delete(keyId)
@@ -54,9 +55,9 @@ export function createOpenCalls({ standingOf, now }: OpenCallsOptions): OpenCall
     follow(call) {
       const keyId = keyIdOf(call)
       if (keyId === '') return () => {}
-      const key = followed.get(keyId) ?? { calls: new Set(), timer: undefined }
+      const key = followed.get(keyId) ?? { calls: new PassingMap<string, Call>(), timer: undefined }
       followed.set(keyId, key)
-      key.calls.add(call)
+      key.calls.set(call.id, call)
       // The key may have ended between its check and now.
       void look(keyId)
       return () => leave(keyId, call)
@@ -69,7 +70,7 @@ export function createOpenCalls({ standingOf, now }: OpenCallsOptions): OpenCall
 }
 
 interface Followed {
-  readonly calls: Set<Call>
+  readonly calls: PassingMap<string, Call>
   /** Runs out when the key expires. */
   timer: NodeJS.Timeout | undefined
 }

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
+import { PassingMap } from '../passing-map.ts'
 import { pause } from '../pause.ts'
 import type { AdmissionMode, LimitsSample } from '../telemetry/metric-sources.ts'
 import type {
@@ -117,9 +118,9 @@ class Failover implements FailoverLimits {
   readonly #parts: Parts
   readonly #admitted: Record<AdmissionMode, number> = { redis: 0, open: 0, local: 0 }
   /** Open calls that were admitted here, as they were admitted here. */
-  readonly #own = new Map<string, TrackedCall>()
+  readonly #own = new PassingMap<string, TrackedCall>()
   /** Open calls that the shared store admitted. */
-  readonly #shared = new Map<string, TrackedCall>()
+  readonly #shared = new PassingMap<string, TrackedCall>()
   readonly #closing = new AbortController()
   #outage: Outage | undefined
   #forgetting: Promise<void> = Promise.resolve()

@@ -1,3 +1,4 @@
+import { PassingMap } from '../passing-map.ts'
 import type { Admission, Settled } from './limits.ts'
 
 /** A call that was admitted and not settled. */
@@ -17,7 +18,7 @@ export interface OpenCall {
 const abandonedKeepMs = 86_400_000
 
 /** The open calls of one process, by id. */
-export class LocalCalls extends Map<string, OpenCall> {
+export class LocalCalls extends PassingMap<string, OpenCall> {
   /** Those whose lease ran out; forgets the ones that were abandoned long ago. */
   due(nowMs: number): OpenCall[] {
     const due: OpenCall[] = []

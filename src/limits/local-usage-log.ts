@@ -1,4 +1,5 @@
 import type { UsageEvent } from '../metering/usage-event.ts'
+import { PassingMap } from '../passing-map.ts'
 import { unitsOf } from './limit-keys.ts'
 import type { PeriodLimit, UsageLog, UsageLogEntry } from './limits.ts'
 import { Nudge } from './nudge.ts'
@@ -35,7 +36,7 @@ export class LocalUsageLog implements UsageLog {
   #waiting: Waiting[] = []
   #next = 0
   /** By position, in the order of delivery. */
-  readonly #held = new Map<string, Held>()
+  readonly #held = new PassingMap<string, Held>()
   #last: number
   #closed = false
 

@@ -1,4 +1,5 @@
 import type { UsageEvent } from '../metering/usage-event.ts'
+import { PassingMap } from '../passing-map.ts'
 import type { Admission } from './limits.ts'
 import { isAfter } from './redis-stream.ts'
 import { ToldThresholds } from './told-thresholds.ts'
@@ -36,7 +37,7 @@ const openMarginMs = 60_000
  */
 export class RedisKept {
   readonly told = new ToldThresholds()
-  readonly #open = new Map<string, OpenCall>()
+  readonly #open = new PassingMap<string, OpenCall>()
   /** In the order of the stream. Not by their entries: another stream may number its own the same. */
   readonly #events = new Set<KeptEvent>()
   /** Of calls that were recorded as abandoned, when the ledger has it. */

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
+import { PassingMap } from '../passing-map.ts'
 import { turnsEnd } from '../turn.ts'
 import { type Answer, answerWhole, writeAnswer } from './answer.ts'
 import { AnswerHeaders } from './answer-headers.ts'
@@ -38,7 +39,7 @@ export interface Target {
 export interface Dispatcher {
   handle(exchange: Exchange): void
   /** Calls that are not over: the answer did not leave, or the implementation still works. */
-  readonly calls: ReadonlySet<ServerCall>
+  readonly calls: Pick<PassingMap<string, ServerCall>, 'size' | 'values'>
   /** Resolves when no request is left, answered or not. */
   idle(): Promise<void>
 }
@@ -52,7 +53,7 @@ export interface Dispatcher {
  */
 export function createDispatcher(options: DispatchOptions): Dispatcher {
   const { chain, cors, failed, newId, peerAddressOf } = options
-  const calls = new Set<ServerCall>()
+  const calls = new PassingMap<string, ServerCall>()
   let open = 0
   let whenIdle: (() => void)[] = []
 
@@ -82,7 +83,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
   async function serve(exchange: Exchange, target: Target): Promise<void> {
     const certificate = () => peerCertificateOf(exchange)
     const call = new ServerCall(newId(), target.rpc, exchange.headers, peerAddressOf(exchange), certificate)
-    calls.add(call)
+    calls.set(call.id, call)
     exchange.onLeft(() => call.callerLeft())
     // Some send a request and take it back in one turn.
     if (exchange.isGone) call.callerLeft()
@@ -118,13 +119,13 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
   function end(call: ServerCall, answer: Answer | undefined): void {
     // Requests that the router refused for their method or content type never became a call.
     if (call.entered > 0) chain.exit(call, outcomeOf(call, answer))
-    if (call.isSettled) calls.delete(call)
+    if (call.isSettled) calls.delete(call.id)
     else void settle(call)
   }
 
   async function settle(call: ServerCall): Promise<void> {
     await call.settled()
-    calls.delete(call)
+    calls.delete(call.id)
     tellIfIdle()
   }
 

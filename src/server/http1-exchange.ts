@@ -20,18 +20,22 @@ export class Http1Exchange implements Exchange {
   #onLeft: (() => void) | undefined
   #onClosed: (() => void) | undefined
 
-  constructor(request: IncomingMessage, response: ServerResponse) {
+  constructor(request: IncomingMessage, response: OwnedResponse) {
     this.httpVersion = request.httpVersion
     this.method = request.method ?? ''
     this.url = request.url ?? '/'
     this.path = pathOf(this.url)
     this.body = request
     this.#response = response
-    response.on('close', () => {
-      this.#isClosed = true
-      if (!response.writableEnded) this.#onLeft?.()
-      this.#onClosed?.()
-    })
+    response[owner] = this
+    response.on('close', tellOwner)
+  }
+
+  /** To be called when the response closed. */
+  closed(): void {
+    this.#isClosed = true
+    if (!this.#response.writableEnded) this.#onLeft?.()
+    this.#onClosed?.()
   }
 
   get headers(): IncomingMessage['headers'] {
@@ -164,6 +168,22 @@ export class Http1Exchange implements Exchange {
       this.#onClosed = resolve
     })
   }
+}
+
+const owner = Symbol('owner')
+
+interface OwnedResponse extends ServerResponse {
+  [owner]?: Http1Exchange | undefined
+}
+
+/**
+ * One listener for all responses. With a closure for each, collections of new objects kept nearly every exchange under load, and its
+ * call with it, until the next collection of the whole heap (docs/performance.md): measured, and not explained.
+ */
+function tellOwner(this: OwnedResponse): void {
+  const exchange = this[owner]
+  this[owner] = undefined
+  exchange?.closed()
 }
 
 /** Larger bodies are not worth a copy. Up to it, Node needs no memory for what it writes. */

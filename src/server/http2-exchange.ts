@@ -40,6 +40,8 @@ export class Http2Exchange implements Exchange {
       this.#isClosed = true
       if (!this.#isEnded) this.#onLeft?.()
       this.#onClosed?.()
+      // Node keeps streams in a Map, whose old tables lead to those that are closed (passing-map.ts): they lead no further.
+      stream.removeAllListeners()
     })
   }
 

@@ -126,7 +126,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   const leave = new TollgateError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterMs: 1000 })
   const abort = (which: (call: ServerCall) => boolean): void => {
-    for (const call of dispatcher.calls) if (which(call)) call.abort(leave)
+    for (const call of dispatcher.calls.values()) if (which(call)) call.abort(leave)
   }
 
   /** Resolves when no request is left and none can come. */

@@ -131,15 +131,23 @@ export class Outlet {
   /** When all that is resolved by now, and what follows from it, was put. */
   #flushSoon(): void {
     this.#isScheduled = true
-    process.nextTick(() => {
-      this.#isScheduled = false
-      this.#flush()
-    })
+    process.nextTick(flushDue, this)
+  }
+
+  /** Writes what was put by now. */
+  flushDue(): void {
+    this.#isScheduled = false
+    this.#flush()
   }
 
   #flush(): void {
     if (this.#length > 0) this.#exchange.write(this.rest())
   }
+}
+
+/** One function for all, as with the listener of an answer over HTTP/1.1 (http1-exchange.ts). */
+function flushDue(outlet: Outlet): void {
+  outlet.flushDue()
 }
 
 /** More than that is not worth collecting: it is a write of its own. */
