@@ -1,9 +1,10 @@
 /**
- * `node bench/checks.ts [--quick]`
+ * `node bench/checks.ts [--quick] [--only TEXT]`; with a text, the rows whose name has it
  *
  * Admissions and settlements a second on one Redis with `appendfsync always`, through the limits of one process: calls
  * with 1, 4 and 8 limits by 1,000 keys, with 1 and 50 calls in flight; a hot organization, whose 1,000 keys share its
- * limits, beside as many keys that share none; and one key that makes all calls. Redis has one core, this process the other. "Redis µs" is what a call costs
+ * limits, beside as many keys that share none; and one key that makes all calls. "slices" is with them, and
+ * all else without, where every call asks Redis. Redis has one core, this process the other. "Redis µs" is what a call costs
  * Redis of CPU, with reading, writing and the append-only file, so a million divided by it is what one Redis could do for
  * many processes; "own µs" is what it costs this one. On a busy machine these two are steady, and nothing else is.
  *
@@ -29,6 +30,8 @@ interface Target {
   readonly isHot: boolean
   /** How many keys call. */
   readonly keys: number
+  /** Percent of what is left that may be in slices; 0: every call asks Redis. */
+  readonly percent: number
 }
 
 interface Figures {
@@ -40,18 +43,21 @@ interface Figures {
   readonly ownUs: number
 }
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' } } })
+const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, only: { type: 'string', default: '' } } })
 const rounds = flags.quick ? 1 : 3
 const durationMs = flags.quick ? 200 : 1_500
-const inFlightCounts = [1, 50]
+const inFlightCounts = [1, 50, 256]
 const month = monthOf(Date.now())
-const targets: readonly Target[] = [
-  { name: '1 limit', limits: 1, isHot: false, keys: 1_000 },
-  { name: '4 limits', limits: 4, isHot: false, keys: 1_000 },
-  { name: '8 limits', limits: 8, isHot: false, keys: 1_000 },
-  { name: '8 limits, hot organization', limits: 8, isHot: true, keys: 1_000 },
-  { name: '4 limits, one key', limits: 4, isHot: false, keys: 1 },
+const allTargets: readonly Target[] = [
+  { name: '1 limit', limits: 1, isHot: false, keys: 1_000, percent: 0 },
+  { name: '4 limits', limits: 4, isHot: false, keys: 1_000, percent: 0 },
+  { name: '8 limits', limits: 8, isHot: false, keys: 1_000, percent: 0 },
+  { name: '8 limits, hot organization', limits: 8, isHot: true, keys: 1_000, percent: 0 },
+  { name: '4 limits, one key', limits: 4, isHot: false, keys: 1, percent: 0 },
+  { name: '4 limits, slices', limits: 4, isHot: false, keys: 1_000, percent: 12 },
+  { name: '4 limits, one key, slices', limits: 4, isHot: false, keys: 1, percent: 12 },
 ]
+const targets = allTargets.filter(({ name }) => name.includes(flags.only))
 
 const machine = describeMachine(canPin)
 const server = await startRedisServer()
@@ -116,7 +122,14 @@ async function measure(): Promise<void> {
 /** As many admissions as the time allows, then their settlements, in a Redis that was emptied before. */
 async function takeSample(target: Target, inFlight: number): Promise<{ admit: Figures; settle: Figures }> {
   await redis.call('flushall')
-  const limits = await createRedisLimits({ redis, instanceId: newId(), seed: async () => 0, log, graceMs: 0 })
+  const limits = await createRedisLimits({
+    redis,
+    instanceId: newId(),
+    seed: async () => 0,
+    log,
+    graceMs: 0,
+    slicePercent: target.percent,
+  })
   try {
     const hot = newId()
     const callers = Array.from({ length: target.keys }, () => limitsOfKey(target.isHot ? hot : newId(), newId()))

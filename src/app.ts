@@ -328,6 +328,7 @@ async function construct(config: Config, hooks: AppHooks, log: Logger, closers: 
     usageBacklog: stores.usageBacklog,
     drain: stores.drained,
     ...(failover === undefined ? {} : { limits: failover.state }),
+    ...(stores.slices === undefined ? {} : { slices: stores.slices }),
     endpointHealth: healthChecks.all,
     servicesPastSunset: () => pastSunset(snapshots.current(), now()).length,
     responseCache: cache.size,

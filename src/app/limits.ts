@@ -11,6 +11,7 @@ import { startReplicas } from '../limits/replicas.ts'
 import { usedUnits } from '../metering/used-units.ts'
 import type { Sql } from '../storage/postgres.ts'
 import { connectRedis, type RedisClient } from '../storage/redis.ts'
+import type { SlicesSample } from '../telemetry/metric-sources.ts'
 import type { WorkerLink } from '../workers/worker-link.ts'
 import { awayFolder, takeFolder } from './away-folders.ts'
 import type { Closers } from './closers.ts'
@@ -38,6 +39,8 @@ export interface OpenLimits {
   readonly failover: FailoverLimits | undefined
   /** Opens what another process used while Redis was away; undefined where nobody keeps such a thing. */
   readonly openAway: ((folder: string) => Promise<FailoverLimits>) | undefined
+  /** What this process holds of limits in Redis in advance. */
+  readonly slices: (() => SlicesSample) | undefined
 }
 
 /** Limits in Redis, with what stands in for it while it is away, or in this process. */
@@ -46,20 +49,21 @@ export async function openLimits(
   { log, instanceId: instance, sql, onAppend, worker }: LimitsParts,
   closers: Closers,
 ): Promise<OpenLimits> {
-  const { url, commandTimeoutMs, whenAway } = config.redis
+  const { url, commandTimeoutMs, whenAway, slicePercent } = config.redis
   const seed = ledgerSeed(sql)
   if (url === undefined) {
     const limits = await createLocalLimits({ folder: usageFolder(config), seed, log })
     closers.push(() => limits.close())
-    return { limits, redis: undefined, failover: undefined, openAway: undefined }
+    return { limits, redis: undefined, failover: undefined, openAway: undefined, slices: undefined }
   }
   const redis = await connectRedis({ url, log, commandTimeoutMs })
   closers.push(async () => redis.disconnect())
   // Processes in containers often share host name and number: the id makes each start a reader of its own.
   const instanceId = `${instance}-${newId()}`
-  const limits = await createRedisLimits({ redis, instanceId, seed, log, onAppend })
+  const limits = await createRedisLimits({ redis, instanceId, seed, log, onAppend, slicePercent })
   closers.push(() => limits.close())
-  if (whenAway === 'closed') return { limits, redis, failover: undefined, openAway: undefined }
+  const slices = () => limits.sliceSample()
+  if (whenAway === 'closed') return { limits, redis, failover: undefined, openAway: undefined, slices }
   // A silent replica must have had the time for two announcements, whatever the timeout.
   const replicas = await startReplicas({ redis, instanceId, leaseMs: Math.max(5_000, 3 * commandTimeoutMs) })
   closers.push(() => replicas.stop())
@@ -77,7 +81,7 @@ export async function openLimits(
   closers.push(await takeFolder(folder))
   const failover = await openAway(folder)
   closers.push(() => failover.close())
-  return { limits: failover, redis, failover, openAway }
+  return { limits: failover, redis, failover, openAway, slices }
 }
 
 /** What the ledger knows of a period: the truth that every counter starts from. */

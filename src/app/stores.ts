@@ -23,7 +23,7 @@ import type { WorkerLink } from '../workers/worker-link.ts'
 import { awayFolder } from './away-folders.ts'
 import type { Closers } from './closers.ts'
 import { startLeftovers } from './leftovers.ts'
-import { openLimits, usageFolder } from './limits.ts'
+import { type OpenLimits, openLimits, usageFolder } from './limits.ts'
 
 /** Where everything is kept, and what moves between the stores. */
 export interface Stores {
@@ -32,6 +32,8 @@ export interface Stores {
   /** Undefined: limits are embedded. */
   readonly redis: RedisClient | undefined
   readonly failover: FailoverLimits | undefined
+  /** What this process holds of limits in Redis in advance. */
+  readonly slices: OpenLimits['slices']
   readonly drain: RunningDrain
   readonly books: BooksWatch
   /** Connections to Redis that are established; undefined: none is configured. */
@@ -71,7 +73,7 @@ export async function openStores(
 
   let nudge = (): void => undefined
   const parts = { log, instanceId, sql, worker, onAppend: () => nudge() }
-  const { limits, redis, failover, openAway } = await openLimits(config, parts, closers)
+  const { limits, redis, failover, openAway, slices } = await openLimits(config, parts, closers)
   const ledger = await openLedger(config, target, { log, instanceId })
   nudge = () => ledger.nudge()
   closers.push(() => ledger.close())
@@ -113,6 +115,7 @@ export async function openStores(
     limits,
     redis,
     failover,
+    slices,
     drain,
     books,
     redisConnections: redis && (() => Number(redis.status === 'ready') + Number(ledger.drained().isConnected)),

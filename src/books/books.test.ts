@@ -141,3 +141,11 @@ test('a call is not lost when its gate died in a later attempt, and is when nobo
   expect(compareBackends(backend, new Map([[event.id, 'open']]), undefined)).toEqual([])
   expect(compareBackends(backend, new Map([[newId(), 'open']]), undefined)).toMatchObject([{ kind: 'lost' }])
 })
+
+test('what replicas hold in slices is held like what reservations hold', () => {
+  const held = countersOf('held')
+  const slices = held.map(({ key, held }) => ({ key, units: held }))
+  expect(kinds(books({ counters: held, slices }))).toEqual([])
+  expect(kinds(books({ counters: held, slices: slices.slice(1) }))).toEqual(['held'])
+  expect(kinds(books({ counters: [], slices }))).toEqual([])
+})

@@ -4,7 +4,7 @@
  * - **scope**: a consumer, a service and a UTC month; tokens are added up for each.
  * - **counter**: a month's tokens or money of a key, a consumer, an organization or a service, in the store of limits.
  * - **on its way**: an event in the usage log that the ledger does not have yet.
- * - **identities**: used = ledger + on its way + quarantine; held = what open reservations hold. For every counter.
+ * - **identities**: used = ledger + on its way + quarantine; held = what open reservations and slices hold. For every counter.
  * - **finding**: one place where the books do not balance.
  */
 import { counterKeysOf, monthOf, parsePeriodKey, type UsageDimensions } from '../limits/limit-keys.ts'
@@ -47,7 +47,7 @@ export interface CounterFigures {
   readonly quarantine: number
   /** Undefined while the counter is unknown: it will start from the ledger. */
   readonly used: number | undefined
-  /** What open reservations hold. */
+  /** What open reservations and slices hold. */
   readonly reserved: number
   readonly held: number
 }
@@ -150,6 +150,7 @@ export function compareBooks({ month, limits, ledger, backends }: Books): Compar
   for (const id of ledger.recorded) if (!known.has(id)) known.set(id, 'elsewhere')
 
   const reserved = new Map<string, number>()
+  for (const { key, units } of limits.slices ?? []) reserved.set(key, (reserved.get(key) ?? 0) + units)
   for (const { event, holds } of limits.reservations) {
     for (const { key, units } of holds) reserved.set(key, (reserved.get(key) ?? 0) + units)
     if (!known.has(event.id)) known.set(event.id, 'open')
@@ -242,7 +243,7 @@ function counterFindings({
   }
   if (held !== reserved) {
     // Calls that come and go in step hold the same again and again: only what was settled tells them apart.
-    const detail = `held by open reservations; ${used ?? 'unknown'} used`
+    const detail = `held by open reservations and slices; ${used ?? 'unknown'} used`
     findings.push({ kind: 'held', ...scope, expected: reserved, found: held, detail })
   }
   return findings

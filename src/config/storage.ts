@@ -46,6 +46,13 @@ export const storageVariables = {
     description:
       'Calls while Redis cannot be reached: `closed` refuses them with LIMITS_UNAVAILABLE, `open` admits them without limits, `local` within a share of each limit for each replica. `open` and `local` keep usage in TOLLGATE_DATA_DIR meanwhile. See [operations](operations.md#when-redis-is-away).',
   }),
+  admissionLeases: setting(is.integer(0, 50), {
+    name: 'ADMISSION_LEASES',
+    group: 'Storage',
+    default: 0,
+    description:
+      'Percent of what is left of a limit in Redis that all replicas together may hold in slices for calls to come, for example 12; 0: every call asks Redis. See [limits](limits.md#slices).',
+  }),
   usageRetentionMonths: setting(is.zeroOr(2, 1200), {
     name: 'USAGE_RETENTION_MONTHS',
     group: 'Storage',
@@ -76,6 +83,8 @@ export interface StorageSettings {
     readonly url: string | undefined
     readonly commandTimeoutMs: number
     readonly whenAway: WhenRedisIsAway
+    /** Most of what is left of a limit that all replicas together hold in slices. */
+    readonly slicePercent: number
   }
 }
 
@@ -92,6 +101,7 @@ export function readStorage(from: SettingsReader): StorageSettings {
       url: from.read(storageVariables.redisUrl),
       commandTimeoutMs: from.read(storageVariables.redisCommandTimeoutMs),
       whenAway: from.read(storageVariables.limitsWhenRedisIsAway),
+      slicePercent: from.read(storageVariables.admissionLeases),
     },
     usageRetentionMonths: from.read(storageVariables.usageRetentionMonths),
     changesRetentionDays: from.read(storageVariables.changesRetentionDays),

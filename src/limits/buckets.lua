@@ -62,23 +62,30 @@ local function untold(slot, capacity)
   return slot.told100 < capacity and 100 or nil
 end
 
+-- What a bucket can have beside the units of it that are out in slices: with them it is full.
+local function full_parts(limit, out)
+  return math.max(0, limit.capacity - out) * limit.parts
+end
+
+-- 'level at', and after it how many units are out in slices, where there are any.
 local function load_bucket(limit, raw, now)
-  local full = limit.capacity * limit.parts
   if not raw then
-    return { level = full, at = now }
+    return { level = full_parts(limit, 0), at = now, out = 0 }
   end
-  local level, at = string.match(raw, '^(-?%d+) (%d+)$')
+  local level, at, out = string.match(raw, '^(-?%d+) (%d+) ?(%d*)$')
   level = tonumber(level)
   at = tonumber(at)
+  out = tonumber(out) or 0
+  local full = full_parts(limit, out)
   local elapsed = now - at
   if elapsed <= 0 then
-    return { level = math.min(level, full), at = at }
+    return { level = math.min(level, full), at = at, out = out }
   end
   local missing = full - level
   if missing <= 0 or elapsed > missing / limit.rate + 1 then
-    return { level = full, at = now }
+    return { level = full, at = now, out = out }
   end
-  return { level = math.min(full, level + elapsed * limit.rate), at = now }
+  return { level = math.min(full, level + elapsed * limit.rate), at = now, out = out }
 end
 
 -- A period with all that is kept of it; `used` is nil while it is unknown, and only then its version counts.
@@ -115,7 +122,8 @@ local function store_slot(limit, slot, now)
   if limit.kind == 'b' then
     local missing = math.max(0, limit.capacity * limit.parts - slot.level)
     local ttl = math.ceil(refill_micros(limit, missing) / 1000) + BUCKET_MARGIN_MS
-    redis.call('SET', limit.key, int(slot.level) .. ' ' .. int(slot.at), 'PX', int(ttl))
+    local text = int(slot.level) .. ' ' .. int(slot.at) .. (slot.out > 0 and ' ' .. int(slot.out) or '')
+    redis.call('SET', limit.key, text, 'PX', int(ttl))
   elseif limit.kind == 'p' then
     local ttl = math.max(1, limit.ends_at_ms - math.floor(now / 1000)) + PERIOD_MARGIN_MS
     redis.call('SET', limit.key, period_text(slot), 'PX', int(ttl))
@@ -140,9 +148,19 @@ local function wait_ms(limit, slot, amount, now)
   return slot.open + amount <= limit.capacity and 0 or CONCURRENCY_RETRY_MS
 end
 
+-- Units that could be taken at once; nil of a period that nobody knows.
+local function units_left(limit, slot)
+  if limit.kind == 'b' then
+    return math.floor(slot.level / limit.parts)
+  elseif limit.kind == 'p' then
+    return slot.used and limit.capacity - slot.used - slot.held
+  end
+  return limit.capacity - slot.open
+end
+
 local function taken_from(limit, slot, amount)
   if limit.kind == 'b' then
-    return { level = slot.level - bucket_parts(limit, amount), at = slot.at }
+    return { level = slot.level - bucket_parts(limit, amount), at = slot.at, out = slot.out }
   elseif limit.kind == 'c' then
     return { open = slot.open + amount }
   end
@@ -152,9 +170,8 @@ end
 -- Where `amount` was taken and `used` was used: the difference returns, clipped at capacity, or becomes debt.
 local function settled(limit, slot, amount, used)
   if limit.kind == 'b' then
-    local full = limit.capacity * limit.parts
-    local level = math.min(full, slot.level + bucket_parts(limit, amount) - bucket_parts(limit, used))
-    return { level = math.max(level, -MAX_DEBT), at = slot.at }
+    local level = slot.level + bucket_parts(limit, amount) - bucket_parts(limit, used)
+    return { level = math.max(math.min(full_parts(limit, slot.out), level), -MAX_DEBT), at = slot.at, out = slot.out }
   elseif limit.kind == 'c' then
     return { open = math.max(0, slot.open - amount) }
   end
@@ -163,6 +180,26 @@ local function settled(limit, slot, amount, used)
     return period_slot(nil, held, slot.version + 1, slot)
   end
   return period_slot(slot.used + used, held, slot.version, slot)
+end
+
+-- Of units that are out in slices: taken for one, used by calls, and given back.
+local function lent(limit, slot, amount)
+  local after = taken_from(limit, slot, amount)
+  if limit.kind == 'b' then
+    after.out = slot.out + amount
+  end
+  return after
+end
+
+local function used_up(limit, slot, amount)
+  if limit.kind ~= 'b' then
+    return slot
+  end
+  return { level = slot.level, at = slot.at, out = math.max(0, slot.out - amount) }
+end
+
+local function returned(limit, slot, amount)
+  return settled(limit, used_up(limit, slot, amount), amount, 0)
 end
 
 -- Notes what was told of a period, by whoever remembers it.
@@ -182,7 +219,7 @@ local function slot_of(limit, now)
   if slot and loaded_by[limit.key] ~= limit and limit.kind == 'b' then
     -- The same counter with another capacity or rate, because somebody set it meanwhile.
     if changed[limit.key] then
-      return { level = math.min(slot.level, limit.capacity * limit.parts), at = slot.at }
+      return { level = math.min(slot.level, full_parts(limit, slot.out)), at = slot.at, out = slot.out }
     end
     slot = nil
   end
@@ -268,19 +305,25 @@ end
 -- Limits that a script has read, by what is written of them: calls of a batch share them.
 local limits_read = {}
 
--- What a call takes: its limits, and the amount of each. A plan has 'amount kind capacity rate-or-end parts key' of each,
--- with a tab between two; no key has white space. It is all that is needed to settle, so a settlement names no limits;
--- their keys share the slot of those that are named.
+-- Of 'kind capacity rate-or-end parts key'.
+local function read_limit(text)
+  local limit = limits_read[text]
+  if not limit then
+    limit = new_limit(string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.*)$'))
+    limit.text = text
+    limits_read[text] = limit
+  end
+  return limit
+end
+
+-- What a call takes: its limits, and the amount of each. A plan has 'amount limit' of each, with a tab between two; no key
+-- has white space. It is all that is needed to settle, so a settlement names no limits; their keys share the slot of those
+-- that are named.
 local function read_plan(plan)
   local limits = {}
   local amounts = {}
   for amount, text in string.gmatch(plan, '(%d+) ([^\t]+)') do
-    local limit = limits_read[text]
-    if not limit then
-      limit = new_limit(string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.*)$'))
-      limits_read[text] = limit
-    end
-    limits[#limits + 1] = limit
+    limits[#limits + 1] = read_limit(text)
     amounts[#amounts + 1] = tonumber(amount)
   end
   return limits, amounts

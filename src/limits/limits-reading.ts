@@ -5,6 +5,8 @@ export interface LimitsReading {
   /** Every period counter; undefined when the store keeps no counters of its own while nothing runs. */
   readonly counters: readonly CounterReading[] | undefined
   readonly reservations: readonly OpenReservation[]
+  /** What replicas hold of period counters for calls to come; undefined where nobody does. */
+  readonly slices?: readonly Hold[]
   /** Every event that the usage log still holds, those included that the ledger may have already. */
   readonly events: readonly LoggedEvent[]
   /** Entries that are no usage event: nobody can say what they are worth. */
@@ -17,7 +19,7 @@ export interface CounterReading {
   readonly key: string
   /** Settled units; undefined while the counter is unknown. */
   readonly used: number | undefined
-  /** Units of open reservations. */
+  /** Units of open reservations and slices. */
   readonly held: number
 }
 
@@ -26,7 +28,13 @@ export interface OpenReservation {
   /** What is recorded if its lease runs out; has the id of the attempt's event. */
   readonly event: UsageEvent
   /** What it holds of period counters; empty when it was admitted without any. */
-  readonly holds: readonly { readonly key: string; readonly units: number }[]
+  readonly holds: readonly Hold[]
+}
+
+/** Units of a period counter that are held. */
+export interface Hold {
+  readonly key: string
+  readonly units: number
 }
 
 /** An event in the usage log. */

@@ -153,8 +153,8 @@ async function admitted(slots: Map<string, Slot>, next: Admission, now: number):
     expect([reply[1], Number(reply[2])]).toEqual([verdict.refusedBy, verdict.retryAfterMs])
     expect(readStates(reply, 3)).toEqual(before)
   }
-  const args = [generation, encodePlan(next.costs, keys), '']
-  const read: LimitState[] = readStates(await runScript('read', [keys.generation()], args), 1)
+  const args = [generation, encodePlan(next.costs, keys), '', keys.holding('')]
+  const read: LimitState[] = readStates(await runScript('read', [keys.generation(), keys.holdings()], args), 1)
   expect(read).toEqual(states(slots, limits, now))
   return verdict.kind
 }

@@ -1,8 +1,8 @@
 /**
- * Reads everything that the books need from Redis and changes nothing: SCAN, GET, ZSCAN, XRANGE, XINFO and XPENDING, in
+ * Reads everything that the books need from Redis and changes nothing: SCAN, GET, ZSCAN, HSCAN, XRANGE, XINFO and XPENDING, in
  * pages, so that no command holds the server for long.
  *
- * A call moves from reservation to usage stream to ledger. It is read in that order, so that nothing can slip past: who
+ * A call moves from slice to reservation to usage stream to ledger. It is read in that order, so that nothing can slip past: who
  * moves on meanwhile is seen twice, never not at all. Open reservations are found by their leases, because the keys of
  * reservations are mostly memories of settled calls, millions of them.
  */
@@ -10,7 +10,7 @@ import { Cluster } from 'ioredis'
 import type { RedisClient } from '../storage/redis.ts'
 import { decodeEvent } from './event-codec.ts'
 import { parsePeriodKey } from './limit-keys.ts'
-import type { CounterReading, LimitsReading, LoggedEvent, OpenReservation } from './limits-reading.ts'
+import type { CounterReading, Hold, LimitsReading, LoggedEvent, OpenReservation } from './limits-reading.ts'
 import { holdsOf } from './redis-arguments.ts'
 import { RedisKeys, usageGroup } from './redis-keys.ts'
 import { asArray, asFacts, isReply } from './redis-scripts.ts'
@@ -18,13 +18,17 @@ import { isAfter, readStream, type StreamEntry } from './redis-stream.ts'
 
 /** Counters, open reservations and the usage stream. Throws what Redis or its connection throws. */
 export async function readRedisLimits(redis: RedisClient, keys = new RedisKeys()): Promise<LimitsReading> {
+  // Before the counters: where nobody holds slices, nothing is read between counters and reservations.
+  const holders = asArray(await redis.call('zrange', keys.holdings(), 0, -1)).map(String)
   const counters = await readCounters(redis, keys)
+  const slices = await readSlices(redis, keys, holders)
   const open = await readReservations(redis, keys)
   const stream = await readUsage(redis, keys.usage())
   const rejected = Number(await redis.call('xlen', keys.rejected()))
   return {
     counters,
     reservations: open.reservations,
+    slices,
     events: stream.events,
     unreadable: open.unreadable + stream.unreadable + rejected,
   }
@@ -64,6 +68,19 @@ function parseCounter(name: string, value: string): Omit<CounterReading, 'key'> 
   const [, used, held] = /^(u|\d+) (\d+) \d+ \d+ \d+$/.exec(value) ?? []
   if (used === undefined) throw new Error(`the counter ${name} of Redis does not hold what it should`)
   return { used: used === 'u' ? undefined : Number(used), held: Number(held) }
+}
+
+async function readSlices(redis: RedisClient, keys: RedisKeys, holders: readonly string[]): Promise<Hold[]> {
+  const slices: Hold[] = []
+  for (const id of holders) {
+    let cursor = '0'
+    do {
+      const [next, pairs] = asArray(await redis.call('hscan', keys.holding(id), cursor, 'COUNT', page))
+      for (const [text, units] of asFacts(pairs)) slices.push(...holdsOf(`${String(units)} ${text}`, keys))
+      cursor = String(next)
+    } while (cursor !== '0')
+  }
+  return slices
 }
 
 async function readReservations(

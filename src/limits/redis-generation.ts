@@ -24,6 +24,8 @@ export interface RedisGenerationOptions {
 
 /** Pause between two looks at the generation: a Redis that lost its data is noticed without a call, too. */
 const pollEveryMs = 100
+/** How long a look says what Redis has: less than `graceMs`, and enough for a look that takes its time. */
+const freshMs = 400
 /**
  * How much older a generation must be that was begun after Redis was away: longer than the longest pause between two
  * attempts to connect (`storage/redis.ts`), because every process must be back before anything is admitted.
@@ -59,6 +61,8 @@ export class RedisGeneration {
   #wasAway = false
   /** By `performance.now()`. */
   #readyAt = 0
+  /** What the last look found, and when it was asked. */
+  #seen = { generation: '', askedAt: 0 }
   #renewing: Promise<void> | undefined
   #polling: Promise<void> = Promise.resolve()
 
@@ -77,6 +81,17 @@ export class RedisGeneration {
   async close(): Promise<void> {
     this.#stopping.abort()
     await this.#polling
+  }
+
+  /**
+   * The generation, when it may be admitted on without asking Redis: nobody admits on another one, because none can be
+   * `graceMs` old that this process did not see a moment ago.
+   */
+  get current(): string | undefined {
+    const now = performance.now()
+    const isReady = !this.#wasAway && this.#renewing === undefined && now >= this.#readyAt
+    const isFresh = this.#seen.generation === this.#own && now < this.#seen.askedAt + freshMs
+    return isReady && isFresh ? this.#own : undefined
   }
 
   /** Resolves when the generation may be admitted on. */
@@ -189,10 +204,12 @@ export class RedisGeneration {
   async #look(): Promise<{ generation: string; ageMs: number; oldest: string; newest: string }> {
     const { scripts, keys, kept } = this.#options
     const args = [newId(), this.#own, kept.newest, String(this.#wasAway ? reconnectMs : 0)]
+    const askedAt = performance.now()
     try {
       const reply = asArray(await scripts.run('generation', [keys.generation(), keys.usage()], args))
       const [generation = '', age = '', oldest = '', newest = ''] = reply.map(String)
       this.#wasAway = false
+      this.#seen = { generation, askedAt }
       return { generation, ageMs: Number(age), oldest, newest }
     } catch (error) {
       this.#wasAway = true

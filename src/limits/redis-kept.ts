@@ -54,6 +54,10 @@ export class RedisKept {
     this.#open.set(admission.id, { admission, leaseEndsAt: performance.now() + admission.leaseMs })
   }
 
+  isOpen(id: string): boolean {
+    return this.#open.has(id)
+  }
+
   /** True when the call was open: this process did not know before that it ended. */
   closed(id: string): boolean {
     this.#abandoned.delete(id)

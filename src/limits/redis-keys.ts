@@ -48,6 +48,16 @@ export class RedisKeys {
     return `${this.#base}:leases`
   }
 
+  /** Ids of what replicas hold in slices, by the ends: see `redis-slices.ts`. */
+  holdings(): string {
+    return `${this.#base}:holdings`
+  }
+
+  /** Units that a replica holds in slices, by limit. */
+  holding(id: string): string {
+    return `${this.#base}:h:${id}`
+  }
+
   claim(key: string): string {
     return `${this.#base}:claim:${key}`
   }

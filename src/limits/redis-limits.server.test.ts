@@ -13,7 +13,7 @@ interface RedisUnderTest {
 const log = pino({ level: 'silent' })
 
 /** The whole suite on this Redis; each test has keys of its own. */
-function redisConformance(name: string, startRedis: () => Promise<RedisUnderTest>): void {
+function redisConformance(name: string, startRedis: () => Promise<RedisUnderTest>, slicePercent = 12): void {
   describe(name, () => {
     let server: RedisUnderTest
     let prefixes = 0
@@ -27,7 +27,7 @@ function redisConformance(name: string, startRedis: () => Promise<RedisUnderTest
       const redis = await connectRedis({ url: server.url, log })
       const keyPrefix = `t${++prefixes}`
       const make = (instanceId: string) =>
-        createRedisLimits({ redis, instanceId, seed, log, keyPrefix, reclaimIdleMs: 1_000, graceMs: 0 })
+        createRedisLimits({ redis, instanceId, seed, log, keyPrefix, slicePercent, reclaimIdleMs: 1_000, graceMs: 0 })
       const [limits, other] = await Promise.all([make('one'), make('two')])
       return {
         limits,
@@ -43,4 +43,5 @@ function redisConformance(name: string, startRedis: () => Promise<RedisUnderTest
 }
 
 redisConformance('redis', startRedisServer)
+redisConformance('redis without slices', startRedisServer, 0)
 redisConformance('a cluster of three masters', startRedisCluster)

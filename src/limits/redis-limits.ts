@@ -3,6 +3,7 @@ import { TollgateError } from '../errors.ts'
 import { correctionIds, correctionOf } from '../metering/correction.ts'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { RedisClient } from '../storage/redis.ts'
+import type { SlicesSample } from '../telemetry/metric-sources.ts'
 import { CounterNames } from './counter-names.ts'
 import { decodeEvent, encodeEvent } from './event-codec.ts'
 import { GroupCommit } from './group-commit.ts'
@@ -26,6 +27,7 @@ import { RedisKept } from './redis-kept.ts'
 import { RedisKeys } from './redis-keys.ts'
 import { command, RedisScripts, type ScriptArgument, traced, wasNotSent } from './redis-scripts.ts'
 import { RedisSeeds, unknownYet } from './redis-seeds.ts'
+import { RedisSlices, type Spending } from './redis-slices.ts'
 import { RedisUsageLog } from './redis-usage-log.ts'
 
 export interface RedisLimitsOptions {
@@ -45,6 +47,10 @@ export interface RedisLimitsOptions {
   readonly answerTtlMs?: number
   /** Idle time after which another reader takes over what a reader did not acknowledge. Default 5 seconds. */
   readonly reclaimIdleMs?: number
+  /** Percent of what is left of a limit that all processes together may hold in slices; 0 for none. Default 0. */
+  readonly slicePercent?: number
+  /** How long Redis keeps for a process what it holds in slices and does not renew. Default 15 seconds. */
+  readonly sliceLeaseMs?: number
   /** How long nothing is admitted after Redis lost its data, so that every replica has restored. Default 500. */
   readonly graceMs?: number
   /** Told when this process appended to the usage log, for who reads it elsewhere. */
@@ -74,7 +80,7 @@ export interface RedisLimitsOptions {
  * Every failure of Redis is LIMITS_UNAVAILABLE. Whether the script ran is then unknown: a settlement may be repeated;
  * an admission is released in the background, so that a call that never began is neither charged nor recorded.
  */
-export async function createRedisLimits(options: RedisLimitsOptions): Promise<Limits> {
+export async function createRedisLimits(options: RedisLimitsOptions): Promise<RedisLimits> {
   const { redis, log, settledTtlMs = 3_600_000, abandonedTtlMs = 86_400_000 } = options
   const keys = new RedisKeys(options.keyPrefix)
   const scripts = await RedisScripts.load(redis)
@@ -103,6 +109,16 @@ export async function createRedisLimits(options: RedisLimitsOptions): Promise<Li
       log.warn({ calls, events }, 'redis may have lost data; open calls and events are given back'),
   })
   await generation.open()
+  const { slicePercent = 0, sliceLeaseMs = 15_000 } = options
+  const slices = await RedisSlices.open({
+    redis,
+    scripts,
+    keys,
+    kept,
+    generation,
+    percent: slicePercent,
+    leaseMs: sliceLeaseMs,
+  })
   return new RedisLimits({
     redis,
     log,
@@ -111,6 +127,7 @@ export async function createRedisLimits(options: RedisLimitsOptions): Promise<Li
     kept,
     generation,
     usageLog,
+    slices,
     durability,
     seeds: new RedisSeeds(redis, keys.usage(), options.seed),
     settledTtlMs,
@@ -127,6 +144,7 @@ interface Parts {
   readonly kept: RedisKept
   readonly generation: RedisGeneration
   readonly usageLog: RedisUsageLog
+  readonly slices: RedisSlices
   readonly durability: string
   readonly seeds: RedisSeeds
   readonly settledTtlMs: number
@@ -147,9 +165,11 @@ const maxTries = 5
 /** Events in one script of a correction. */
 const correctionBatch = 100
 
-class RedisLimits implements Limits {
+/** Made by {@link createRedisLimits}. */
+export class RedisLimits implements Limits {
   readonly usageLog: RedisUsageLog
   readonly #parts: Parts
+  #asked = 0
   readonly #unreleased = new Map<string, Admission>()
   readonly #admissions: GroupCommit
   readonly #settlements: GroupCommit
@@ -165,6 +185,35 @@ class RedisLimits implements Limits {
   }
 
   async admit(admission: Admission): Promise<AdmissionResult> {
+    const { slices } = this.#parts
+    const spending = slices.admit(admission)
+    if (spending !== undefined && (await this.#isWritten(spending, admission))) {
+      return { outcome: 'admitted', limits: spending.states }
+    }
+    for (let tries = 0; ; tries++) {
+      const result = await this.#admitShared(admission)
+      if (result.outcome !== 'refused' || tries === admission.costs.length) return result
+      // What this process holds of the limit might be what is missing.
+      const limit = admission.costs[result.refusedBy]?.limit
+      if (limit === undefined || !(await slices.giveBack(limit))) return result
+    }
+  }
+
+  /** What this process holds of limits in advance. */
+  sliceSample(): SlicesSample {
+    return { ...this.#parts.slices.sample(), asked: this.#asked }
+  }
+
+  async #isWritten({ written }: Spending, admission: Admission): Promise<boolean> {
+    try {
+      return await written
+    } catch (error) {
+      this.#release(admission)
+      throw error
+    }
+  }
+
+  async #admitShared(admission: Admission): Promise<AdmissionResult> {
     const { keys, kept } = this.#parts
     const { id, costs, claim } = admission
     const event = encodeEvent(admission.ifAbandoned)
@@ -182,6 +231,7 @@ class RedisLimits implements Limits {
     switch (String(reply[0])) {
       case 'admitted':
         kept.opened(admission)
+        this.#asked += 1
         return { outcome: 'admitted', limits: readStates(reply, 1) }
       case 'ended':
         return { outcome: 'admitted', limits: readStates(reply, 1) }
@@ -204,7 +254,8 @@ class RedisLimits implements Limits {
   async settle(settlement: Settlement): Promise<Settled> {
     const { admission, event } = settlement
     const { id, costs } = admission
-    const { kept } = this.#parts
+    const { kept, slices } = this.#parts
+    await slices.heard(id)
     for (let tries = 0; tries < maxTries; tries++) {
       const [outcome, detail] = await this.#settleOpen(settlement, event)
       const [entry = '', ...told] = String(detail).split(' ')
@@ -247,7 +298,11 @@ class RedisLimits implements Limits {
       keys,
     )
     const reply = await this.#seeded(limits, (generation, seeds) =>
-      scripts.run('read', [keys.generation()], [generation, plan, encodeSeeds(seeds)]),
+      scripts.run(
+        'read',
+        [keys.generation(), keys.holdings()],
+        [generation, plan, encodeSeeds(seeds), keys.holding('')],
+      ),
     )
     return readStates(reply, 1)
   }
@@ -262,6 +317,7 @@ class RedisLimits implements Limits {
   }
 
   async close(): Promise<void> {
+    await this.#parts.slices.close()
     await this.#parts.generation.close()
     await this.usageLog.close()
   }
@@ -387,6 +443,7 @@ class RedisLimits implements Limits {
   }
 
   async #releaseAll(): Promise<void> {
+    await this.#parts.slices.tidy().catch(() => undefined)
     if (this.#unreleased.size === 0) return
     await Promise.allSettled([...this.#unreleased.values()].map((admission) => this.#releaseOne(admission)))
     if (this.#unreleased.size > 0)

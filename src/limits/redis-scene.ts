@@ -5,7 +5,7 @@ import { connectRedis, type RedisClient } from '../storage/redis.ts'
 import { admission, drain, FakeLedger, unknownCall } from './conformance-support.ts'
 import type { Admission, Limit, LimitCost, Limits } from './limits.ts'
 import { RedisKeys } from './redis-keys.ts'
-import { createRedisLimits, type RedisLimitsOptions } from './redis-limits.ts'
+import { createRedisLimits, type RedisLimits, type RedisLimitsOptions } from './redis-limits.ts'
 
 const log = pino({ level: 'silent' })
 
@@ -36,7 +36,7 @@ export class RedisScene {
   }
 
   /** Limits of a process with a connection of its own, unless one is given. */
-  async process(instanceId: string, changes: Partial<RedisLimitsOptions> = {}): Promise<Limits> {
+  async process(instanceId: string, changes: Partial<RedisLimitsOptions> = {}): Promise<RedisLimits> {
     const redis = changes.redis ?? (await this.connect())
     const { seed } = this.ledger
     const options = { instanceId, seed, log, reclaimIdleMs: 500, graceMs: 300, ...changes, redis }

@@ -9,6 +9,8 @@ const names = [
   'generation',
   'admit',
   'settle',
+  'slices',
+  'reclaim',
   'late',
   'correct',
   'declare',
@@ -44,6 +46,11 @@ export class RedisScripts {
       scripts.set(name, { lua, sha: createHash('sha1').update(lua).digest('hex') })
     }
     return new RedisScripts(redis, scripts)
+  }
+
+  /** The same scripts over another connection. */
+  over(redis: RedisClient): RedisScripts {
+    return new RedisScripts(redis, this.#scripts)
   }
 
   /** Runs one script atomically. Every failure is LIMITS_UNAVAILABLE: the caller cannot know whether it ran. */

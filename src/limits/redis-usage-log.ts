@@ -115,6 +115,8 @@ export class RedisUsageLog implements UsageLog {
       total += (await Promise.all(abandoning)).filter((isRecorded) => isRecorded).length
       if (Number(seen) < sweepBatch) break
     }
+    // After the reservations: what a replica spent at last is in one of them.
+    await scripts.run('reclaim', [keys.holdings()], [keys.holding(''), ''])
     if (total > 0) this.nudge()
     return total
   }

@@ -17,6 +17,8 @@ const ways: Readonly<Record<string, Aggregator>> = {
   tollgate_audit_denials_waiting: 'sum',
   tollgate_response_cache_bytes: 'sum',
   tollgate_response_cache_answers: 'sum',
+  tollgate_limit_slices: 'sum',
+  tollgate_limit_slice_units: 'sum',
   tollgate_usage_backlog: 'max',
   tollgate_audit_records: 'max',
   tollgate_services_past_sunset: 'max',

@@ -19,6 +19,8 @@ export interface MetricSources {
   readonly limitsAvailable?: () => boolean | Promise<boolean>
   /** Absent where calls are refused while Redis is away. */
   readonly limits?: () => LimitsSample
+  /** Absent where limits are embedded. */
+  readonly slices?: () => SlicesSample
   /** Undefined while events go to no place that could be away. */
   readonly events?: () => EventsSample | undefined
   /** Absent where no issuer of tokens is trusted. */
@@ -54,6 +56,21 @@ export interface WorkersSample {
   readonly silent: number
   readonly replaced: number
   readonly restarted: number
+}
+
+/** What this process holds of limits in advance. */
+export interface SlicesSample {
+  /** Limits of which something is held. */
+  readonly slices: number
+  /** Units of them in all. */
+  readonly units: number
+  /** Calls that were admitted from them since start. */
+  readonly admitted: number
+  /** Times that units were taken for one, and units that went back unspent, since start. */
+  readonly taken: number
+  readonly returned: number
+  /** Calls that Redis admitted one by one, or in a batch, since start. */
+  readonly asked: number
 }
 
 export type AdmissionMode = (typeof admissionModes)[number]
@@ -140,6 +157,24 @@ export function registerSources(registry: Registry, now: () => number, sources: 
     const available = await sources().limitsAvailable?.()
     return available === undefined ? undefined : Number(available)
   })
+  sampled('tollgate_limit_slices', 'Limits of which this process holds a slice', () => sources().slices?.().slices)
+  sampled(
+    'tollgate_limit_slice_units',
+    'Units that it holds in slices, of all limits',
+    () => sources().slices?.().units,
+  )
+  cumulative('tollgate_limit_slice_admissions_total', 'Calls admitted from slices', () => sources().slices?.().admitted)
+  cumulative('tollgate_limit_slice_refills_total', 'Times that a slice got units', () => sources().slices?.().taken)
+  cumulative(
+    'tollgate_limit_slice_returned_units_total',
+    'Units of slices that went back unspent',
+    () => sources().slices?.().returned,
+  )
+  cumulative(
+    'tollgate_limit_script_admissions_total',
+    'Calls admitted by Redis itself',
+    () => sources().slices?.().asked,
+  )
   sampled('tollgate_books_difference_units', 'Sum of all differences that the last audit of the books found', () => {
     return sources().books?.()?.difference
   })

@@ -6,8 +6,10 @@ export type Wire = 'grpc' | 'connect-json'
 export interface CallPlan {
   /** From 0. */
   readonly index: number
-  /** Unique in the run; sent as `idempotency-key` and as metadata, so that the ledger names it, too. */
+  /** Unique in the run; sent as metadata, so that the ledger names it, and, where `isKeyed`, as `idempotency-key`. */
   readonly key: string
+  /** False: each try of it is a call of its own. */
+  readonly isKeyed: boolean
   readonly tenant: number
   /** Who is called first; each further try goes to the next one. */
   readonly gateway: number
@@ -35,12 +37,25 @@ export interface CallPlanner {
   /** The last so many of the tenants have a budget. */
   readonly budgets: number
   readonly gateways: number
+  /** True: most calls have no idempotency key and are of one tenant, so that gateways take slices of its limits. */
+  readonly hasKeyless?: boolean
   /** False leaves the backend alone: every failure of a try is then the gate's. */
   readonly backendFaults: boolean
 }
 
+/** Of ten calls, without a key. */
+const keylessOfTen = 7
+
 /** The plan of one call. */
-export function planCall({ seed, tenants, budgets, gateways, backendFaults }: CallPlanner, index: number): CallPlan {
+export function planCall(planner: CallPlanner, index: number): CallPlan {
+  const isKeyed = planner.hasKeyless !== true || index % 10 >= keylessOfTen
+  if (isKeyed) return planKeyed(planner, index)
+  // The first tenant has no budget.
+  const plan = planKeyed({ ...planner, tenants: 1, budgets: 0 }, index)
+  return { ...plan, isKeyed, isRepeated: false }
+}
+
+function planKeyed({ seed, tenants, budgets, gateways, backendFaults }: CallPlanner, index: number): CallPlan {
   const next = random(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b))
   const pick = (count: number): number => Math.floor(next() * count)
   const key = `${seed}-${index}`
@@ -49,6 +64,7 @@ export function planCall({ seed, tenants, budgets, gateways, backendFaults }: Ca
   const plain = {
     index,
     key,
+    isKeyed: true,
     tenant,
     isBudgeted,
     gateway: pick(gateways),

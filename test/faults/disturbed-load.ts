@@ -56,6 +56,7 @@ export async function runDisturbedLoad(
       budgets: budgets.length,
       gateways: gateways.length,
       backendFaults: scenario.backendFaults,
+      hasKeyless: scenario.hasKeyless === true,
     }
     const load = await runLoad({
       plan: (index) => planCall(planner, index),

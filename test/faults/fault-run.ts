@@ -65,7 +65,7 @@ export async function runFaults(options: FaultRunOptions): Promise<FaultRunResul
   let isKept = true
   let world: World | undefined
   try {
-    world = await startWorld({ folder, env, calls: scenario.calls, signal })
+    world = await startWorld({ folder, env: { ...scenario.env, ...env }, calls: scenario.calls, signal })
     const result = await runIn(world, { seed, scenario, callers, say, signal })
     isKept = result.wrong.length > 0
     return { ...result, folder: isKept ? folder : undefined }

@@ -48,7 +48,10 @@ export function createGatewayClient(baseUrl: string): GatewayClient {
       const answer = await clients[plan.wire].routeRequest(request, {
         timeoutMs,
         signal,
-        headers: { authorization: `Bearer ${tenant.key}`, 'idempotency-key': plan.key },
+        headers: {
+          authorization: `Bearer ${tenant.key}`,
+          ...(plan.isKeyed ? { 'idempotency-key': plan.key } : {}),
+        },
         onHeader: (headers) => {
           isReplayed = headers.get('idempotent-replayed') === 'true'
         },

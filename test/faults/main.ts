@@ -2,7 +2,7 @@
  * `npm run faults -- [--seed N] [--calls N] [--scenario NAME] [--callers N] [--mode closed|open|local] [--env NAME=VALUE]...`
  *
  * Breaks two gateways, Redis, Postgres and a backend under load, and judges the books afterwards. Scenarios: `seeded`
- * (everything in every way), `postgres-minute`, `redis-restart`, `flushall`. Exit code 0: nothing is lost, doubled or
+ * (everything in every way), `sliced` (the same with slices of limits), `postgres-minute`, `redis-restart`, `flushall`. Exit code 0: nothing is lost, doubled or
  * different; 1: something is, and the folder with logs and stores is kept; 130: interrupted.
  */
 import { parseArgs } from 'node:util'
@@ -16,6 +16,7 @@ import {
   redisRestart,
   type Scenario,
   seeded,
+  sliced,
 } from './scenarios.ts'
 import { describeSchedule } from './schedule.ts'
 
@@ -79,10 +80,11 @@ function commandLine(): string {
 
 function scenarioOf(name: string): Scenario {
   if (name === 'seeded') return seeded(seed, calls ?? 100_000)
+  if (name === 'sliced') return sliced(seed, calls ?? 100_000)
   if (name === 'postgres-minute') return postgresAway(60_000)
   if (name === 'redis-restart') return redisRestart(calls ?? 3_000, mode)
   if (name === 'flushall') return flushAll(calls ?? 3_000)
-  throw new Error(`--scenario ${name}: seeded, postgres-minute, redis-restart or flushall`)
+  throw new Error(`--scenario ${name}: seeded, sliced, postgres-minute, redis-restart or flushall`)
 }
 
 function modeOf(text: string): AwayMode {

@@ -79,12 +79,14 @@ function doubled({ rows }: Evidence): string[] {
 }
 
 /** Keys with two answers, or with two calls that succeeded and are charged. */
-function answeredAgain({ calls, rows }: Evidence): string[] {
+function answeredAgain({ calls: all, rows }: Evidence): string[] {
+  const calls = all.filter(({ plan }) => plan.isKeyed)
+  const keyless = new Set(all.flatMap(({ plan }) => (plan.isKeyed ? [] : [plan.key])))
   const answers = calls.flatMap(({ plan, answers }) => {
     const different = new Set(answers.map(({ requestId, digest }) => `${requestId} ${digest}`))
     return different.size > 1 ? [`key ${plan.key} was answered as ${[...different].join(' and as ')}`] : []
   })
-  const succeeded = rows.filter(({ status, key }) => status === 'succeeded' && key !== '')
+  const succeeded = rows.filter(({ status, key }) => status === 'succeeded' && key !== '' && !keyless.has(key))
   const charged = repeated(succeeded.map(({ key }) => key)).map((key) => `key ${key} is charged twice`)
   return [...answers, ...charged]
 }

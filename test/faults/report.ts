@@ -17,6 +17,10 @@ export function summary(result: FaultRunResult): string {
     ['answered during', list(result.answeredDuring)],
     ['records', `${rows.length}: ${list(countBy(rows.map(({ status }) => status)))}`],
     ['budgets', `${budgets(result)}; ${result.refused} calls refused`],
+    [
+      'from slices',
+      `${Math.max(0, ...samples.map(({ sliceAdmissions }) => sliceAdmissions))} calls in one life of the gateways`,
+    ],
     ['memory', `a gateway grew by ${mebibytes(growthBytes(samples))}, to ${mebibytes(mostRss(samples))} at most`],
     ['backlog', `${Math.max(0, ...backlogs)} events at most, ${backlogs.at(-1) ?? 'unknown'} at last`],
     ['in time', course(samples).join('; ')],

@@ -8,6 +8,10 @@ export interface Scenario {
   readonly schedule: Schedule
   /** Whether the backend fails, too. */
   readonly backendFaults: boolean
+  /** Whether most calls have no idempotency key. Default false. */
+  readonly hasKeyless?: boolean
+  /** Settings of the gateways. */
+  readonly env?: Readonly<Record<string, string>>
   /** Deadline of each try. */
   readonly callTimeoutMs: number
   /** Whether a key is answered once: kept answers are gone when Redis loses its data. */
@@ -53,6 +57,20 @@ export function seeded(seed: number, calls: number): Scenario {
     keysAreKept: true,
     budgetsHold: true,
     missed: ({ refused }) => missing(refused > 0, 'no call was refused by a budget'),
+  }
+}
+
+/** The same where gateways take slices of limits: of most calls, those without a key. */
+export function sliced(seed: number, calls: number): Scenario {
+  return {
+    ...seeded(seed, calls),
+    hasKeyless: true,
+    env: { ADMISSION_LEASES: '12' },
+    missed: ({ samples }) =>
+      missing(
+        samples.some(({ sliceAdmissions }) => sliceAdmissions > 0),
+        'no call was admitted from a slice',
+      ),
   }
 }
 

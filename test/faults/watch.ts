@@ -10,6 +10,8 @@ export interface Sample {
   readonly rssBytes: readonly number[]
   /** Largest `tollgate_usage_backlog` that a gateway shows; undefined when none could tell. */
   readonly backlog: number | undefined
+  /** Calls that the gateways admitted from slices, each since its start. */
+  readonly sliceAdmissions: number
   /** `status` of each gateway's /health/detailed that answered. */
   readonly health: readonly string[]
 }
@@ -53,6 +55,7 @@ async function sample(gateways: readonly FaultyGateway[], signal: AbortSignal): 
     ])
     return {
       backlog: /^tollgate_usage_backlog (\d+)/m.exec(metrics)?.[1],
+      sliceAdmissions: /^tollgate_limit_slice_admissions_total (\d+)/m.exec(metrics)?.[1],
       status: /^\{"status":"(\w+)"/.exec(health)?.[1],
     }
   })
@@ -64,6 +67,7 @@ async function sample(gateways: readonly FaultyGateway[], signal: AbortSignal): 
   return {
     rssBytes,
     backlog: backlogs.length === 0 ? undefined : Math.max(...backlogs),
+    sliceAdmissions: answers.reduce((sum, { sliceAdmissions = 0 }) => sum + Number(sliceAdmissions), 0),
     health: answers.flatMap(({ status }) => status ?? []),
   }
 }
