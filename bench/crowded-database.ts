@@ -53,7 +53,7 @@ async function copyServices(tx: Transaction, count: number): Promise<void> {
     where not exists (select from prices known where known.service_id = other.id)`
 }
 
-/** Fills up the ledger to `count` records of the last twenty days, with their dedupe rows and hourly sums. */
+/** Fills up the ledger to `count` records of the last twenty days, with ids of their times, their dedupe rows and hourly sums. */
 export async function growLedger(sql: Sql, count: number): Promise<void> {
   const [{ present }] = await sql<[{ present: number }]>`select count(*)::int as present from usage_records`
   for (let left = count - present; left > 0; left -= batch) {
@@ -72,11 +72,12 @@ async function copyRecords(tx: Transaction, rows: number): Promise<void> {
       insert into usage_records
       select copy.*
       from (select record from usage_records record limit 1) as own, others, generate_series(1, ${rows}::int) as number,
+        lateral (select interval '-20 days' * (1 - number / ${rows}::float8) as shift) as past,
         lateral jsonb_populate_record(own.record, jsonb_build_object(
-          'id', gen_random_uuid(),
-          'request_id', gen_random_uuid(),
+          'id', uuidv7(shift),
+          'request_id', uuidv7(shift),
           'consumer_id', others.ids[1 + number % array_length(others.ids, 1)],
-          'start_time', now() - random() * interval '20 days')) as copy
+          'start_time', now() + shift)) as copy
       returning id
     )
     insert into usage_seen (event_id) select id from made order by id`
