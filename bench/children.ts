@@ -100,29 +100,50 @@ export interface CpuTimes {
 /** CPU time of a process and, apart, of its descendants; undefined where there is no /proc. */
 export function readCpu(pid: number): CpuTimes | undefined {
   try {
-    const all = new Map<number, { parent: number; us: number }>()
-    for (const name of readdirSync('/proc')) {
-      if (!/^\d+$/.test(name)) continue
-      const stat = readStat(Number(name))
-      if (stat !== undefined) all.set(Number(name), stat)
-    }
-    const family = [pid]
-    // Breadth first: the list grows while it is walked.
-    for (const member of family) for (const [child, { parent }] of all) if (parent === member) family.push(child)
-    const descendantsUs = family.slice(1).reduce((sum, member) => sum + (all.get(member)?.us ?? 0), 0)
-    const own = all.get(pid)
+    const [own, ...descendants] = familyOf(pid)
+    const descendantsUs = descendants.reduce((sum, { us }) => sum + us, 0)
     return own === undefined ? undefined : { ownUs: own.us, descendantsUs, waitedUs: readWait(pid) }
   } catch {
     return undefined
   }
 }
 
+/** Holds the processes that `pid` started, and those that they start from now on, to one core; if possible. */
+export function pinDescendants(pid: number, cpu: number): void {
+  if (!canPin) return
+  const [, ...descendants] = familyOf(pid)
+  for (const descendant of descendants) {
+    try {
+      pin(descendant.pid, cpu)
+    } catch (error) {
+      // One that ended meanwhile is on no core.
+      if (readStat(descendant.pid) !== undefined) throw error
+    }
+  }
+}
+
+interface Member {
+  readonly pid: number
+  readonly parent: number
+  /** CPU time so far, in microseconds. */
+  readonly us: number
+}
+
+/** A process, if it is there, and then its descendants. */
+function familyOf(pid: number): Member[] {
+  const all = readdirSync('/proc').flatMap((name) => (/^\d+$/.test(name) ? (readStat(Number(name)) ?? []) : []))
+  const family = all.filter((each) => each.pid === pid)
+  // Breadth first: the list grows while it is walked.
+  for (const member of family) family.push(...all.filter(({ parent }) => parent === member.pid))
+  return family
+}
+
 /** Parent and CPU time of a process by proc(5): fields 4, 14 and 15, in ticks of 10 ms. */
-function readStat(pid: number): { parent: number; us: number } | undefined {
+function readStat(pid: number): Member | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-    return { parent: Number(fields[1]), us: (Number(fields[11]) + Number(fields[12])) * 10_000 }
+    return { pid, parent: Number(fields[1]), us: (Number(fields[11]) + Number(fields[12])) * 10_000 }
   } catch {
     return undefined
   }

@@ -2,11 +2,14 @@
  * Fills a gate's Postgres as years of use would, by copies of the rows that the benchmark's own services and calls left
  * there: whatever columns a table has, the copies have them too.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Sql, Transaction } from '../src/storage/postgres.ts'
 
 /** Rows of one statement. */
 const batch = 250_000
 const statementTimeoutMs = 300_000
+/** How long vacuums of the new rows are waited for. */
+const restMs = 300_000
 
 /** Fills up services (with endpoint and price), consumers and keys to `count` of each. */
 export async function growControlPlane(sql: Sql, count: number): Promise<void> {
@@ -62,6 +65,25 @@ export async function growLedger(sql: Sql, count: number): Promise<void> {
     process.stderr.write(`${count - left + rows} usage records\n`)
   }
   await sql.begin(copyHours, undefined, statementTimeoutMs)
+  await atRest(sql)
+}
+
+/** Resolves when Postgres has done what so many rows leave it to do, which is not what calls cost. */
+async function atRest(sql: Sql): Promise<void> {
+  await sql.begin(
+    async (tx) => {
+      await tx`checkpoint`
+    },
+    undefined,
+    statementTimeoutMs,
+  )
+  const untilMs = Date.now() + restMs
+  for (let quiet = 0; quiet < 5 && Date.now() < untilMs; quiet++) {
+    await sleep(1_000)
+    const [{ workers }] = await sql<[{ workers: number }]>`
+      select count(*)::int as workers from pg_stat_activity where backend_type = 'autovacuum worker'`
+    if (workers > 0) quiet = -1
+  }
 }
 
 async function copyRecords(tx: Transaction, rows: number): Promise<void> {

@@ -4,7 +4,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { spawnPinned, stopChild } from './children.ts'
+import { pinDescendants, spawnPinned, stopChild } from './children.ts'
 import { type Governance, governed, provision } from './governance.ts'
 import { scrape } from './metrics.ts'
 
@@ -24,6 +24,8 @@ export interface Gate {
 
 /** What a gate is started with, beside its defaults. */
 export interface GateOptions {
+  /** Core of its embedded Postgres. Default: its own. */
+  readonly postgresCpu?: number | undefined
   /** What it governs calls with; {@link governed} without it, which is everything. */
   readonly governance?: Governance
   readonly env?: Readonly<Record<string, string>>
@@ -41,7 +43,7 @@ export async function startGate(
   dataDir: string,
   backendUrl: string,
   cpu: number,
-  { governance = governed, env = {} }: GateOptions = {},
+  { governance = governed, env = {}, postgresCpu = cpu }: GateOptions = {},
 ): Promise<Gate> {
   const adminKey = randomBytes(32).toString('hex')
   const origin = `http://127.0.0.1:${await freePort()}`
@@ -70,6 +72,7 @@ export async function startGate(
     if (Date.now() > until) throw new Error(`the gate did not start in ${startMs} ms:\n${said()}`)
     await sleep(50)
   }
+  if (postgresCpu !== cpu) pinDescendants(child.pid ?? 0, postgresCpu)
   const tenant = await provision({ origin, adminKey }, backendUrl, governance)
   const endScraping = governance.isOn ? scrape(origin) : (): void => {}
   const stop = async (): Promise<void> => {

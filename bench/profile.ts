@@ -37,6 +37,7 @@ const effort = { rounds: 1, warmupMs: 0, durationMs: Number(flags.seconds) * 1_0
 const world = await openWorld({
   effort,
   isQuick: false,
+  isCoreShared: false,
   ledgerRows: undefined,
   main: 'src/main.ts',
   check: checkGoverned,

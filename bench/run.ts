@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- [--quick] [--only NAME,…] [--must-show] [--json FILE] [--main FILE] [--rounds N]
- *   [--ledger-rows N]`
+ *   [--ledger-rows N] [--shared-core]`
  *
  * What the gate costs, with everything on that it governs calls with, always beside the same backend called directly and
  * through a bare Node proxy, in the same run. docs/performance.md says what each part measures and how to read it.
@@ -25,6 +25,7 @@ const { values: flags } = parseArgs({
     main: { type: 'string', default: 'src/main.ts' },
     rounds: { type: 'string' },
     'ledger-rows': { type: 'string' },
+    'shared-core': { type: 'boolean', default: false },
   },
 })
 const effort = flags.quick
@@ -46,6 +47,7 @@ try {
     effort: { ...effort, rounds },
     ledgerRows: flags['ledger-rows'] === undefined ? undefined : Number(flags['ledger-rows']),
     isQuick: flags.quick,
+    isCoreShared: flags['shared-core'],
     main: flags.main,
     check: checkGoverned,
   })
@@ -78,7 +80,12 @@ async function measure(stage: World): Promise<void> {
 }
 
 function writeReport(file: string, findings: Readonly<Record<string, Finding>>): void {
-  const report = { machine, time: new Date().toISOString(), settings: { ...effort, rounds }, findings }
+  const report = {
+    machine,
+    time: new Date().toISOString(),
+    settings: { ...effort, rounds, isCoreShared: flags['shared-core'] },
+    findings,
+  }
   writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`)
 }
 

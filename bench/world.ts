@@ -8,7 +8,7 @@ import { type Stage, sceneOf, takeSample } from './sample.ts'
 import { type BenchService, services } from './services.ts'
 import { connectTarget, directName, grpcTarget, openaiTarget, plainTarget, proxyName, type Target } from './targets.ts'
 
-/** Core of the gate and of the proxy; backend and load generator have the other one. */
+/** Core of the gate and of the proxy; backend, load generator and, unless the core is shared, Postgres have the other one. */
 export const gateCpu = 0
 export const loadCpu = 1
 
@@ -38,6 +38,8 @@ export interface WorldOptions {
   readonly effort: Effort
   readonly isQuick: boolean
   readonly ledgerRows: number | undefined
+  /** Whether gates share their core with their embedded Postgres; else it is where backend and load generator are. */
+  readonly isCoreShared: boolean
   /** `src/main.ts`, or the bundle. */
   readonly main: string
   /** Throws unless the gate governs. */
@@ -45,7 +47,9 @@ export interface WorldOptions {
 }
 
 /** Starts backend, proxy and load generator. */
-export async function openWorld({ effort, isQuick, ledgerRows, main, check }: WorldOptions): Promise<World> {
+export async function openWorld(options: WorldOptions): Promise<World> {
+  const { effort, isQuick, ledgerRows, main, check } = options
+  const postgresCpu = options.isCoreShared ? gateCpu : loadCpu
   const folders: string[] = []
   const scratch = (): string => {
     const folder = mkdtempSync(join(tmpdir(), 'tollgate-bench-'))
@@ -65,8 +69,8 @@ export async function openWorld({ effort, isQuick, ledgerRows, main, check }: Wo
   }
   // A cold process measures the compiler: of a gate's first ten seconds a call costs half as much again.
   for (const service of [services.plain, services.stream]) await runIn(proxied, service)
-  const start = async (options: GateOptions): Promise<Gate> => {
-    const started = await startGate(main, scratch(), backendUrl, gateCpu, options)
+  const start = async (changes: GateOptions): Promise<Gate> => {
+    const started = await startGate(main, scratch(), backendUrl, gateCpu, { postgresCpu, ...changes })
     for (const target of [openaiTarget(started), connectTarget(started), grpcTarget(started)])
       await runIn(target, services.plain)
     for (const target of [openaiTarget(started), grpcTarget(started)]) await runIn(target, services.stream)
