@@ -32,6 +32,8 @@ export interface GateOptions {
 }
 
 const startMs = 60_000
+/** As in package.json and the image. */
+const newObjects = '--max-semi-space-size=16'
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /**
@@ -49,7 +51,7 @@ export async function startGate(
   const origin = `http://127.0.0.1:${await freePort()}`
   const log = join(dataDir, 'output.log')
   const output = openSync(log, 'a')
-  const child = spawnPinned([main, 'serve'], cpu, {
+  const child = spawnPinned([newObjects, main, 'serve'], cpu, {
     cwd: root,
     output,
     env: {

@@ -48,8 +48,9 @@ for (const file of globSync('*.js', { cwd: dist })) {
     text.replace(/[^\0-\x7f]/g, (unit) => `\\u${hex(unit)}`),
   )
 }
-// An older Node crashes in the addon, which is loaded before any line of the bundle runs.
-const launcher = `#!/usr/bin/env node
+// An older Node crashes in the addon, which is loaded before any line of the bundle runs. With Node's own 64 MiB for new
+// objects, large bodies cost twice as much (docs/performance.md).
+const launcher = `#!/usr/bin/env -S node --max-semi-space-size=16
 if (Number(process.versions.node.split('.')[0]) < 24) {
   console.error(\`Tollgate needs Node 24 or newer; this is \${process.version}.\`)
   process.exit(1)
