@@ -43,6 +43,6 @@ export class PassingMap<K extends string | number, V extends object> {
   }
 
   *values(): Generator<V, undefined> {
-    for (const [, value] of this) yield value
+    for (const { value } of this.#cells.values()) if (value !== undefined) yield value
   }
 }
