@@ -42,6 +42,7 @@ export class Http2Exchange implements Exchange {
       this.#onClosed?.()
       // Node keeps streams in a Map, whose old tables lead to those that are closed (passing-map.ts): they lead no further.
       stream.removeAllListeners()
+      stream.on('error', ignore)
     })
   }
 
