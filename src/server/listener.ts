@@ -1,5 +1,4 @@
 import { constants } from 'node:crypto'
-import { createServer as createHttp1, type Server as Http1Server, type RequestListener } from 'node:http'
 import {
   createServer as createHttp2,
   type Http2Server,
@@ -13,7 +12,7 @@ import type { Logger } from 'pino'
 import type { Certificates } from './certificates.ts'
 import type { Exchange } from './exchange.ts'
 import { type HandshakeFailure, handshakeFailure } from './handshake-failure.ts'
-import { Http1Exchange } from './http1-exchange.ts'
+import { createHttp1Server } from './http1/server.ts'
 import { Http2Exchange } from './http2-exchange.ts'
 import type { CertificateFiles } from './read-certificates.ts'
 
@@ -75,10 +74,7 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
   const sockets = new Set<Socket>()
   const aged = new WeakSet<object>()
   let draining = false
-  const http1 = http1Server(options, (request, response) => {
-    if (draining || aged.has(request.socket)) response.setHeader('connection', 'close')
-    handle(new Http1Exchange(request, response))
-  })
+  const http1 = createHttp1Server(options, (socket) => draining || aged.has(socket), handle)
   const sessions = new Set<ServerHttp2Session>()
   const http2 = http2Server(options, sessions, handle)
 
@@ -92,14 +88,16 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
       sockets.delete(socket)
     })
     if (socket instanceof TLSSocket && socket.alpnProtocol === 'h2') http2.emit('connection', socket)
-    else sniff(socket, options.headersTimeoutMs, (isHttp2) => (isHttp2 ? http2 : http1).emit('connection', socket))
+    else
+      sniff(socket, options.headersTimeoutMs, (isHttp2) =>
+        isHttp2 ? http2.emit('connection', socket) : http1.serve(socket),
+      )
   }
   const server = acceptor(options, accept)
   server.maxConnections = maxConnections
   const closed = new Promise<void>((resolve) => server.once('close', resolve))
   const { address, port } = await listening(server, options)
-  // Without it the HTTP/1.1 server, which does not listen itself, never checks its header timeouts.
-  http1.emit('listening')
+  http1.start()
   server.on('error', (err) => log.error({ err }, 'listener failed'))
   return {
     host: address,
@@ -111,11 +109,7 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
       server.close()
       for (const session of sessions) session.close()
     },
-    closeIdle() {
-      // Stops the timeout checks that "listening" started, too; the server itself was never listening.
-      http1.close()
-      http1.closeIdleConnections()
-    },
+    closeIdle: () => http1.closeIdle(),
     destroy() {
       http1.close()
       for (const session of sessions) session.destroy()
@@ -135,31 +129,6 @@ const connectionWindowBytes = 8 * 1024 * 1024
 
 /** What a connection may hold in buffers; above it, Node resets new streams. Its 10 MB are one or two large answers. */
 const sessionMemoryMegabytes = 128
-
-function http1Server(options: ListenerOptions, handle: RequestListener): Http1Server {
-  const server = createHttp1(
-    {
-      headersTimeout: options.headersTimeoutMs,
-      requestTimeout: options.headersTimeoutMs + options.bodyTimeoutMs,
-      connectionsCheckingInterval: Math.min(options.headersTimeoutMs, 5000),
-      keepAliveTimeout: options.keepAliveMs,
-    },
-    handle,
-  )
-  server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
-    options.log.debug({ err }, 'request is not HTTP/1.1')
-    const status = clientErrors[err.code ?? ''] ?? '400 Bad Request'
-    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\n\r\n`)
-    else socket.destroy()
-  })
-  return server
-}
-
-/** What callers are told by Node's code; everything else is a request that cannot be parsed. */
-const clientErrors: Readonly<Record<string, string>> = {
-  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
-  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
-}
 
 function http2Server(
   options: ListenerOptions,
