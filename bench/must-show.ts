@@ -56,6 +56,20 @@ const demands: readonly Demand[] = [
   { what: 'first token, SSE, added p50', figure: 'gate, SSE: first token added ms', bound: 1, unit: 'ms', ...stream },
   { what: 'first token, gRPC, added p50', figure: 'gate, gRPC: first token added ms', bound: 1, unit: 'ms', ...stream },
   {
+    what: 'a token of 32 paced streams, SSE, time added',
+    figure: 'gate, SSE: µs added between tokens',
+    bound: 60,
+    unit: 'µs',
+    ...stream,
+  },
+  {
+    what: 'a token of 32 paced streams, gRPC, time added',
+    figure: 'gate, gRPC: µs added between tokens',
+    bound: 60,
+    unit: 'µs',
+    ...stream,
+  },
+  {
     what: 'a token of 32 paced streams, SSE, CPU',
     figure: 'gate, SSE: CPU µs a token',
     bound: 60,

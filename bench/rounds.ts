@@ -15,16 +15,20 @@ export interface Effort {
   readonly durationMs: number
 }
 
-const runInMs = 400
+const usualRunInMs = 400
 const quickRunInMs = 150
 
 /**
  * Measures all scenes in turn, round after round, so that whatever else the machine does meets all of them, and returns the
- * medians. Before the first round each scene is run in, unrecorded.
+ * medians. Before the first round each scene is run in for `runInMs`, unrecorded.
  */
-export async function measureInTurn(stage: Stage, scenes: readonly Scene[], rounds: number): Promise<Result[]> {
-  const runIn = { warmupMs: 0, durationMs: rounds === 1 ? quickRunInMs : runInMs }
-  for (const scene of scenes) await takeSample(stage, { ...scene, ...runIn })
+export async function measureInTurn(
+  stage: Stage,
+  scenes: readonly Scene[],
+  rounds: number,
+  runInMs = rounds === 1 ? quickRunInMs : usualRunInMs,
+): Promise<Result[]> {
+  for (const scene of scenes) await takeSample(stage, { ...scene, warmupMs: 0, durationMs: runInMs })
   const samples = scenes.map((): Sample[] => [])
   for (let round = 1; round <= rounds; round += 1) {
     for (const [index, scene] of scenes.entries()) {

@@ -6,6 +6,7 @@ import { sceneOf } from '../sample.ts'
 import { services } from '../services.ts'
 import { openaiTarget, plainTarget, proxyName, type Target } from '../targets.ts'
 import { gateCpu, type World } from '../world.ts'
+import { measureOneCaller, oneCallerTable } from './latency.ts'
 import { unaryTable } from './unary.ts'
 
 /** Between the bare proxy and the gate: what a call costs that is checked and recorded by plain code, and nothing else. */
@@ -17,13 +18,17 @@ async function run(world: World): Promise<Finding> {
   const targets = [world.direct, world.proxy, ...lines, openaiTarget(await world.gate())]
   const scenes = targets.map((target) => sceneOf(target, services.plain, 64, world.effort))
   const results = await measureInTurn(world, scenes, world.effort.rounds)
+  const alone = await measureOneCaller(world, targets)
   const figures = results.map((result) => [
     `${result.scene.target.name}: of proxy`,
     shareOf(results, result, proxyName),
   ])
   return {
-    results,
-    tables: [unaryTable('From the bare proxy to the gate', results)],
+    results: [...results, ...alone],
+    tables: [
+      unaryTable('From the bare proxy to the gate', results),
+      oneCallerTable('One caller, from the bare proxy to the gate', alone),
+    ],
     figures: Object.fromEntries(figures),
   }
 }
