@@ -1,13 +1,8 @@
 import type { Logger } from 'pino'
-import { TollgateError } from '../errors.ts'
-import { correctionIds, correctionOf } from '../metering/correction.ts'
-import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import type { SlicesSample } from '../telemetry/metric-sources.ts'
-import { CounterNames } from './counter-names.ts'
-import { decodeEvent, encodeEvent } from './event-codec.ts'
+import { encodeEvent } from './event-codec.ts'
 import { GroupCommit } from './group-commit.ts'
-import { periodKeysOf } from './limit-keys.ts'
 import type {
   Admission,
   AdmissionResult,
@@ -19,14 +14,15 @@ import type {
   Settled,
   Settlement,
 } from './limits.ts'
-import { encodePlan, encodeSeeds, type KnownSeed, readStates } from './redis-arguments.ts'
-import { admitAll, settleAll } from './redis-batches.ts'
+import { encodePlan, encodeSeeds, readStates } from './redis-arguments.ts'
+import { admitAll } from './redis-batches.ts'
 import { checkDurability } from './redis-durability.ts'
 import { RedisGeneration } from './redis-generation.ts'
 import { RedisKept } from './redis-kept.ts'
 import { RedisKeys } from './redis-keys.ts'
-import { command, RedisScripts, type ScriptArgument, traced, wasNotSent } from './redis-scripts.ts'
-import { RedisSeeds, unknownYet } from './redis-seeds.ts'
+import { command, RedisScripts, traced, wasNotSent } from './redis-scripts.ts'
+import { RedisSeeds } from './redis-seeds.ts'
+import { RedisSettlements } from './redis-settlements.ts'
 import { RedisSlices, type Spending } from './redis-slices.ts'
 import { RedisUsageLog } from './redis-usage-log.ts'
 
@@ -129,7 +125,7 @@ export async function createRedisLimits(options: RedisLimitsOptions): Promise<Re
     usageLog,
     slices,
     durability,
-    seeds: new RedisSeeds(redis, keys.usage(), options.seed),
+    seeds: new RedisSeeds({ redis, stream: keys.usage(), generation, seed: options.seed }),
     settledTtlMs,
     abandonedTtlMs,
     answerTtlMs: options.answerTtlMs ?? 86_400_000,
@@ -154,14 +150,6 @@ interface Parts {
 
 /** Key and fingerprint of a call without a claim. */
 const noClaim = ['', '']
-const nothingCrossed: Settled = { crossed: [] }
-/** Admissions with an unknown outcome that wait for their release; beyond it they are left to their lease. */
-const maxUnreleased = 10_000
-/** How long an admission waits for periods to become known, and how often it tries. */
-const seedMaxMs = 3_000
-const seedMaxTries = 100
-/** A reservation that changes its state again and again while it is settled. */
-const maxTries = 5
 /** Events in one script of a correction. */
 const correctionBatch = 100
 
@@ -170,18 +158,15 @@ export class RedisLimits implements Limits {
   readonly usageLog: RedisUsageLog
   readonly #parts: Parts
   #asked = 0
-  readonly #unreleased = new Map<string, Admission>()
   readonly #admissions: GroupCommit
-  readonly #settlements: GroupCommit
-  readonly #counterNames: CounterNames
+  readonly #settlements: RedisSettlements
 
   constructor(parts: Parts) {
     this.#parts = parts
     this.usageLog = parts.usageLog
     this.#admissions = new GroupCommit((batch) => admitAll(parts, batch))
-    this.#settlements = new GroupCommit((batch) => settleAll(parts, batch))
-    this.#counterNames = new CounterNames(parts.keys)
-    parts.usageLog.beforeSweep = () => this.#releaseAll()
+    this.#settlements = new RedisSettlements({ ...parts, appended: () => this.usageLog.nudge() })
+    parts.usageLog.beforeSweep = () => this.#settlements.releaseAll()
   }
 
   async admit(admission: Admission): Promise<AdmissionResult> {
@@ -208,7 +193,7 @@ export class RedisLimits implements Limits {
     try {
       return await written
     } catch (error) {
-      this.#release(admission)
+      this.#settlements.release(admission)
       throw error
     }
   }
@@ -219,11 +204,11 @@ export class RedisLimits implements Limits {
     const event = encodeEvent(admission.ifAbandoned)
     const claimed = claim === undefined ? noClaim : [keys.claim(claim.key), claim.fingerprint]
     const facts = [id, String(admission.leaseMs), encodePlan(costs, keys), event, ...claimed]
-    const reply = await this.#seeded(limitsOf(admission), async (generation, seeds) => {
+    const reply = await this.#parts.seeds.known(limitsOf(admission), async (generation, seeds) => {
       try {
         return await traced('admit', () => this.#admissions.add(generation, [...facts, encodeSeeds(seeds)]))
       } catch (error) {
-        if (!wasNotSent(error)) this.#release(admission)
+        if (!wasNotSent(error)) this.#settlements.release(admission)
         throw error
       }
     })
@@ -251,27 +236,8 @@ export class RedisLimits implements Limits {
     }
   }
 
-  async settle(settlement: Settlement): Promise<Settled> {
-    const { admission, event } = settlement
-    const { id, costs } = admission
-    const { kept, slices } = this.#parts
-    await slices.heard(id)
-    for (let tries = 0; tries < maxTries; tries++) {
-      const [outcome, detail] = await this.#settleOpen(settlement, event)
-      const [entry = '', ...told] = String(detail).split(' ')
-      // Again, and this process thought it open: the answer of its settlement was lost, and is this one.
-      const wasLost = outcome === 'again' && kept.closed(id) && entry !== ''
-      if (outcome === 'settled' || wasLost) {
-        this.#ended(id, [event], [entry])
-        const crossed = readCrossed(costs, told)
-        kept.told.tell(crossed)
-        return { crossed }
-      }
-      if (outcome === 'again') return nothingCrossed
-      const events = outcome === 'late' ? correctedBy(decodeKnown(detail), event) : [event]
-      if (await this.#settleLate(settlement, outcome === 'late' ? 'a' : '', events)) return nothingCrossed
-    }
-    throw new TollgateError('LIMITS_UNAVAILABLE', 'the reservation changes while it is settled')
+  settle(settlement: Settlement): Promise<Settled> {
+    return this.#settlements.settle(settlement)
   }
 
   async correct({ events, counters }: Correction): Promise<void> {
@@ -297,7 +263,7 @@ export class RedisLimits implements Limits {
       limits.map((limit) => ({ limit, amount: 0 })),
       keys,
     )
-    const reply = await this.#seeded(limits, (generation, seeds) =>
+    const reply = await this.#parts.seeds.known(limits, (generation, seeds) =>
       scripts.run(
         'read',
         [keys.generation(), keys.holdings()],
@@ -321,159 +287,8 @@ export class RedisLimits implements Limits {
     await this.#parts.generation.close()
     await this.usageLog.close()
   }
-
-  /** Runs a script; when it does not know a period, asks what was used and runs it again with the answer. */
-  async #seeded(
-    limits: readonly Limit[],
-    run: (generation: string, seeds: ReadonlyMap<number, KnownSeed>) => Promise<unknown>,
-  ): Promise<readonly unknown[]> {
-    const until = performance.now() + seedMaxMs
-    let asked = ''
-    let seeds: ReadonlyMap<number, KnownSeed> = new Map()
-    for (let tries = 0; tries < seedMaxTries; tries++) {
-      const reply = await this.#parts.generation.run(true, (generation) => {
-        // What was asked in another generation says nothing of this one.
-        if (generation !== asked) seeds = new Map()
-        asked = generation
-        return run(generation, seeds)
-      })
-      if (String(reply[0]) !== 'unseeded') return reply
-      const left = until - performance.now()
-      if (left <= 0) break
-      seeds = await this.#ask(limits, reply.slice(1).map(String), asked, left)
-    }
-    throw unknownYet()
-  }
-
-  /** Seeds by the index of their limits, of pairs of index and version. */
-  async #ask(
-    limits: readonly Limit[],
-    unknown: readonly string[],
-    generation: string,
-    ms: number,
-  ): Promise<Map<number, KnownSeed>> {
-    const seeds = new Map<number, KnownSeed>()
-    const asking: Promise<void>[] = []
-    for (let at = 0; at + 1 < unknown.length; at += 2) {
-      const [index, version = ''] = [Number(unknown[at]), unknown[at + 1]]
-      const limit = limits[index]
-      if (limit?.kind !== 'period') continue
-      const answer = this.#parts.seeds.ask(limit, version, generation, ms)
-      asking.push(answer.then((used) => void seeds.set(index, { used, version })))
-    }
-    await Promise.all(asking)
-    return seeds
-  }
-
-  /** Settles an open reservation; without an event it is released. */
-  #settleOpen({ admission, actual, answer }: Settlement, event?: UsageEvent): Promise<readonly unknown[]> {
-    const { keys, generation } = this.#parts
-    const { id, claim } = admission
-    const json = event === undefined ? '' : encodeEvent(event)
-    const counters = event === undefined ? '' : this.#counterNames.of(event)
-    const claimed = [claim === undefined ? '' : keys.claim(claim.key), ...this.#claimArguments(admission, answer)]
-    const args = [id, json, ...claimed, actual.join(' ')]
-    return generation.run(false, (own) => traced('settle', () => this.#settlements.add(own, args, counters)))
-  }
-
-  /** Settles a call that was recorded as abandoned ('a') or is not known (''); false when that is so no more. */
-  async #settleLate(
-    { admission, actual, answer }: Settlement,
-    state: 'a' | '',
-    events: readonly UsageEvent[],
-  ): Promise<boolean> {
-    const { keys, scripts, generation, settledTtlMs } = this.#parts
-    const { id, costs, claim } = admission
-    const counters = new Set(events.flatMap(periodKeysOf))
-    for (const { limit } of costs) if (limit.kind === 'period') counters.add(limit.key)
-    const names = [
-      keys.generation(),
-      keys.reservation(id),
-      keys.usage(),
-      ...[...counters].map((key) => keys.limit(key)),
-    ]
-    if (claim !== undefined) names.push(keys.claim(claim.key))
-    const args = [
-      id,
-      state,
-      String(settledTtlMs),
-      ...this.#claimArguments(admission, answer),
-      String(events.length),
-      ...events.map(encodeEvent),
-      ...actual.map(String),
-    ]
-    const [outcome, ...ids] = await generation.run(false, (own) => scripts.run('late', names, [own, ...args]))
-    if (outcome !== 'settled') return false
-    this.#ended(id, events, ids.map(String))
-    return true
-  }
-
-  /** Fingerprint, how long the answer is kept, and the answer; all '' where there is none. */
-  #claimArguments({ claim }: Admission, answer: Uint8Array | undefined): ScriptArgument[] {
-    if (claim === undefined) return ['', '', '']
-    if (answer === undefined) return [claim.fingerprint, '', '']
-    const bytes = Buffer.from(answer.buffer, answer.byteOffset, answer.byteLength)
-    return [claim.fingerprint, String(this.#parts.answerTtlMs), bytes]
-  }
-
-  #ended(id: string, events: readonly UsageEvent[], entries: readonly string[]): void {
-    const { kept } = this.#parts
-    kept.closed(id)
-    events.forEach((event, index) => {
-      kept.append({ entry: entries[index] ?? '0-0', event, ended: 's', callId: id })
-    })
-    this.usageLog.nudge()
-  }
-
-  #release(admission: Admission): void {
-    if (this.#unreleased.size < maxUnreleased) this.#unreleased.set(admission.id, admission)
-    void this.#releaseOne(admission).catch(() => undefined)
-  }
-
-  /** Gives back what an admission of unknown outcome took, if it took anything. */
-  async #releaseOne(admission: Admission): Promise<void> {
-    const settlement = { admission, actual: admission.costs.map(() => 0), event: admission.ifAbandoned }
-    const [outcome, detail] = await this.#settleOpen(settlement)
-    if (outcome === 'late') {
-      const abandoned = decodeKnown(detail)
-      const nothing: UsageEvent = { ...abandoned, tokens: noTokens, costNanos: 0, errorReason: 'LIMITS_UNAVAILABLE' }
-      await this.#settleLate(settlement, 'a', correctedBy(abandoned, nothing))
-    }
-    this.#unreleased.delete(admission.id)
-  }
-
-  async #releaseAll(): Promise<void> {
-    await this.#parts.slices.tidy().catch(() => undefined)
-    if (this.#unreleased.size === 0) return
-    await Promise.allSettled([...this.#unreleased.values()].map((admission) => this.#releaseOne(admission)))
-    if (this.#unreleased.size > 0)
-      this.#parts.log.warn({ count: this.#unreleased.size }, 'admissions of unknown outcome')
-  }
 }
 
 function limitsOf({ costs }: Admission): Limit[] {
   return costs.map((cost) => cost.limit)
-}
-
-/** What takes the record of an abandoned call back, and what books it right. */
-function correctedBy(abandoned: UsageEvent, right: UsageEvent): UsageEvent[] {
-  return correctionOf(abandoned, right, correctionIds(abandoned.id))
-}
-
-/** Triples of index, use and threshold. */
-function readCrossed(costs: Admission['costs'], reply: readonly string[]): Settled['crossed'][number][] {
-  const crossed: Settled['crossed'][number][] = []
-  for (let at = 0; at + 2 < reply.length; at += 3) {
-    const limit = costs[Number(reply[at])]?.limit
-    if (limit?.kind !== 'period') continue
-    crossed.push({ limit, used: Number(reply[at + 1]), threshold: reply[at + 2] === '80' ? 80 : 100 })
-  }
-  return crossed
-}
-
-/** The event that a sweep recorded, which this store wrote itself. */
-function decodeKnown(json: unknown): UsageEvent {
-  const event = decodeEvent(String(json))
-  if (event === undefined) throw new TollgateError('INTERNAL', 'an abandoned reservation holds no usage event')
-  return event
 }

@@ -4,9 +4,23 @@ import type { RedisClient } from '../storage/redis.ts'
 import { within } from '../within.ts'
 import { decodeEvent } from './event-codec.ts'
 import { unitsOf } from './limit-keys.ts'
-import type { PeriodLimit, PeriodSeed } from './limits.ts'
+import type { Limit, PeriodLimit, PeriodSeed } from './limits.ts'
+import type { KnownSeed } from './redis-arguments.ts'
+import type { RedisGeneration } from './redis-generation.ts'
 import { readStream } from './redis-stream.ts'
 import { askSeed } from './seeds.ts'
+
+export interface RedisSeedsOptions {
+  readonly redis: RedisClient
+  /** Key of the usage stream. */
+  readonly stream: string
+  readonly generation: RedisGeneration
+  readonly seed: PeriodSeed
+}
+
+/** How long an admission waits for periods to become known, and how often it tries. */
+const maxMs = 3_000
+const maxTries = 100
 
 /**
  * What was used in a period that Redis does not know: the usage stream is read, then the ledger is asked for its sum and
@@ -25,24 +39,63 @@ import { askSeed } from './seeds.ts'
  * All who ask at the same time share one reading, and all who ask for the same thing one question.
  */
 export class RedisSeeds {
-  readonly #redis: RedisClient
-  readonly #stream: string
-  readonly #seed: PeriodSeed
+  readonly #options: RedisSeedsOptions
   readonly #asked = new Map<string, Promise<number>>()
   #reading: Promise<Waiting> | undefined
   #next: Promise<Waiting> | undefined
 
-  constructor(redis: RedisClient, stream: string, seed: PeriodSeed) {
-    this.#redis = redis
-    this.#stream = stream
-    this.#seed = seed
+  constructor(options: RedisSeedsOptions) {
+    this.#options = options
   }
 
   /**
-   * Units used, as of a version of the counter that was seen before this is called. Throws LIMITS_UNAVAILABLE when Redis
-   * or the ledger does not answer within `ms`.
+   * Runs a script in the current generation; when that does not know a period of the limits, it is run again with what was
+   * used. Throws LIMITS_UNAVAILABLE when Redis or the ledger does not answer in time.
    */
-  ask(limit: PeriodLimit, version: string, generation: string, ms: number): Promise<number> {
+  async known(
+    limits: readonly Limit[],
+    run: (generation: string, seeds: ReadonlyMap<number, KnownSeed>) => Promise<unknown>,
+  ): Promise<readonly unknown[]> {
+    const until = performance.now() + maxMs
+    let asked = ''
+    let seeds: ReadonlyMap<number, KnownSeed> = new Map()
+    for (let tries = 0; tries < maxTries; tries++) {
+      const reply = await this.#options.generation.run(true, (generation) => {
+        // What was asked in another generation says nothing of this one.
+        if (generation !== asked) seeds = new Map()
+        asked = generation
+        return run(generation, seeds)
+      })
+      if (String(reply[0]) !== 'unseeded') return reply
+      const left = until - performance.now()
+      if (left <= 0) break
+      seeds = await this.#askAll(limits, reply.slice(1).map(String), asked, left)
+    }
+    throw unknownYet()
+  }
+
+  /** Seeds by the index of their limits, of pairs of index and version. */
+  async #askAll(
+    limits: readonly Limit[],
+    unknown: readonly string[],
+    generation: string,
+    ms: number,
+  ): Promise<Map<number, KnownSeed>> {
+    const seeds = new Map<number, KnownSeed>()
+    const asking: Promise<void>[] = []
+    for (let at = 0; at + 1 < unknown.length; at += 2) {
+      const [index, version = ''] = [Number(unknown[at]), unknown[at + 1]]
+      const limit = limits[index]
+      if (limit?.kind !== 'period') continue
+      const answer = this.#askOnce(limit, version, generation, ms)
+      asking.push(answer.then((used) => void seeds.set(index, { used, version })))
+    }
+    await Promise.all(asking)
+    return seeds
+  }
+
+  /** Units used, as of a version of the counter that was seen before this is called. */
+  #askOnce(limit: PeriodLimit, version: string, generation: string, ms: number): Promise<number> {
     const question = `${generation} ${version} ${limit.key}`
     let answer = this.#asked.get(question)
     if (answer === undefined) {
@@ -54,7 +107,7 @@ export class RedisSeeds {
 
   async #ask(limit: PeriodLimit): Promise<number> {
     const waiting = await this.#waiting()
-    return askSeed(this.#seed, limit, waiting.of(limit))
+    return askSeed(this.#options.seed, limit, waiting.of(limit))
   }
 
   /** A reading that has not begun yet. */
@@ -70,7 +123,7 @@ export class RedisSeeds {
     this.#next = undefined
     try {
       const waiting = new Waiting()
-      for await (const { json } of readStream(this.#redis, this.#stream)) {
+      for await (const { json } of readStream(this.#options.redis, this.#options.stream)) {
         const event = json === undefined ? undefined : decodeEvent(json)
         if (event !== undefined) waiting.add(event)
       }
@@ -82,7 +135,7 @@ export class RedisSeeds {
 }
 
 /** When nobody can say in time what was used. */
-export function unknownYet(): TollgateError {
+function unknownYet(): TollgateError {
   return new TollgateError('LIMITS_UNAVAILABLE', 'usage of the current period is not known yet')
 }
 
