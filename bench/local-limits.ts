@@ -106,8 +106,9 @@ function eventOf(requestId: string, startMs: number, ending: Pick<UsageEvent, 's
 /** As the drain does, without a ledger. */
 async function drainForever(): Promise<void> {
   while (!isOver) {
-    const entries = await limits.usageLog.read(2_000, 100, new AbortController().signal)
-    await limits.usageLog.acknowledge(entries)
+    const batch = await limits.usageLog.read(2_000, 100, new AbortController().signal)
+    batch.encoded()
+    await batch.acknowledge()
     await delay(25)
   }
 }

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
 import { newId } from '../src/ids.ts'
-import type { UsageLog, UsageLogEntry } from '../src/limits/limits.ts'
+import type { UsageBatch, UsageLog } from '../src/limits/limits.ts'
+import { batchOf } from '../src/metering/event-batch.ts'
 import type { UsageEvent } from '../src/metering/usage-event.ts'
 
 /**
@@ -54,27 +55,26 @@ const ids = Array.from({ length: 1_000 }, () => randomUUID())
 
 /** A usage log that hands out events made beforehand; what is acknowledged is forgotten, as a real one does. */
 export class MadeUsageLog implements UsageLog {
-  readonly #entries: readonly UsageLogEntry[]
+  readonly #events: readonly UsageEvent[]
   #read = 0
   #acknowledged = 0
 
   constructor(events: readonly UsageEvent[]) {
-    this.#entries = events.map((event, n) => ({ position: String(n), event }))
+    this.#events = events
   }
 
-  async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageLogEntry[]> {
-    const entries = this.#entries.slice(this.#read, this.#read + max)
-    this.#read += entries.length
-    if (entries.length === 0) await setTimeout(waitMs, undefined, { signal }).catch(() => {})
-    return entries
-  }
-
-  async acknowledge(entries: readonly UsageLogEntry[]): Promise<void> {
-    this.#acknowledged += entries.length
+  async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageBatch> {
+    const events = this.#events.slice(this.#read, this.#read + max)
+    this.#read += events.length
+    if (events.length === 0) await setTimeout(waitMs, undefined, { signal }).catch(() => {})
+    const acknowledge = async (): Promise<void> => {
+      this.#acknowledged += events.length
+    }
+    return { ...batchOf(events), acknowledge }
   }
 
   async backlog(): Promise<number> {
-    return this.#entries.length - this.#acknowledged
+    return this.#events.length - this.#acknowledged
   }
 
   async sweep(): Promise<number> {

@@ -165,9 +165,9 @@ function tokensIn(text: string): number {
 
 /** Everything that this test's calls left in the usage log. */
 async function recorded(): Promise<readonly UsageEvent[]> {
-  const entries = await limits.usageLog.read(100, 1, new AbortController().signal)
-  await limits.usageLog.acknowledge(entries)
-  events.push(...entries.map(({ event }) => event))
+  const batch = await limits.usageLog.read(100, 1, new AbortController().signal)
+  events.push(...batch.events())
+  await batch.acknowledge()
   return events
 }
 

@@ -151,9 +151,10 @@ export class TestGate {
 
   /** Events of calls that ended since it was last asked. */
   async recorded(): Promise<UsageEvent[]> {
-    const entries = await this.limits.usageLog.read(10, 1, new AbortController().signal)
-    await this.limits.usageLog.acknowledge(entries)
-    return entries.map(({ event }) => event)
+    const batch = await this.limits.usageLog.read(10, 1, new AbortController().signal)
+    const events = [...batch.events()]
+    await batch.acknowledge()
+    return events
   }
 
   /** What is used and held of the limits of that name. */

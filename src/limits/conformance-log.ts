@@ -25,10 +25,11 @@ export function usageLogConformance(scene: () => Scene): void {
     it('never returns more than asked for', async () => {
       await settleSome(7)
       const first = await scene().limits.usageLog.read(3, 5_000, AbortSignal.timeout(20_000))
-      expect(first.length).toBeGreaterThanOrEqual(1)
-      expect(first.length).toBeLessThanOrEqual(3)
-      await scene().limits.usageLog.acknowledge(first)
-      expect(await scene().drain()).toHaveLength(7 - first.length)
+      expect(first.size).toBeGreaterThanOrEqual(1)
+      expect(first.size).toBeLessThanOrEqual(3)
+      expect(first.events()).toHaveLength(first.size)
+      await first.acknowledge()
+      expect(await scene().drain()).toHaveLength(7 - first.size)
     })
 
     it('delivers again what a reader that died did not acknowledge', async () => {
@@ -36,8 +37,8 @@ export function usageLogConformance(scene: () => Scene): void {
       const lost: string[] = []
       await expect
         .poll(async () => {
-          const entries = await scene().limits.usageLog.read(10, 100, AbortSignal.timeout(20_000))
-          lost.push(...entries.map((entry) => entry.event.id))
+          const batch = await scene().limits.usageLog.read(10, 100, AbortSignal.timeout(20_000))
+          lost.push(...batch.events().map((event) => event.id))
           return new Set(lost).size
         })
         .toBe(5)
@@ -60,12 +61,12 @@ export function usageLogConformance(scene: () => Scene): void {
       onTestFinished(() => stop.abort())
       const waiting = usageLog.read(10, 60_000, stop.signal)
       const [id] = await settleSome(1)
-      const entries = await waiting
-      expect(entries.map((entry) => entry.event.id)).toEqual([id])
-      await usageLog.acknowledge(entries)
+      const batch = await waiting
+      expect(batch.events().map((event) => event.id)).toEqual([id])
+      await batch.acknowledge()
       const idle = usageLog.read(10, 60_000, stop.signal)
       stop.abort()
-      expect(await idle).toEqual([])
+      expect(await idle).toMatchObject({ size: 0 })
     })
   })
 }

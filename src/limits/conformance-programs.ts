@@ -269,9 +269,9 @@ class ProgramRun {
 
   async #drain(): Promise<void> {
     for (const { usageLog } of this.#world.processes) {
-      const entries = await usageLog.read(1_000, 0, new AbortController().signal)
-      this.#world.ledger.take(entries)
-      await usageLog.acknowledge(entries)
+      const batch = await usageLog.read(1_000, 0, new AbortController().signal)
+      this.#world.ledger.take(batch.events())
+      await batch.acknowledge()
     }
   }
 

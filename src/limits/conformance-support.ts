@@ -12,7 +12,6 @@ import type {
   PeriodSeed,
   Settlement,
   UsageLog,
-  UsageLogEntry,
   UsageScope,
 } from './limits.ts'
 
@@ -42,8 +41,8 @@ export class FakeLedger {
   answer: (used: number) => Promise<number> = async (used) => used
   readonly #events = new Map<string, UsageEvent>()
 
-  take(entries: readonly UsageLogEntry[]): void {
-    for (const { event } of entries) if (!this.#events.has(event.id)) this.#events.set(event.id, event)
+  take(events: readonly UsageEvent[]): void {
+    for (const event of events) if (!this.#events.has(event.id)) this.#events.set(event.id, event)
   }
 
   /** Ids of the events that it was given. */
@@ -177,11 +176,12 @@ export async function drain(
 ): Promise<UsageEvent[]> {
   const all: UsageEvent[] = []
   while (all.length < enough) {
-    const entries = await log.read(100, quietMs, AbortSignal.timeout(30_000))
-    if (entries.length === 0) break
-    ledger.take(entries)
-    await log.acknowledge(entries)
-    all.push(...entries.map((entry) => entry.event))
+    const batch = await log.read(100, quietMs, AbortSignal.timeout(30_000))
+    if (batch.size === 0) break
+    const events = batch.events()
+    ledger.take(events)
+    await batch.acknowledge()
+    all.push(...events)
   }
   return all
 }

@@ -53,6 +53,22 @@ export type EventFields = readonly [
   traceparent: string,
 ]
 
+/** An event as the log of one process has it: JSON of its fields. */
+export function encodeFields(event: UsageEvent): string {
+  return JSON.stringify(fieldsOf(event))
+}
+
+/** The event in a text that this process made with {@link encodeFields}. */
+export function decodeFields(json: string): UsageEvent {
+  return eventOf(JSON.parse(json))
+}
+
+/** The events in a list of such texts, which this process made. */
+export function decodeList(json: string): UsageEvent[] {
+  const list: readonly EventFields[] = JSON.parse(json)
+  return list.map(eventOf)
+}
+
 /** What JSON is to be made of. */
 export function fieldsOf(event: UsageEvent): EventFields {
   const { tokens } = event
@@ -84,7 +100,7 @@ export function fieldsOf(event: UsageEvent): EventFields {
 }
 
 /** What {@link fieldsOf} was given. */
-export function eventOf(fields: EventFields): UsageEvent {
+function eventOf(fields: EventFields): UsageEvent {
   const [input, cachedInput, cacheWriteInput, output, reasoningOutput] = fields[14]
   return {
     id: fields[0],

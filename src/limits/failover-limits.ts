@@ -136,10 +136,13 @@ class Failover implements FailoverLimits {
     this.usageLog = options.primary.usageLog
     const log = parts.local.usageLog
     this.localUsageLog = {
-      read: (max, waitMs, signal) => log.read(max, waitMs, signal),
-      acknowledge: async (entries) => {
-        await this.#book(entries.map((entry) => entry.event))
-        await log.acknowledge(entries)
+      read: async (max, waitMs, signal) => {
+        const batch = await log.read(max, waitMs, signal)
+        const acknowledge = async (): Promise<void> => {
+          await this.#book(batch.events())
+          await batch.acknowledge()
+        }
+        return { ...batch, acknowledge }
       },
       backlog: () => log.backlog(),
       sweep: async () => {

@@ -64,9 +64,9 @@ export function startDrain(log: UsageLog, ledger: Pick<FakeLedger, 'take'>): { s
     while (!stopping.signal.aborted) {
       try {
         await log.sweep()
-        const entries = await log.read(100, 200, stopping.signal)
-        ledger.take(entries)
-        if (entries.length > 0) await log.acknowledge(entries)
+        const batch = await log.read(100, 200, stopping.signal)
+        ledger.take(batch.events())
+        if (batch.size > 0) await batch.acknowledge()
       } catch {
         await delay(20)
       }

@@ -65,11 +65,11 @@ async function start(instanceId: string, mode: 'open' | 'local'): Promise<Replic
   })
   closers.unshift(() => limits.close())
   const taking: Pick<FakeLedger, 'take'> = {
-    take(entries) {
-      for (const { event } of entries) {
+    take(events) {
+      for (const event of events) {
         if (!booked.has(event.id)) booked.set(event.id, event.tokens.input)
       }
-      ledger.take(entries)
+      ledger.take(events)
     },
   }
   for (const usageLog of [limits.usageLog, limits.localUsageLog]) {

@@ -6,7 +6,12 @@ import { frame } from './segment-frames.ts'
  * of 17, 110 and 2700, and the file does not grow by a third.
  */
 export function encodeJson(value: object, bytes?: Uint8Array): Buffer {
-  return bytes === undefined ? frame(JSON.stringify(value)) : frame(`${JSON.stringify(value)}\n`, bytes)
+  return encodeLine(JSON.stringify(value), bytes)
+}
+
+/** The same of JSON that is made already. */
+export function encodeLine(json: string, bytes?: Uint8Array): Buffer {
+  return bytes === undefined ? frame(json) : frame(`${json}\n`, bytes)
 }
 
 /** What {@link encodeJson} wrote; `value` is undefined when the payload is no JSON. Keeps nothing of the payload's memory. */

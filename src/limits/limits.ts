@@ -1,3 +1,4 @@
+import type { EventBatch } from '../metering/event-batch.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import type { UsageScope } from '../metering/used-units.ts'
 
@@ -185,22 +186,20 @@ export interface Correction {
 /** At-least-once reading end of the usage log; several readers share the work, the ledger's dedupe absorbs repeats. */
 export interface UsageLog {
   /**
-   * Up to `max` entries that nobody holds, or that their reader gave up on. Waits up to `waitMs` for the first one;
-   * an empty batch means that none came.
+   * Up to `max` events that nobody holds, or that their reader gave up on. Waits up to `waitMs` for the first one; an
+   * empty batch means that none came.
    */
-  read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageLogEntry[]>
-  /** The entries are in the ledger: they may be forgotten. */
-  acknowledge(entries: readonly UsageLogEntry[]): Promise<void>
-  /** Entries not acknowledged yet. */
+  read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageBatch>
+  /** Events not acknowledged yet. */
   backlog(): Promise<number>
   /** Records the reservations whose lease ran out, as abandoned; returns how many. Safe to call from every replica. */
   sweep(): Promise<number>
 }
 
-export interface UsageLogEntry {
-  /** Opaque position, unique in the log. */
-  readonly position: string
-  readonly event: UsageEvent
+/** What a reader of the usage log holds until it acknowledges it, or gives up on it. */
+export interface UsageBatch extends EventBatch {
+  /** The events are in the ledger: they may be forgotten. May be repeated. */
+  acknowledge(): Promise<void>
 }
 
 /**

@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import type { AcknowledgedFile } from './acknowledged-file.ts'
 import type { LocalAnswers } from './local-answers.ts'
-import { encodeAdmitted, encodeSettled, type SettledRecord } from './local-records.ts'
+import { encodeAdmitted, encodeSettled, type WrittenRecord } from './local-records.ts'
 import type { RecordWaiter, SegmentLog } from './segment-log.ts'
 
 export interface LocalJournalParts {
@@ -53,7 +53,7 @@ export class LocalJournal {
   }
 
   /** Appends what is on its way to the ledger, and tells the waiter; never throws. */
-  settled(record: SettledRecord, waiter: RecordWaiter): void {
+  settled(record: WrittenRecord, waiter: RecordWaiter): void {
     const failed = (error: unknown): void => waiter.failed(this.#failed(error))
     const stored = (sequence: number): void => {
       this.#works()

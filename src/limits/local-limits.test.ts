@@ -30,9 +30,9 @@ async function record(limits: Limits): Promise<Settlement> {
 async function eventIds(limits: Limits): Promise<string[]> {
   const ids = new Set<string>()
   while ((await limits.usageLog.backlog()) > 0) {
-    const entries = await limits.usageLog.read(1_000, 100, AbortSignal.timeout(20_000))
-    for (const entry of entries) ids.add(entry.event.id)
-    await limits.usageLog.acknowledge(entries)
+    const batch = await limits.usageLog.read(1_000, 100, AbortSignal.timeout(20_000))
+    for (const event of batch.events()) ids.add(event.id)
+    await batch.acknowledge()
   }
   return [...ids].sort()
 }
@@ -78,8 +78,8 @@ describe('after the process died', () => {
     for (const call of calls) await limits.admit(call)
     const copy = await folders.crash(folder)
     const second = await folders.start(copy)
-    const entries = await second.usageLog.read(10, 1_000, AbortSignal.timeout(20_000))
-    expect(entries.map((entry) => entry.event)).toEqual(calls.map((call) => call.ifAbandoned))
+    const batch = await second.usageLog.read(10, 1_000, AbortSignal.timeout(20_000))
+    expect(batch.events()).toEqual(calls.map((call) => call.ifAbandoned))
     const third = await folders.start(await folders.crash(copy))
     expect(await third.usageLog.backlog()).toBe(2)
   })

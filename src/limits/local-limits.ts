@@ -6,6 +6,7 @@ import type { UsageEvent } from '../metering/usage-event.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { AcknowledgedFile } from './acknowledged-file.ts'
 import { abandon, admit, release, remind, settle, states } from './buckets.ts'
+import { encodeFields } from './event-codec.ts'
 import type {
   Admission,
   AdmissionResult,
@@ -38,7 +39,7 @@ export interface LocalLimitsOptions {
   readonly clock?: () => number
   /** Time after which an entry that its reader did not acknowledge is delivered again. Default 5 seconds. */
   readonly reclaimIdleMs?: number
-  /** Events that wait for the ledger, at which admission stops. Default 200,000, about 200 MB. */
+  /** Events that wait for the ledger, at which admission stops. Default 200,000, about 80 MB. */
   readonly maxBacklog?: number
   /** How long a claim keeps its answer. Default 24 hours. */
   readonly answerTtlMs?: number
@@ -167,7 +168,7 @@ class LocalLimits implements Limits {
     }
     for (const { sequence, events, answer } of settled) {
       if (answer !== undefined) this.#claims.keep(answer, sequence)
-      if (sequence > through) this.usageLog.add(sequence, events)
+      if (sequence > through) this.usageLog.add(sequence, events.map(encodeFields))
     }
     await Promise.all([...open].map(([id, event]) => this.#record({ id, events: [event] }, [])))
     if (open.size > 0) log.warn({ calls: open.size }, 'calls of a process that died are recorded as abandoned')
@@ -372,16 +373,20 @@ class LocalLimits implements Limits {
     stored: (sequence: number) => void,
     failed: (error: TollgateError) => void,
   ): void {
-    this.#journal.settled(record, {
-      stored: (sequence) => {
-        this.usageLog.add(sequence, record.events)
-        for (const event of record.events) this.#counters.follow(event, counted, this.#nowMicros())
-        stored(sequence)
+    const texts = record.events.map(encodeFields)
+    this.#journal.settled(
+      { ...record, events: texts },
+      {
+        stored: (sequence) => {
+          this.usageLog.add(sequence, texts)
+          for (const event of record.events) this.#counters.follow(event, counted, this.#nowMicros())
+          stored(sequence)
+        },
+        failed(cause) {
+          failed(new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause }))
+        },
       },
-      failed(cause) {
-        failed(new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause }))
-      },
-    })
+    )
   }
 
   async #sweep(): Promise<number> {

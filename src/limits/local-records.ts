@@ -1,7 +1,7 @@
 import { isObject } from '../is-object.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { eventOfFields, fieldsOf } from './event-codec.ts'
-import { decodeJson, encodeJson } from './json-record.ts'
+import { decodeJson, encodeJson, encodeLine } from './json-record.ts'
 import type { StoredRecord } from './segment-log.ts'
 
 /** A call is over, or (with an empty id) something was corrected. All of it is there, or nothing. */
@@ -11,6 +11,11 @@ export interface SettledRecord {
   readonly events: readonly UsageEvent[]
   /** What the call's claim keeps. */
   readonly answer?: AnswerRecord | undefined
+}
+
+/** The same with the texts of its events, as `encodeFields` makes them. */
+export interface WrittenRecord extends Omit<SettledRecord, 'events'> {
+  readonly events: readonly string[]
 }
 
 export interface AnswerRecord {
@@ -28,11 +33,11 @@ export function encodeAdmitted(id: string, event: UsageEvent): Buffer {
 }
 
 /** A record as it stands in a segment; the bytes of an answer stand after the JSON. */
-export function encodeSettled({ id, events, answer }: SettledRecord): Buffer {
-  const all = events.map(fieldsOf)
-  if (answer === undefined) return encodeJson(['settled', id, all])
+export function encodeSettled({ id, events, answer }: WrittenRecord): Buffer {
+  const head = `["settled",${JSON.stringify(id)},[${events.join(',')}]`
+  if (answer === undefined) return encodeLine(`${head}]`)
   const { key, fingerprint, untilMs, bytes } = answer
-  return encodeJson(['settled', id, all, { key, fingerprint, untilMs }], bytes)
+  return encodeLine(`${head},${JSON.stringify({ key, fingerprint, untilMs })}]`, bytes)
 }
 
 type DecodedRecord =

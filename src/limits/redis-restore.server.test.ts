@@ -300,9 +300,9 @@ describe('a loss of all data in the middle of a load from two processes', () => 
       onTestFinished(() => draining.abort())
       const drains = [one, two].map(async ({ usageLog }) => {
         while (!draining.signal.aborted) {
-          const entries = await usageLog.read(20, 50, draining.signal)
-          scene.ledger.take(entries)
-          await usageLog.acknowledge(entries)
+          const batch = await usageLog.read(20, 50, draining.signal)
+          scene.ledger.take(batch.events())
+          await batch.acknowledge()
         }
       })
       const flushing = [1, 2, 3].map(async (flush) => {

@@ -1,7 +1,9 @@
+import { batchOf } from '../metering/event-batch.ts'
+import type { UsageEvent } from '../metering/usage-event.ts'
 import type { StorageLog } from '../storage/postgres.ts'
 import type { RedisClient } from '../storage/redis.ts'
 import { decodeEvent } from './event-codec.ts'
-import type { UsageLog, UsageLogEntry } from './limits.ts'
+import type { UsageBatch, UsageLog } from './limits.ts'
 import { Nudge } from './nudge.ts'
 import { holdsOf, otherCounters } from './redis-arguments.ts'
 import type { RedisKept } from './redis-kept.ts'
@@ -28,6 +30,12 @@ const sweepBatch = 100
 const maxRounds = 1_000
 /** A reader that was silent for a day and holds nothing is forgotten. */
 const readerGoneMs = 86_400_000
+
+interface Entry {
+  /** In the stream. */
+  readonly id: string
+  readonly event: UsageEvent
+}
 
 /**
  * The usage stream as a log, read as consumer group "ledger". When this process appended, it is read at once, else every
@@ -67,20 +75,16 @@ export class RedisUsageLog implements UsageLog {
     this.#options.onAppend?.()
   }
 
-  async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageLogEntry[]> {
+  async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageBatch> {
     const deadline = performance.now() + waitMs
     while (!signal.aborted && !this.#closed) {
       const entries = await this.#take(max)
       const now = performance.now()
-      if (entries.length > 0 || now >= deadline) return entries
+      if (entries.length > 0 || now >= deadline) return this.#batch(entries)
       if (this.#isNudged) continue
       await this.#news.wait(Math.min(deadline - now, Math.max(1, this.#polledAt + pollEveryMs - now)), signal)
     }
-    return []
-  }
-
-  async acknowledge(entries: readonly UsageLogEntry[]): Promise<void> {
-    if (entries.length > 0) await this.#acknowledge(entries.map((entry) => entry.position))
+    return this.#batch([])
   }
 
   async backlog(): Promise<number> {
@@ -134,7 +138,12 @@ export class RedisUsageLog implements UsageLog {
     return true
   }
 
-  async #take(max: number): Promise<UsageLogEntry[]> {
+  #batch(entries: readonly Entry[]): UsageBatch {
+    const ids = entries.map((entry) => entry.id)
+    return { ...batchOf(entries.map((entry) => entry.event)), acknowledge: () => this.#acknowledge(ids) }
+  }
+
+  async #take(max: number): Promise<Entry[]> {
     const now = performance.now()
     const isDue = now - this.#polledAt >= pollEveryMs
     if (isDue) {
@@ -155,7 +164,7 @@ export class RedisUsageLog implements UsageLog {
     }
   }
 
-  async #deliver(count: number): Promise<UsageLogEntry[]> {
+  async #deliver(count: number): Promise<Entry[]> {
     const { redis, instanceId } = this.#options
     const reply = await command(() =>
       redis.call('xreadgroup', 'GROUP', usageGroup, instanceId, 'COUNT', count, 'STREAMS', this.#stream, '>'),
@@ -165,7 +174,7 @@ export class RedisUsageLog implements UsageLog {
   }
 
   /** Takes over what a reader held for too long. An empty answer with a cursor means: look further. */
-  async #reclaim(count: number): Promise<UsageLogEntry[]> {
+  async #reclaim(count: number): Promise<Entry[]> {
     const { redis, instanceId, reclaimIdleMs } = this.#options
     let cursor = '0-0'
     for (let round = 0; round < maxRounds; round++) {
@@ -182,14 +191,14 @@ export class RedisUsageLog implements UsageLog {
     return []
   }
 
-  async #parse(reply: unknown): Promise<UsageLogEntry[]> {
-    const entries: UsageLogEntry[] = []
+  async #parse(reply: unknown): Promise<Entry[]> {
+    const entries: Entry[] = []
     for (const item of asArray(reply)) {
       // A trimmed entry that was still pending: servers before 7.0 answer it as nothing.
       if (!Array.isArray(item)) continue
       const { id, json } = parseEntry(item)
       const event = json === undefined ? undefined : decodeEvent(json)
-      if (event !== undefined) entries.push({ position: id, event })
+      if (event !== undefined) entries.push({ id, event })
       else await this.#reject(id, json)
     }
     return entries
@@ -204,6 +213,7 @@ export class RedisUsageLog implements UsageLog {
   }
 
   async #acknowledge(ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return
     try {
       await this.#options.scripts.run('acknowledge', [this.#stream], [usageGroup, ...ids])
     } catch (error) {

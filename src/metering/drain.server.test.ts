@@ -66,12 +66,12 @@ function watchReads(): { readonly held: number; readonly mostHeld: number; reado
   usageLog.read = async (...args) => {
     readers += 1
     counts.mostAtOnce = Math.max(counts.mostAtOnce, readers)
-    const entries = await read(...args).finally(() => {
+    const batch = await read(...args).finally(() => {
       readers -= 1
     })
-    counts.held += entries.length
+    counts.held += batch.size
     counts.mostHeld = Math.max(counts.mostHeld, counts.held)
-    return entries
+    return batch
   }
   usageLog.acknowledge = async (entries) => {
     await acknowledge(entries)
@@ -114,10 +114,7 @@ test('what a crashed reader had written but not acknowledged is in the ledger on
   const events = someEvents(30)
   usageLog.append(...events)
   const half = await usageLog.read(15, 0, AbortSignal.timeout(timeout))
-  await writeBatch(
-    server.sql,
-    half.map((entry) => entry.event),
-  )
+  await writeBatch(server.sql, half.events())
   usageLog.abandon()
 
   const drain = drainOf()

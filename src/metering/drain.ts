@@ -8,7 +8,7 @@
  * A few **lanes** do that beside each other, each with a batch of its own: while one waits for Postgres, the next one
  * prepares its batch. They read one after the other. The order of the log is not kept, and nothing needs it.
  */
-import type { UsageLog, UsageLogEntry } from '../limits/limits.ts'
+import type { UsageBatch, UsageLog } from '../limits/limits.ts'
 import { pause } from '../pause.ts'
 import { describeError, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
@@ -105,31 +105,31 @@ export function createDrain(options: DrainOptions): Drain {
     quarantined: 0,
   }
 
-  async function step(lane: Lane, read: () => Promise<readonly UsageLogEntry[]>): Promise<number> {
+  async function step(lane: Lane, read: () => Promise<UsageBatch | undefined>): Promise<number> {
     if (lane.held === undefined) {
-      const entries = await read()
-      if (entries.length === 0) return 0
-      lane.held = { entries, isWritten: false }
+      const batch = await read()
+      if (batch === undefined || batch.size === 0) return 0
+      lane.held = { batch, isWritten: false }
     }
-    const { entries } = lane.held
+    const { batch } = lane.held
     if (!lane.held.isWritten) {
-      await write(entries)
-      lane.held = { entries, isWritten: true }
+      await write(batch)
+      lane.held = { batch, isWritten: true }
     }
-    await usageLog.acknowledge(entries)
+    await batch.acknowledge()
     lane.held = undefined
-    return entries.length
+    return batch.size
   }
 
   /** Waits for its turn and for events; when few came, the next reader waits for more of them. */
-  async function readInTurn(): Promise<readonly UsageLogEntry[]> {
+  async function readInTurn(): Promise<UsageBatch | undefined> {
     const done = await reading.take()
     let size = 0
     try {
-      if (stopping.signal.aborted) return []
-      const entries = await usageLog.read(batchMax, readWaitMs, stopping.signal)
-      size = entries.length
-      return entries
+      if (stopping.signal.aborted) return undefined
+      const batch = await usageLog.read(batchMax, readWaitMs, stopping.signal)
+      size = batch.size
+      return batch
     } finally {
       if (size > 0 && size < batchMax) void pause(lingerMs, stopping.signal).then(done)
       else done()
@@ -137,14 +137,13 @@ export function createDrain(options: DrainOptions): Drain {
   }
 
   /** A read that waits 1 ms: 0 means "for ever" to some stores. */
-  function readAtOnce(signal: AbortSignal): Promise<readonly UsageLogEntry[]> {
+  function readAtOnce(signal: AbortSignal): Promise<UsageBatch> {
     return usageLog.read(batchMax, 1, signal)
   }
 
-  async function write(entries: readonly UsageLogEntry[]): Promise<void> {
-    const events = entries.map((entry) => entry.event)
+  async function write(batch: UsageBatch): Promise<void> {
     const startMs = now()
-    const result = await within(writeTimeoutMs, ledger.write(events))
+    const result = await within(writeTimeoutMs, ledger.write(batch))
     const endMs = now()
     state = {
       ...state,
@@ -154,7 +153,7 @@ export function createDrain(options: DrainOptions): Drain {
       quarantined: state.quarantined + result.quarantined,
     }
     if (result.quarantined > 0) log.error({ events: result.quarantined }, 'usage events went to quarantine')
-    trace(events, result.traced, startMs, endMs)
+    trace(result.traced, startMs, endMs, batch.size)
     options.onBatch?.(result, endMs - startMs)
   }
 
@@ -232,7 +231,7 @@ export function createDrain(options: DrainOptions): Drain {
 }
 
 interface Lane {
-  held: { readonly entries: readonly UsageLogEntry[]; readonly isWritten: boolean } | undefined
+  held: { readonly batch: UsageBatch; readonly isWritten: boolean } | undefined
   /** Why its last try failed. */
   failing: string | undefined
 }

@@ -1,7 +1,6 @@
 import { SpanKind } from '@opentelemetry/api'
 import { NodeSDK, type NodeSDKConfiguration } from '@opentelemetry/sdk-node'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { usageEvent } from '../../test/support/usage-events.ts'
 import { traceInserts } from './insert-spans.ts'
 
 type Processor = NonNullable<NodeSDKConfiguration['spanProcessors']>[number]
@@ -27,8 +26,7 @@ beforeEach(() => {
 afterAll(() => sdk.shutdown())
 
 test('the write of an event is a span in the trace of its call', () => {
-  const event = usageEvent({ traceparent: `00-${traceId}-${spanId}-01` })
-  traceInserts([event, event, usageEvent()], [event.id], startMs, startMs + 250)
+  traceInserts([`00-${traceId}-${spanId}-01`], startMs, startMs + 250, 3)
   const [span, ...others] = ended
   expect(others).toEqual([])
   expect(span?.name).toBe('usage_records insert')
@@ -42,10 +40,7 @@ test('the write of an event is a span in the trace of its call', () => {
   expect(span?.attributes).toMatchObject({ 'db.system.name': 'postgresql', 'db.operation.batch.size': 3 })
 })
 
-test('an unsampled, damaged or unwritten one leaves no span', () => {
-  const unsampled = usageEvent({ traceparent: `00-${traceId}-${spanId}-00` })
-  const damaged = usageEvent({ traceparent: 'nonsense' })
-  const unwritten = usageEvent({ traceparent: `00-${traceId}-${spanId}-01` })
-  traceInserts([unsampled, damaged, unwritten], [unsampled.id, damaged.id], startMs, startMs + 250)
+test('an unsampled or damaged one leaves no span', () => {
+  traceInserts([`00-${traceId}-${spanId}-00`, 'nonsense'], startMs, startMs + 250, 3)
   expect(ended).toEqual([])
 })

@@ -1,6 +1,5 @@
 import type { PostgresTarget, StorageLog } from '../storage/postgres.ts'
 import type { BatchResult } from './ledger.ts'
-import type { UsageEvent } from './usage-event.ts'
 
 /** What the thread that writes the ledger is begun with. */
 export interface LedgerThreadData {
@@ -26,8 +25,8 @@ export type ToLedgerThread =
   | {
       readonly kind: 'write'
       readonly id: number
-      /** JSON of a list of `EventFields`: a third of what it takes to copy the events as they are. */
-      readonly events: string
+      /** JSON of a list of `EventFields`; the thread decodes it. */
+      readonly events: Uint8Array<ArrayBuffer>
     }
   /** This process appended to the usage log in Redis. */
   | { readonly kind: 'nudge' }
@@ -48,8 +47,7 @@ export type FromLedgerThread =
   /** Arguments of `traceInserts`: the spans of a process are one thread's. */
   | {
       readonly kind: 'traced'
-      readonly events: readonly Pick<UsageEvent, 'id' | 'traceparent'>[]
-      readonly ids: readonly string[]
+      readonly traceparents: readonly string[]
       readonly startMs: number
       readonly endMs: number
       readonly batchSize: number

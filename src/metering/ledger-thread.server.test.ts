@@ -11,6 +11,7 @@ import { LocalFolders } from '../limits/local-support.ts'
 import { createRedisLimits } from '../limits/redis-limits.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { createDrain } from './drain.ts'
+import { batchOf } from './event-batch.ts'
 import { LedgerThread, type LedgerThreadOptions } from './ledger-thread.ts'
 import { ensurePartitions } from './month-partitions.ts'
 import { createThreadDrain } from './thread-drain.ts'
@@ -108,7 +109,7 @@ test('while the thread is away, that is what is wrong, and what it was asked to 
   const writer = await begin({ restartMinMs: 60_000, log })
   await threads[0]?.terminate()
   expect(writer.failing()).toMatch(/^the thread that writes the ledger ended/)
-  await expect(writer.write([usageEvent()])).rejects.toThrow(/the thread that writes the ledger ended/)
+  await expect(writer.write(batchOf([usageEvent()]))).rejects.toThrow(/the thread that writes the ledger ended/)
   expect(errors).toEqual(['the thread that writes the ledger ended; it is begun again'])
 })
 
@@ -116,7 +117,7 @@ test('a batch that is being written when the thread ends is rejected', { timeout
   const writer = await begin()
   await server.sql.begin(async (tx) => {
     await tx`lock table usage_seen in access exclusive mode`
-    const writing = writer.write([usageEvent()])
+    const writing = writer.write(batchOf([usageEvent()]))
     const rejected = expect(writing).rejects.toThrow(/the thread that writes the ledger ended/)
     await threads[0]?.terminate()
     await rejected
@@ -127,7 +128,7 @@ test('says in the log of the process what happens to its connections', { timeout
   const lines: string[] = []
   const log = { ...silentLog, info: (fields: object, text: string) => lines.push(`${text} ${Object.keys(fields)}`) }
   const writer = await begin({ log })
-  await writer.write([usageEvent()])
+  await writer.write(batchOf([usageEvent()]))
   await server.kill9()
   await server.restart()
   await expect.poll(() => lines, { timeout: 30_000 }).toContain('lost a connection to postgres reason')
@@ -137,11 +138,11 @@ test('writes what it was given before it ends, and nothing after that', { timeou
   const writer = await begin()
   const events = Array.from({ length: 500 }, () => usageEvent())
   const ended = threads[0] === undefined ? undefined : once(threads[0], 'exit')
-  const writing = writer.write(events)
+  const writing = writer.write(batchOf(events))
   await writer.close()
   await ended
   expect(await writing).toMatchObject({ written: 500 })
-  await expect(writer.write(events)).rejects.toThrow(/closed/)
+  await expect(writer.write(batchOf(events))).rejects.toThrow(/closed/)
   expect(writer.failing()).toBeUndefined()
 })
 

@@ -1,13 +1,12 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { fieldsOf } from '../limits/event-codec.ts'
 import { describeError, type StorageLog } from '../storage/postgres.ts'
 import { within } from '../within.ts'
+import type { EventBatch } from './event-batch.ts'
 import { traceInserts } from './insert-spans.ts'
 import type { BatchResult } from './ledger.ts'
 import type { Drained, FromLedgerThread, LedgerThreadData, ToLedgerThread } from './ledger-messages.ts'
 import type { LedgerWriter } from './ledger-writer.ts'
-import type { UsageEvent } from './usage-event.ts'
 
 export interface LedgerThreadOptions extends LedgerThreadData {
   readonly log: StorageLog
@@ -91,14 +90,15 @@ export class LedgerThread implements LedgerWriter {
     return this.#failing
   }
 
-  async write(events: readonly UsageEvent[]): Promise<BatchResult> {
+  async write(batch: EventBatch): Promise<BatchResult> {
     const worker = this.#worker
     if (worker === undefined) throw new Error(this.#failing ?? 'the thread that writes the ledger is closed')
     this.#lastId += 1
     const id = this.#lastId
     const asked = Promise.withResolvers<BatchResult>()
     this.#asked.set(id, asked)
-    post(worker, { kind: 'write', id, events: JSON.stringify(events.map(fieldsOf)) })
+    const events = batch.encoded()
+    worker.postMessage({ kind: 'write', id, events } satisfies ToLedgerThread, [events.buffer])
     return asked.promise
   }
 
@@ -169,7 +169,7 @@ export class LedgerThread implements LedgerWriter {
         this.#options.log[message.level](message.fields, message.text)
         return
       case 'traced':
-        traceInserts(message.events, message.ids, message.startMs, message.endMs, message.batchSize)
+        traceInserts(message.traceparents, message.startMs, message.endMs, message.batchSize)
         return
       case 'drained':
         this.#works()

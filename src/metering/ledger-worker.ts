@@ -4,7 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { newId } from '../ids.ts'
-import { type EventFields, eventOf } from '../limits/event-codec.ts'
+import { decodeList } from '../limits/event-codec.ts'
 import { openRedisUsageReader } from '../limits/redis-usage-reader.ts'
 import { pause } from '../pause.ts'
 import { connectPostgres, describeError, type StorageLog } from '../storage/postgres.ts'
@@ -57,10 +57,10 @@ port.on('message', (message: ToLedgerThread) => {
 post({ kind: 'ready' })
 if (stream !== undefined) void drainStream(stream)
 
-async function write(id: number, json: string): Promise<void> {
+async function write(id: number, events: Uint8Array<ArrayBuffer>): Promise<void> {
   try {
-    const fields: readonly EventFields[] = JSON.parse(json)
-    post({ kind: 'written', id, result: await writeBatchIsolating(sql, fields.map(eventOf)) })
+    const json = Buffer.from(events.buffer, events.byteOffset, events.length).toString()
+    post({ kind: 'written', id, result: await writeBatchIsolating(sql, decodeList(json)) })
   } catch (error) {
     post({ kind: 'failed', id, problem: describeError(error) })
   }
@@ -106,10 +106,8 @@ async function startStreamDrain({ url, commandTimeoutMs, instanceId }: StreamSou
     onBatch: ({ written, duplicates, quarantined }) => {
       post({ kind: 'drained', drained: { written, duplicates, quarantined, atMs: Date.now() } })
     },
-    trace: (events, ids, startMs, endMs) => {
-      if (ids.length === 0) return
-      const traced = events.flatMap(({ id, traceparent }) => (traceparent === '' ? [] : [{ id, traceparent }]))
-      post({ kind: 'traced', events: traced, ids, startMs, endMs, batchSize: events.length })
+    trace: (traceparents, startMs, endMs, batchSize) => {
+      if (traceparents.length > 0) post({ kind: 'traced', traceparents, startMs, endMs, batchSize })
     },
   })
   let told = ''

@@ -283,7 +283,7 @@ test('writers of the same thousand events in opposite order neither deadlock nor
 
 test('says which written events carry a traceparent', { timeout }, async () => {
   const traced = usageEvent({ traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01` })
-  expect((await writeBatch(server.sql, [traced, usageEvent()])).traced).toEqual([traced.id])
+  expect((await writeBatch(server.sql, [traced, usageEvent()])).traced).toEqual([traced.traceparent])
   expect((await writeBatch(server.sql, [traced])).traced).toEqual([])
 })
 

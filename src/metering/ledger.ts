@@ -20,7 +20,7 @@ export interface BatchResult {
   readonly duplicates: number
   /** Events that went to quarantine; the three add up to the batch. */
   readonly quarantined: number
-  /** Ids of the written events that carry a traceparent. */
+  /** Traceparents of the written events that carry one. */
   readonly traced: readonly string[]
 }
 
@@ -32,8 +32,8 @@ export const emptyResult: BatchResult = { written: 0, duplicates: 0, quarantined
  */
 export async function writeBatch(sql: Sql | Transaction, events: readonly UsageEvent[]): Promise<BatchResult> {
   const { columns, rejected } = usageColumns(events)
-  const outcome =
-    columns.records.ids.length === 0 ? nothing : await insertNew(sql, columns, tracedIds(events, rejected))
+  const traceparents = traceparentsOf(events, rejected)
+  const outcome = columns.records.ids.length === 0 ? nothing : await insertNew(sql, columns, [...traceparents.keys()])
   const homeless = new Set(outcome.homeless)
   const late = events.filter((event) => homeless.has(event.id))
   const misfits = [...rejected, ...late.map((event): RejectedEvent => ({ event, reason: homelessReason }))]
@@ -42,7 +42,7 @@ export async function writeBatch(sql: Sql | Transaction, events: readonly UsageE
     written: outcome.written,
     duplicates: events.length - outcome.written - quarantined,
     quarantined,
-    traced: outcome.traced,
+    traced: outcome.traced.flatMap((id) => traceparents.get(id) ?? []),
   }
 }
 
@@ -75,12 +75,14 @@ export async function writeBatchIsolating(sql: Sql, events: readonly UsageEvent[
 
 const nothing: Inserted = { written: 0, homeless: [], traced: [] }
 
-/** Of events that have a row. */
-function tracedIds(events: readonly UsageEvent[], rejected: readonly RejectedEvent[]): string[] {
+/** By id, of the events that have a row; a batch may hold an event twice. */
+function traceparentsOf(events: readonly UsageEvent[], rejected: readonly RejectedEvent[]): Map<string, string> {
   const misfits = new Set(rejected.map(({ event }) => event))
-  const ids: string[] = []
-  for (const event of events) if (event.traceparent !== '' && !misfits.has(event)) ids.push(event.id)
-  return ids
+  const traceparents = new Map<string, string>()
+  for (const event of events) {
+    if (event.traceparent !== '' && !misfits.has(event)) traceparents.set(event.id, event.traceparent)
+  }
+  return traceparents
 }
 
 /** Classes 22 (data exception), 23 (integrity violation), 54 (limit exceeded); the driver's own have other codes. */

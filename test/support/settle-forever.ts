@@ -25,5 +25,5 @@ for (;;) {
 }
 
 async function acknowledgeSome(): Promise<void> {
-  await limits.usageLog.acknowledge(await limits.usageLog.read(100, 1, new AbortController().signal))
+  await (await limits.usageLog.read(100, 1, new AbortController().signal)).acknowledge()
 }

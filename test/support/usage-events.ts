@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import type { UsageLog, UsageLogEntry } from '../../src/limits/limits.ts'
+import type { UsageBatch, UsageLog } from '../../src/limits/limits.ts'
+import { batchOf } from '../../src/metering/event-batch.ts'
 import type { UsageEvent } from '../../src/metering/usage-event.ts'
 
 /** A sound usage event with an id of its own; now, unless told otherwise. */
@@ -32,10 +33,15 @@ export function usageEvent(changes: Partial<UsageEvent> = {}): UsageEvent {
   }
 }
 
+interface Entry {
+  readonly position: string
+  readonly event: UsageEvent
+}
+
 /** A usage log in memory: reads hold entries until they are acknowledged, as the contract says. */
 export class MemoryUsageLog implements UsageLog {
-  readonly #waiting: UsageLogEntry[] = []
-  readonly #held = new Map<string, UsageLogEntry>()
+  readonly #waiting: Entry[] = []
+  readonly #held = new Map<string, Entry>()
   #next = 1
   sweeps = 0
 
@@ -49,17 +55,18 @@ export class MemoryUsageLog implements UsageLog {
     this.#held.clear()
   }
 
-  async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageLogEntry[]> {
+  async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageBatch> {
     const deadline = Date.now() + waitMs
     while (this.#waiting.length === 0 && Date.now() < deadline && !signal.aborted) {
       await new Promise((resolve) => setTimeout(resolve, 1))
     }
     const entries = this.#waiting.splice(0, max)
     for (const entry of entries) this.#held.set(entry.position, entry)
-    return entries
+    const batch = batchOf(entries.map(({ event }) => event))
+    return { ...batch, acknowledge: () => this.acknowledge(entries) }
   }
 
-  async acknowledge(entries: readonly UsageLogEntry[]): Promise<void> {
+  async acknowledge(entries: readonly Entry[]): Promise<void> {
     for (const entry of entries) this.#held.delete(entry.position)
   }
 
