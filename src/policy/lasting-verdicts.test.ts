@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { consumerRecord, serviceRecord } from '../../test/support/registry-records.ts'
+import type { ConsumerRecord } from '../registry/records.ts'
 import { compileCondition, type Verdict } from './cel/compile.ts'
 import { noRequest } from './facts.ts'
 import { verdictOf } from './lasting-verdicts.ts'
@@ -9,12 +10,21 @@ import { bindingsOf, callVariables } from './variables.ts'
 const consumer = consumerRecord()
 const service = serviceRecord()
 
+interface Calls {
+  readonly ofConsumer?: () => ConsumerRecord
+  readonly metadataOf?: (index: number) => Readonly<Record<string, string>>
+}
+
 /** Verdicts about calls of one consumer to one service, and how often the condition was evaluated for them. */
-function ask(source: string, budgets: readonly number[], ofConsumer = () => consumer): [Verdict[], number] {
+function ask(
+  source: string,
+  budgets: readonly number[],
+  { ofConsumer = () => consumer, metadataOf = () => ({}) }: Calls = {},
+): [Verdict[], number] {
   const condition = compileCondition(source, callVariables)
   let evaluations = 0
   const verdicts = budgets.map((budget, index) => {
-    const request = { ...noRequest, size: index }
+    const request = { ...noRequest, size: index, metadata: metadataOf(index) }
     const facts = factsOf({ consumer: ofConsumer(), service }, request, `10.0.0.${index}`, index * 1_000)
     return verdictOf(condition, facts, budget, () => {
       evaluations += 1
@@ -52,8 +62,27 @@ describe('a condition', () => {
     expect(verdicts.map((verdict) => verdict.kind === 'value' && verdict.value)).toEqual(expected)
   })
 
+  test.each([
+    ['!("banned" in request.metadata)', [true, false, true]],
+    ['has(request.metadata.banned) && consumer.tier != "none"', [false, true, false]],
+    ['request.metadata.all(name, name != "banned")', [true, false, true]],
+  ])('that looks at metadata is evaluated once for all calls without any: %s', (source, expected) => {
+    const [verdicts, evaluations] = ask(source, [...plenty, ...plenty], {
+      metadataOf: (index) => (index % 3 === 1 ? { banned: 'yes' } : {}),
+    })
+    expect(verdicts.map((verdict) => verdict.kind === 'value' && verdict.value)).toEqual([...expected, ...expected])
+    expect(evaluations).toBe(3)
+  })
+
+  test('that looks at more of a request than its metadata is evaluated each time', () => {
+    const [verdicts, evaluations] = ask('request.size == 1 || "x" in request.metadata', plenty)
+    expect(evaluations).toBe(3)
+    expect(verdicts.map((verdict) => verdict.kind === 'value' && verdict.value)).toEqual([false, true, false])
+    expect(ask('request.metadata.all(request, request != "x")', plenty)[1]).toBe(3)
+  })
+
   test('is evaluated anew for a record that was made anew', () => {
-    const [, evaluations] = ask('consumer.tier == "basic"', plenty, () => ({ ...consumer }))
+    const [, evaluations] = ask('consumer.tier == "basic"', plenty, { ofConsumer: () => ({ ...consumer }) })
     expect(evaluations).toBe(3)
   })
 

@@ -13,11 +13,19 @@ const values: ReadonlyMap<string, Value> = new Map<string, Value>([
   ['max_output_tokens', ({ maxOutputTokens }) => BigInt(maxOutputTokens)],
   ['cost_nanos', ({ costNanos }) => BigInt(costNanos)],
   ['currency', ({ currency }) => currency],
-  ['metadata', ({ metadata }) => celMap(new Map(Object.entries(metadata)))],
+  ['metadata', ({ metadata }) => metadataValue(metadata)],
   ['key_id', ({ keyId }) => keyId],
   ['user_agent', ({ userAgent }) => userAgent],
   ['text', (_request, text) => text()],
 ])
+
+/** Most requests have none. */
+const noMetadata = celMap(new Map())
+
+function metadataValue(metadata: RequestFacts['metadata']): CelInput {
+  const entries = Object.entries(metadata)
+  return entries.length === 0 ? noMetadata : celMap(new Map(entries))
+}
 
 /** The fields of `request` as a map that holds nothing. */
 export class RequestValues implements ReadonlyMap<string, CelInput> {

@@ -68,13 +68,44 @@ const services = new WeakMap<ServiceFacts, Values>()
 
 /** Values of the variables for one call. `text` is what the request says, and is asked when an expression reads it. */
 export function bindingsOf(facts: CallFacts, text: () => string): Bindings {
-  return {
-    consumer: kept(consumers, facts.consumer, consumerValues),
-    organization: kept(organizations, facts.organization, organizationValues),
-    service: kept(services, facts.service, serviceValues),
-    request: celMap(new RequestValues(facts.request, text)),
-    address: facts.address,
-    time: timestampFromMs(facts.timeMs),
+  return new CallBindings(facts, text)
+}
+
+/** Each value is made when an expression names the variable: most name one or two, and a timestamp is dear. */
+class CallBindings implements Bindings {
+  readonly [name: string]: CelInput
+  readonly #facts: CallFacts
+  readonly #text: () => string
+  #request: Values | undefined
+
+  constructor(facts: CallFacts, text: () => string) {
+    this.#facts = facts
+    this.#text = text
+  }
+
+  get consumer(): Values {
+    return kept(consumers, this.#facts.consumer, consumerValues)
+  }
+
+  get organization(): Values {
+    return kept(organizations, this.#facts.organization, organizationValues)
+  }
+
+  get service(): Values {
+    return kept(services, this.#facts.service, serviceValues)
+  }
+
+  get request(): Values {
+    this.#request ??= celMap(new RequestValues(this.#facts.request, this.#text))
+    return this.#request
+  }
+
+  get address(): string {
+    return this.#facts.address
+  }
+
+  get time(): CelInput {
+    return timestampFromMs(this.#facts.timeMs)
   }
 }
 

@@ -44,8 +44,11 @@ export interface Condition {
   readonly source: string
   /** Names of all fields that it reads. */
   readonly reads: ReadonlySet<string>
-  /** All names that it uses: of variables, and of what macros call their elements. */
-  readonly names: ReadonlySet<string>
+  /**
+   * What it looks at: variables, and what macros call their elements, by name; where it selects a field of one, as
+   * "name.field".
+   */
+  readonly looksAt: ReadonlySet<string>
   /** Never throws. `budget` is in units of {@link Meter}. */
   evaluate(variables: Bindings, budget: number): Verdict
 }
@@ -73,13 +76,13 @@ export function compileCondition(source: string, variables: ReadonlyMap<string, 
       `expected type 'bool' but found '${typeName(type)}': a condition is true or false`,
     )
   }
-  const uses = { fields: new Set<string>(), names: new Set<string>() }
+  const uses = { fields: new Set<string>(), looksAt: new Set<string>() }
   const size = instrument(parsed.expr, uses)
   const program = plan(metered, parsed.expr)
   return {
     source,
     reads: uses.fields,
-    names: uses.names,
+    looksAt: uses.looksAt,
     evaluate(bindings, budget) {
       meter.start(budget)
       let result: unknown
@@ -129,7 +132,7 @@ function tooDeepAt(source: string): number | undefined {
 /** What an expression uses. */
 interface Uses {
   readonly fields: Set<string>
-  readonly names: Set<string>
+  readonly looksAt: Set<string>
 }
 
 /** Puts the meters into a parsed expression; returns its size, and notes what it uses. */
@@ -137,12 +140,14 @@ function instrument(expr: Expr, uses: Uses): number {
   const { exprKind } = expr
   switch (exprKind.case) {
     case 'identExpr':
-      uses.names.add(exprKind.value.name)
+      uses.looksAt.add(exprKind.value.name)
       return 1
     case 'selectExpr': {
       const { operand, field } = exprKind.value
       uses.fields.add(field)
-      return 1 + sizeOf([operand], uses)
+      if (operand?.exprKind.case !== 'identExpr') return 1 + sizeOf([operand], uses)
+      uses.looksAt.add(`${operand.exprKind.value.name}.${field}`)
+      return 2
     }
     case 'callExpr': {
       const { target, args } = exprKind.value

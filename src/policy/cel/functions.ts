@@ -128,6 +128,7 @@ function weightOf(value: CelValue): number {
   }
   if (isCelMap(value)) {
     let weight = 1
+    if (value.size === 0) return weight
     for (const [key, element] of value) weight += 1 + weightOf(key) + weightOf(element)
     return weight
   }
