@@ -4,7 +4,7 @@ import { consumerRecord, endpointRecord, serviceRecord } from '../../test/suppor
 import { newId } from '../ids.ts'
 import type { BackendRequest, Dialect } from '../providers/provider.ts'
 import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
-import { streamTask, unaryTask } from './backend-task.ts'
+import { BackendTask } from './backend-task.ts'
 import { planCall } from './plan.ts'
 
 const messages = '"messages":[{"role":"user","content":"hi"}]'
@@ -30,7 +30,7 @@ function sent(endpoint: Partial<EndpointRecord>, body: string, dialect: Dialect)
   })
   const [only] = service.endpoints
   if (only === undefined) throw new Error('the service has no endpoint')
-  return unaryTask(planOf(service, body, dialect)).prepare(only, 'k')
+  return new BackendTask(planOf(service, body, dialect)).prepare(only, 'k')
 }
 
 function modelIn({ body }: BackendRequest): unknown {
@@ -90,13 +90,13 @@ describe('A service', () => {
     const service = serviceRecord({ endpoints: [endpointRecord()], refusesStreamOptions: true })
     const body = `{${messages},"stream":true}`
     const plan = planOf(service, body, 'native', 'stream')
-    expect(Buffer.from(streamTask(plan).prepare(endpointRecord(), undefined).body).toString()).toBe(body)
+    expect(Buffer.from(new BackendTask(plan).prepare(endpointRecord(), undefined).body).toString()).toBe(body)
   })
 
   it('of plain JSON tells usage where its pointers say', () => {
     const endpoints = [endpointRecord({ protocol: 'json' })]
     const service = serviceRecord({ endpoints, jsonPointers: { inputTokens: '/in', outputTokens: '/out' } })
-    const answer = unaryTask(planOf(service, '{}', 'native')).read(Buffer.from('{"in":3,"out":4}'))
+    const answer = new BackendTask(planOf(service, '{}', 'native')).read(Buffer.from('{"in":3,"out":4}'))
     expect(answer).toMatchObject({ usageSource: 'provider', tokens: { input: 3, output: 4 } })
   })
 })

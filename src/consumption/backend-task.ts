@@ -1,27 +1,35 @@
 import { attemptIdOf } from '../metering/attempt-id.ts'
-import type { Answer, Provider, ReadRequest } from '../providers/provider.ts'
+import type { Answer, BackendRequest, Provider, ReadRequest, StreamReader } from '../providers/provider.ts'
 import { createProvider } from '../providers/providers.ts'
 import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
-import type { StreamTask, Task, UnaryTask } from '../routing/dispatcher.ts'
+import type { StreamTask, UnaryTask } from '../routing/dispatcher.ts'
 import type { Plan } from './plan.ts'
 
-/** What a plan asks of backends, for one whole answer. */
-export function unaryTask(plan: Plan): UnaryTask<Answer> {
-  const provider = providerOf(plan.service)
-  return { ...taskOf(plan, provider), read: (answer) => provider.readAnswer(answer, plan.asked) }
-}
+/** What a plan asks of backends: one whole answer, or a stream. */
+export class BackendTask implements UnaryTask<Answer>, StreamTask {
+  readonly #plan: Plan
+  readonly #provider: Provider
 
-/** The same for a stream. */
-export function streamTask(plan: Plan): StreamTask {
-  const provider = providerOf(plan.service)
-  return { ...taskOf(plan, provider), openReader: () => provider.openStream(plan.asked) }
-}
+  constructor(plan: Plan) {
+    this.#plan = plan
+    this.#provider = providerOf(plan.service)
+  }
 
-function taskOf({ attemptId, asked, service }: Plan, provider: Provider): Task {
-  return {
-    attemptId: (number) => attemptIdOf(attemptId, number),
-    prepare: ({ url, auth, model }: EndpointRecord, credential) =>
-      provider.prepare(asked, { url, auth, credential, model: model || ownModel(asked, service) }),
+  attemptId(number: number): string {
+    return attemptIdOf(this.#plan.attemptId, number)
+  }
+
+  prepare({ url, auth, model }: EndpointRecord, credential: string | undefined): BackendRequest {
+    const { asked, service } = this.#plan
+    return this.#provider.prepare(asked, { url, auth, credential, model: model || ownModel(asked, service) })
+  }
+
+  read(answer: Uint8Array): Answer {
+    return this.#provider.readAnswer(answer, this.#plan.asked)
+  }
+
+  openReader(): StreamReader {
+    return this.#provider.openStream(this.#plan.asked)
   }
 }
 

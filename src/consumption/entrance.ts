@@ -2,8 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import { createKnownLimits } from '../limits/known-limits.ts'
-import { tightestHeaders } from '../limits/limit-headers.ts'
-import type { Admission, AdmissionResult, Limits } from '../limits/limits.ts'
+import { tellTightest } from '../limits/limit-headers.ts'
+import type { Admission, AdmissionResult, Claim, Limits } from '../limits/limits.ts'
 import type { Mode } from '../providers/provider.ts'
 import type { ConsumerRecord, ServiceRecord } from '../registry/records.ts'
 import { withSpan } from '../telemetry/tracing.ts'
@@ -27,6 +27,17 @@ export interface Entered {
 export interface Kept {
   readonly plan: Plan
   readonly kept: KeptAnswer
+}
+
+/** A call that policies let pass, until it is admitted. */
+interface Coming extends Passed {
+  readonly mode: Mode
+  readonly call: Call
+  readonly consumer: ConsumerRecord
+  readonly service: ServiceRecord
+  readonly claim: Claim | undefined
+  readonly cache: Cacheable | undefined
+  readonly reservationId: string
 }
 
 export interface Entrance {
@@ -79,41 +90,41 @@ export function createEntrance(options: EntranceOptions): Entrance {
     call.setResponseHeader('x-tollgate-cache', isHit ? 'hit' : 'miss')
   }
 
-  /**
-   * Asks until no other call holds the claim; a caller that leaves meanwhile ends the asking. The call is planned anew each
-   * time: its month, its price and its lease are those of the moment at which it is admitted.
-   */
-  async function admit(
+  function comingOf(
     { request: sent, takenOver }: Leg,
     { request, asked }: Passed,
     mode: Mode,
     call: Call,
     consumer: ConsumerRecord,
     service: ServiceRecord,
-  ): Promise<Entered & { readonly result: Exclude<AdmissionResult, { readonly outcome: 'running' }> }> {
-    const { newId } = options
-    const { idempotencyKey } = request
+  ): Coming {
     // A repetition asks for the same, whichever version it would be given.
     const named = request.splitName ?? (takenOver ?? service).id
-    const claim = idempotencyKey === '' ? undefined : claimOf(sent, mode, consumer.id, named)
-    const cache = cacheableOf(request, mode, call, consumer, service)
-    const reservationId = takenOver === undefined ? call.id : newId()
-    for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
-      const { limitRules: rules } = options.snapshots.current()
-      const plan = planCall(request, mode, call, consumer, service, {
-        rules,
-        limitsOf,
-        cache,
-        asked,
-        newId,
-        nowMs: now(),
-      })
-      requireModelScope(call.principal, modelOf(plan))
-      const admission = admissionOf(plan, call, reservationId, claim)
-      const result = await withSpan('admit', () => limits.admit(admission))
-      if (result.outcome !== 'running') return { plan, admission, result }
-      await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
+    return {
+      request,
+      asked,
+      mode,
+      call,
+      consumer,
+      service,
+      claim: request.idempotencyKey === '' ? undefined : claimOf(sent, mode, consumer.id, named),
+      cache: cacheableOf(request, mode, call, consumer, service),
+      reservationId: takenOver === undefined ? call.id : options.newId(),
     }
+  }
+
+  /** Its month, its price and its lease are those of the moment at which it asks to be admitted. */
+  function planned({ request, asked, mode, call, consumer, service, claim, cache, reservationId }: Coming): Entered {
+    const { newId } = options
+    const { limitRules: rules } = options.snapshots.current()
+    const context = { rules, limitsOf, cache, asked, newId, nowMs: now() }
+    const plan = planCall(request, mode, call, consumer, service, context)
+    requireModelScope(call.principal, modelOf(plan))
+    return { plan, admission: admissionOf(plan, call, reservationId, claim) }
+  }
+
+  function admit({ admission }: Entered): Promise<AdmissionResult> {
+    return withSpan('admit', () => limits.admit(admission))
   }
 
   return {
@@ -131,18 +142,25 @@ export function createEntrance(options: EntranceOptions): Entrance {
             ? { request, asked: undefined }
             : checkPolicy({ policy, observer, now }, request, mode, call, { consumer, service })
         const passed = checked instanceof Promise ? await checked : checked
-        const { plan, admission, result } = await admit(leg, passed, mode, call, consumer, service)
+        const coming = comingOf(leg, passed, mode, call, consumer, service)
+        let entered = planned(coming)
+        let result = await admit(entered)
+        // Until no other call holds the claim; a caller that leaves meanwhile ends the asking.
+        for (let waitMs = firstWaitMs; result.outcome === 'running'; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
+          await delay(waitMs, undefined, { signal: call.signal }).catch(() => call.signal.throwIfAborted())
+          entered = planned(coming)
+          result = await admit(entered)
+        }
+        const { plan } = entered
         if (result.outcome === 'answered') {
           call.setResponseHeader('idempotent-replayed', 'true')
           return { plan, kept: decodeAnswer(result.answer) }
         }
         if (result.outcome === 'mismatch') throw keyReused()
         if (result.outcome === 'refused') throw refusal(plan, result)
-        for (const [name, value] of tightestHeaders(plan.costs, result.limits, now())) {
-          call.setResponseHeader(name, value)
-        }
+        tellTightest(plan.costs, result.limits, now(), (name, value) => call.setResponseHeader(name, value))
         if (plan.cache !== undefined) tellCache(service, plan.cache, call)
-        return { plan, admission }
+        return entered
       } catch (error) {
         if (error instanceof TollgateError) {
           const { organizationId, id: consumerId, tier } = consumer

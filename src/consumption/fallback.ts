@@ -5,7 +5,7 @@
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { ServiceRecord } from '../registry/records.ts'
-import { findService, type SnapshotSource } from '../registry/snapshot.ts'
+import { findService, type Snapshot, type SnapshotSource } from '../registry/snapshot.ts'
 import { conditionOf } from '../routing/fallback-table.ts'
 import { failureOf } from '../routing/retry-table.ts'
 import type { GateRequest } from './gate.ts'
@@ -23,40 +23,47 @@ export interface Leg {
  * answers. A fallback that refuses the call (policy, limits, price, another protocol) is passed over. Throws the failure of
  * the service that the caller named, with what became of the fallbacks, or the end of the call.
  */
-export async function withFallbacks<T>(
+export function withFallbacks<T>(
   snapshots: Pick<SnapshotSource, 'current'>,
   request: GateRequest,
   call: Pick<Call, 'signal'>,
   run: (leg: Leg) => Promise<T>,
 ): Promise<T> {
-  try {
-    return await run({ request, takenOver: undefined })
-  } catch (error) {
-    const snapshot = snapshots.current()
-    const service = findService(snapshot, request.serviceId)
-    if (!(error instanceof TollgateError) || service === undefined) throw error
-    const passedOver: string[] = []
-    let condition = conditionOf(error)
-    for (const fallback of service.fallbacks) {
-      // A call that goes on without its caller goes to nobody else.
-      if (condition === undefined || call.signal.aborted) break
-      if (!fallback.on.includes(condition)) continue
-      const next = findService(snapshot, fallback.serviceId)
-      if (next === undefined || !understands(next, service, request)) {
-        passedOver.push(`${fallback.serviceId}: ${next === undefined ? 'SERVICE_NOT_FOUND' : 'another protocol'}`)
-        continue
-      }
-      try {
-        return await run({ request: { ...request, serviceId: next.id }, takenOver: service })
-      } catch (refusal) {
-        if (!(refusal instanceof TollgateError)) throw refusal
-        if (failureOf(refusal) === 'call_ended') throw refusal
-        passedOver.push(`${next.name}: ${refusal.reason}`)
-        condition = conditionOf(refusal) ?? condition
-      }
+  return run({ request, takenOver: undefined }).catch((error: unknown) =>
+    fallBack(snapshots.current(), request, call, run, error),
+  )
+}
+
+async function fallBack<T>(
+  snapshot: Snapshot,
+  request: GateRequest,
+  call: Pick<Call, 'signal'>,
+  run: (leg: Leg) => Promise<T>,
+  error: unknown,
+): Promise<T> {
+  const service = findService(snapshot, request.serviceId)
+  if (!(error instanceof TollgateError) || service === undefined) throw error
+  const passedOver: string[] = []
+  let condition = conditionOf(error)
+  for (const fallback of service.fallbacks) {
+    // A call that goes on without its caller goes to nobody else.
+    if (condition === undefined || call.signal.aborted) break
+    if (!fallback.on.includes(condition)) continue
+    const next = findService(snapshot, fallback.serviceId)
+    if (next === undefined || !understands(next, service, request)) {
+      passedOver.push(`${fallback.serviceId}: ${next === undefined ? 'SERVICE_NOT_FOUND' : 'another protocol'}`)
+      continue
     }
-    throw passedOver.length === 0 ? error : error.withMetadata({ fallbacks: passedOver.join(', ') })
+    try {
+      return await run({ request: { ...request, serviceId: next.id }, takenOver: service })
+    } catch (refusal) {
+      if (!(refusal instanceof TollgateError)) throw refusal
+      if (failureOf(refusal) === 'call_ended') throw refusal
+      passedOver.push(`${next.name}: ${refusal.reason}`)
+      condition = conditionOf(refusal) ?? condition
+    }
   }
+  throw passedOver.length === 0 ? error : error.withMetadata({ fallbacks: passedOver.join(', ') })
 }
 
 /** A payload in a service's own format means nothing to a service of another protocol. */

@@ -22,7 +22,7 @@ import type { Dialect, RequestKind, StreamPiece } from '../providers/provider.ts
 import type { ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
-import { streamTask, unaryTask } from './backend-task.ts'
+import { BackendTask } from './backend-task.ts'
 import { chooseVersion } from './choose-version.ts'
 import { createEntrance, type Entered } from './entrance.ts'
 import { type Leg, withFallbacks } from './fallback.ts'
@@ -170,8 +170,9 @@ export function createGate(options: GateOptions): Gate {
     const { service, price, cache: cached } = entered.plan
     if (cached?.answer !== undefined) return await answerFromCache(entered, call, cached.answer)
     const release = follow(service, call)
-    const { attempts, ...dispatched } = await dispatcher.dispatch(service, unaryTask(entered.plan), call)
+    const dispatched = await dispatcher.dispatch(service, new BackendTask(entered.plan), call)
     release()
+    const { attempts } = dispatched
     const outcome =
       'value' in dispatched ? answered(price, attempts, dispatched.value) : failed(price, attempts, dispatched.error)
     const served = await recorder.record(entered, call, outcome)
@@ -195,7 +196,7 @@ export function createGate(options: GateOptions): Gate {
     if ('kept' in entered) return replay({ ...entered.kept, isReplayed: true }, framing)
     if (cached?.answer !== undefined) return replay(await answerFromCache(entered, call, cached.answer), framing)
     const release = follow(service, call)
-    const opened = await dispatcher.open(service, streamTask(entered.plan), call)
+    const opened = await dispatcher.open(service, new BackendTask(entered.plan), call)
     if ('value' in opened) {
       void opened.over.finally(release)
       return flowOf(entered, opened, call)

@@ -5,7 +5,7 @@ import type { LimitsOfCall } from '../limits/known-limits.ts'
 import type { Admission, Claim, Limit, LimitCost, LimitUnit } from '../limits/limits.ts'
 import { recordIdOf } from '../metering/attempt-id.ts'
 import { noTokens, type TokenParts, totalTokens, type UsageEvent } from '../metering/usage-event.ts'
-import { chargeFor, dearestCharge, noCharge } from '../pricing/price.ts'
+import { dearestCharge, noCharge } from '../pricing/price.ts'
 import { estimateTokens } from '../providers/counts.ts'
 import type { Framing } from '../providers/event-stream.ts'
 import type { Mode, ReadRequest } from '../providers/provider.ts'
@@ -122,14 +122,7 @@ export function readAsked(request: GateRequest, mode: Mode, service: ServiceReco
     throw new TollgateError('SERVICE_INACTIVE', `Service ${service.name} has no endpoint.`)
   }
   const { payload, parsed, dialect, kind } = request
-  return providerOf(service).readRequest({
-    payload,
-    mode,
-    dialect,
-    startMs,
-    ...(parsed === undefined ? {} : { parsed }),
-    ...(kind === undefined ? {} : { kind }),
-  })
+  return providerOf(service).readRequest({ payload, parsed, mode, dialect, kind, startMs })
 }
 
 /** Estimated input and the most output that a request allows. */
@@ -143,33 +136,28 @@ export function reservedTokens({ payload }: GateRequest, asked: ReadRequest, ser
 
 /** The admission that a plan asks for. Abandoned, the call is recorded at what it reserved, in tokens and in money. */
 export function admissionOf(plan: Plan, call: Call, reservationId: string, claim: Claim | undefined): Admission {
-  return {
+  const admission = {
     id: reservationId,
     costs: plan.costs,
     leaseMs: Math.max(0, call.deadlineMs - plan.startMs) + leaseGraceMs,
-    ifAbandoned: eventOf(plan, call, {
-      status: 'abandoned',
-      errorReason: 'INTERNAL',
-      ...(plan.cache?.answer === undefined ? mostOf(plan) : nothingOf(plan)),
-      model: '',
-      durationMs: 0,
-      firstTokenMs: 0,
-    }),
-    ...(claim === undefined ? {} : { claim }),
+    ifAbandoned: eventOf(plan, call, plan.cache?.answer === undefined ? mostOf(plan) : nothingOf(plan), 0),
   }
+  return claim === undefined ? admission : { ...admission, claim }
 }
 
+const abandoned = { status: 'abandoned', errorReason: 'INTERNAL', model: '', firstTokenMs: 0 } as const
+
 /** All that a plan reserved. */
-function mostOf({ service, price, reserved }: Plan) {
+function mostOf({ service, price, reserved }: Plan): Ending {
   // Which endpoint it would have been is only known where there is no choice.
   const endpointId = service.endpoints.length === 1 ? (service.endpoints[0]?.id ?? '') : ''
-  const charge = { ...chargeFor(price, reserved), nanos: dearestCharge(price, reserved) }
-  return { endpointId, attempt: 1, tokens: reserved, usageSource: 'estimated', charge } as const
+  const charge = { ...noCharge(price), nanos: dearestCharge(price, reserved) }
+  return { ...abandoned, endpointId, attempt: 1, tokens: reserved, usageSource: 'estimated', charge }
 }
 
 /** What an answer from the response cache uses. */
-function nothingOf({ price }: Plan) {
-  return { endpointId: '', attempt: 0, tokens: noTokens, usageSource: 'cache', charge: noCharge(price) } as const
+function nothingOf({ price }: Plan): Ending {
+  return { ...abandoned, endpointId: '', attempt: 0, tokens: noTokens, usageSource: 'cache', charge: noCharge(price) }
 }
 
 /** What a call used of each limit that it took from. */
@@ -190,7 +178,7 @@ function usedOf(unit: LimitUnit, event: UsageEvent): number {
   }
 }
 
-export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly durationMs: number }): UsageEvent {
+export function eventOf(plan: Plan, call: Call, ending: Ending, durationMs: number): UsageEvent {
   return {
     id: plan.attemptId,
     requestId: call.id,
@@ -200,7 +188,7 @@ export function eventOf(plan: Plan, call: Call, ending: Ending & { readonly dura
     endpointId: ending.endpointId,
     keyId: keyIdOf(call),
     startMs: plan.startMs,
-    durationMs: ending.durationMs,
+    durationMs,
     firstTokenMs: ending.firstTokenMs,
     status: ending.status,
     errorReason: ending.errorReason,

@@ -49,15 +49,11 @@ export function createRecorder(options: GateOptions): Recorder {
   return {
     async record({ plan, admission }, call, outcome) {
       const { charge, finishReason, body, attempts, error: failure } = outcome
-      const event = eventOf(plan, call, { ...outcome, durationMs: now() - plan.startMs })
+      const event = eventOf(plan, call, outcome, now() - plan.startMs)
       const served = { event, charge, serviceVersion: plan.service.version, finishReason }
       const keepsAnswer = admission.claim !== undefined && failure === undefined
-      const settlement = {
-        admission,
-        actual: actualUse(plan, event),
-        event,
-        ...(keepsAnswer ? { answer: encodeAnswer({ ...served, body }) } : {}),
-      }
+      const used = { admission, actual: actualUse(plan, event), event }
+      const settlement = keepsAnswer ? { ...used, answer: encodeAnswer({ ...served, body }) } : used
       try {
         tellRecorded(event, plan, await withSpan('settle', () => settler.settle(settlement)))
       } catch (error) {

@@ -22,17 +22,19 @@ export interface Settler {
 
 export function createSettler(limits: Pick<Limits, 'settle'>, now: () => number): Settler {
   let late = 0
+
+  async function settleAgain(settlement: Settlement, failed: number, error: unknown): Promise<Settled> {
+    if (failed === attempts) throw error
+    await delay(pauseMs * 2 ** failed)
+    return await settleFrom(settlement, failed + 1)
+  }
+
+  function settleFrom(settlement: Settlement, attempt: number): Promise<Settled> {
+    return limits.settle(settlement).catch((error: unknown) => settleAgain(settlement, attempt, error))
+  }
+
   return {
-    async settle(settlement) {
-      for (let attempt = 1; ; attempt += 1) {
-        try {
-          return await limits.settle(settlement)
-        } catch (error) {
-          if (attempt === attempts) throw error
-          await delay(pauseMs * 2 ** attempt)
-        }
-      }
-    },
+    settle: (settlement) => settleFrom(settlement, 1),
 
     async settleLate(settlement, untilMs) {
       if (late >= maxLate) return undefined

@@ -14,47 +14,61 @@ export interface LimitStanding {
  * in reference 002), alike on answers and on refusals.
  */
 export function limitHeaders(standing: LimitStanding, nowMs: number): [string, string][] {
-  return standingHeaders(plainNames, standing, nowMs)
-}
-
-/**
- * Where a caller stands after its admission, by the tightest of its limits: {@link limitHeaders} of the requests limit
- * with the smallest share left, and the same with the suffix "-tokens" of the tokens limit.
- */
-export function tightestHeaders(
-  costs: readonly LimitCost[],
-  states: readonly LimitState[],
-  nowMs: number,
-): [string, string][] {
   const headers: [string, string][] = []
-  for (const { unit, names } of families) {
-    const standing = tightest(costs, states, unit)
-    if (standing !== undefined) headers.push(...standingHeaders(names, standing, nowMs))
-  }
+  tellHeaders(plainNames, standing, nowMs, (name, value) => headers.push([name, value]))
   return headers
 }
 
-function standingHeaders(
-  [limit, left, reset]: HeaderNames,
-  { capacity, remaining, resetAtMs }: LimitStanding,
+/**
+ * Tells where a caller stands after its admission, by the tightest of its limits: {@link limitHeaders} of the requests limit
+ * with the smallest share left, and the same with the suffix "-tokens" of the tokens limit.
+ */
+export function tellTightest(
+  costs: readonly LimitCost[],
+  states: readonly LimitState[],
   nowMs: number,
-): [string, string][] {
-  return [
-    [limit, String(capacity)],
-    [left, String(Math.max(0, Math.floor(remaining)))],
-    [reset, String(Math.max(0, Math.ceil((resetAtMs - nowMs) / 1000)))],
-  ]
+  tell: TellHeader,
+): void {
+  for (const { unit, names } of families) {
+    const standing = tightest(costs, states, unit)
+    if (standing !== undefined) tellHeaders(names, standing, nowMs, tell)
+  }
 }
 
-type HeaderNames = readonly [limit: string, remaining: string, reset: string]
+type TellHeader = (name: string, value: string) => void
 
-const plainNames: HeaderNames = ['x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset']
+function tellHeaders(
+  { limit, left, reset }: HeaderNames,
+  { capacity, remaining, resetAtMs }: LimitStanding,
+  nowMs: number,
+  tell: TellHeader,
+): void {
+  tell(limit, String(capacity))
+  tell(left, String(Math.max(0, Math.floor(remaining))))
+  tell(reset, String(Math.max(0, Math.ceil((resetAtMs - nowMs) / 1000))))
+}
+
+interface HeaderNames {
+  readonly limit: string
+  readonly left: string
+  readonly reset: string
+}
+
+const plainNames: HeaderNames = {
+  limit: 'x-ratelimit-limit',
+  left: 'x-ratelimit-remaining',
+  reset: 'x-ratelimit-reset',
+}
 
 const families: readonly { readonly unit: LimitUnit; readonly names: HeaderNames }[] = [
   { unit: 'requests', names: plainNames },
   {
     unit: 'tokens',
-    names: ['x-ratelimit-limit-tokens', 'x-ratelimit-remaining-tokens', 'x-ratelimit-reset-tokens'],
+    names: {
+      limit: 'x-ratelimit-limit-tokens',
+      left: 'x-ratelimit-remaining-tokens',
+      reset: 'x-ratelimit-reset-tokens',
+    },
   },
 ]
 

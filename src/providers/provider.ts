@@ -23,12 +23,12 @@ export type RequestKind = 'chat' | 'completion' | 'embedding' | 'responses' | 'g
 export interface CallerRequest {
   readonly payload: Uint8Array
   /** The object that the payload is, where it was parsed before; default it is parsed when it is read. */
-  readonly parsed?: JsonObject
+  readonly parsed?: JsonObject | undefined
   /** Whether the caller gets one whole answer or a stream. */
   readonly mode: Mode
   readonly dialect: Dialect
   /** What the caller's path says; without it, the body's fields decide. */
-  readonly kind?: RequestKind
+  readonly kind?: RequestKind | undefined
   /** Unix milliseconds of the call; the creation time of translated answers. */
   readonly startMs: number
 }

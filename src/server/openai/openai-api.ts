@@ -6,7 +6,7 @@
  * same gate: what is here is translation. Bodies pass as bytes, `model` names the service.
  */
 import type { Logger } from 'pino'
-import type { Gate, GateRequest } from '../../consumption/gate.ts'
+import type { Gate, GateAnswer, GateRequest } from '../../consumption/gate.ts'
 import { idempotencyKeyOf } from '../../consumption/idempotency.ts'
 import { TollgateError } from '../../errors.ts'
 import type { PolicyEngine } from '../../policy/policy-engine.ts'
@@ -95,22 +95,13 @@ export function createOpenAiApi(options: ServedOptions): OpenAiApi {
         dialect: 'openai',
         kind,
       }
-      const answered = stream ? await streamed(asked, call, headers) : await routed(asked, call, headers)
+      const answered = stream
+        ? await streamed(asked, call, headers)
+        : routed(await inTrace(call, () => gate.route(asked, call)), headers)
       headers.set('openai-processing-ms', String(Math.round(performance.now() - call.startedMs)))
       renameRateLimits(headers)
       return answered
     }
-  }
-
-  async function routed(asked: GateRequest, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
-    const { body, event, charge } = await inTrace(call, () => gate.route(asked, call))
-    headers.set('x-request-id', event.requestId)
-    if (charge.currency !== '') {
-      headers.set('x-tollgate-cost-nanos', String(charge.nanos))
-      headers.set('x-tollgate-currency', charge.currency)
-      headers.set('x-tollgate-price-version', charge.priceVersion)
-    }
-    return whole(200, headers, body)
   }
 
   async function streamed(asked: GateRequest, call: ServerCall, headers: AnswerHeaders): Promise<Answer> {
@@ -194,6 +185,16 @@ async function refuseUnknown({ method, path }: Exchange): Promise<Answer> {
 function consumerOf({ principal }: ServerCall): string {
   if (principal.kind !== 'anonymous' && principal.consumerId !== undefined) return principal.consumerId
   throw new TollgateError('CONSUMER_MISMATCH', 'The credential has no consumer of its own: use the key of a consumer.')
+}
+
+function routed({ body, event, charge }: GateAnswer, headers: AnswerHeaders): WholeAnswer {
+  headers.set('x-request-id', event.requestId)
+  if (charge.currency !== '') {
+    headers.set('x-tollgate-cost-nanos', String(charge.nanos))
+    headers.set('x-tollgate-currency', charge.currency)
+    headers.set('x-tollgate-price-version', charge.priceVersion)
+  }
+  return whole(200, headers, body)
 }
 
 function errorAnswer(error: TollgateError, headers: AnswerHeaders): WholeAnswer {
