@@ -63,27 +63,45 @@ export function histogramFamily<const L extends readonly string[]>(
   return family(options, (labels) => histogram.child(labels))
 }
 
+/** Children by the values of their labels, one after the other: a text made of all would have to be hashed at each look. */
+interface Branch<C> {
+  readonly next: Map<string, Branch<C>>
+  child: C | undefined
+}
+
+function branchFor<C>(root: Branch<C>, values: readonly string[]): Branch<C> {
+  let branch = root
+  for (const value of values) {
+    const next = branch.next.get(value) ?? { next: new Map(), child: undefined }
+    branch.next.set(value, next)
+    branch = next
+  }
+  return branch
+}
+
 function family<C, L extends readonly string[]>(
   options: FamilyOptions<L>,
   create: (labels: Record<string, string>) => C,
 ): Family<C, L> {
   const { labels, maxLabelSets = 2000 } = options
-  const children = new Map<string, C>()
+  const root: Branch<C> = { next: new Map(), child: undefined }
+  let count = 0
   const make = (values: readonly string[]) =>
     create(Object.fromEntries(labels.map((name, i) => [name, values[i] ?? ''])))
   let overflow: C | undefined
   return {
     of(...values) {
-      const key = values.join('\n')
-      let child = children.get(key)
-      if (child !== undefined) return child
-      if (children.size >= maxLabelSets) {
+      let known: Branch<C> | undefined = root
+      for (const value of values) known = known?.next.get(value)
+      if (known?.child !== undefined) return known.child
+      if (count >= maxLabelSets) {
         overflow ??= make(labels.map(() => otherLabel))
         return overflow
       }
-      child = make(values)
-      children.set(key, child)
-      return child
+      const branch = branchFor(root, values)
+      branch.child = make(values)
+      count += 1
+      return branch.child
     },
   }
 }
