@@ -194,11 +194,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   return {
-    async dispatch(service, task, call) {
+    dispatch(service, task, call) {
       const ending = endingOf(call, service)
-      const { attempts, made } = await attemptAll(service, task, call, ending, 'unary', whole)
-      release(ending)
-      return 'value' in made ? { attempts, value: made.value } : { attempts, error: toldAttempts(made.error, attempts) }
+      return attemptAll(service, task, call, ending, 'unary', whole).then(({ attempts, made }) => {
+        release(ending)
+        return 'value' in made
+          ? { attempts, value: made.value }
+          : { attempts, error: toldAttempts(made.error, attempts) }
+      })
     },
 
     async open(service, task, call) {

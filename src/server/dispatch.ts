@@ -70,8 +70,20 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     try {
       const origin = cors.apply(exchange)
       const target = origin === 'pass' ? targetOf(exchange) : undefined
-      if (target === undefined) await answerNoCall(exchange, origin)
-      else await serve(exchange, target)
+      if (target === undefined) {
+        await answerNoCall(exchange, origin)
+      } else {
+        const call = callOf(exchange, target)
+        let answer: Answer | undefined
+        try {
+          answer = await target.answer(exchange, call)
+          await writeAnswer(answer, exchange, call, told)
+        } finally {
+          // A caller that left before its answer was denied all the same.
+          void told(call)
+          end(call, answer)
+        }
+      }
     } catch (err) {
       options.log.error({ err }, 'request failed outside of any call')
       exchange.cut()
@@ -80,22 +92,14 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     tellIfIdle()
   }
 
-  async function serve(exchange: Exchange, target: Target): Promise<void> {
+  function callOf(exchange: Exchange, target: Target): ServerCall {
     const certificate = () => peerCertificateOf(exchange)
     const call = new ServerCall(newId(), target.rpc, exchange.headers, peerAddressOf(exchange), certificate)
     calls.set(call.id, call)
     exchange.onLeft(() => call.callerLeft())
     // Some send a request and take it back in one turn.
     if (exchange.isGone) call.callerLeft()
-    let answer: Answer | undefined
-    try {
-      answer = await target.answer(exchange, call)
-      await writeAnswer(answer, exchange, call, told)
-    } finally {
-      // A caller that left before its answer was denied all the same.
-      void told(call)
-      end(call, answer)
-    }
+    return call
   }
 
   function told(call: ServerCall): Promise<void> | undefined {
