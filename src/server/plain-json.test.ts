@@ -1,16 +1,5 @@
-import {
-  create,
-  type DescEnum,
-  type DescField,
-  type DescMessage,
-  type DescMethod,
-  equals,
-  isMessage,
-  type Message,
-  ScalarType,
-  toJsonString,
-} from '@bufbuild/protobuf'
-import { createMethodSerializationLookup, type Serialization } from '@connectrpc/connect/protocol'
+import { create, type DescMethod, equals, isMessage, type Message, toJsonString } from '@bufbuild/protobuf'
+import type { Serialization } from '@connectrpc/connect/protocol'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
@@ -18,110 +7,9 @@ import {
   RouteRequestRequestSchema,
   RouteRequestResponseSchema,
 } from '../../gen/marketplace/v1/consumption_pb.ts'
-import { PolicyService } from '../../gen/marketplace/v1/policies_pb.ts'
-import { Registry } from '../../gen/marketplace/v1/registry_pb.ts'
-import { UsageService } from '../../gen/marketplace/v1/usage_pb.ts'
+import { libraryOf, maxBytes, messagesOf, methods, notAsked, outcomeOf, texts } from './fixture-messages.ts'
 import { readJson } from './json-reader.ts'
 import { writeJson } from './json-writer.ts'
-
-const maxBytes = 1_000
-
-function libraryOf(method: DescMethod, bytes = maxBytes): ReturnType<typeof createMethodSerializationLookup> {
-  const limits = { readMaxBytes: bytes, writeMaxBytes: bytes }
-  return createMethodSerializationLookup(method, undefined, { ignoreUnknownFields: false }, limits)
-}
-
-/** What comes out: bytes as text, a message, or the words of the refusal. */
-function outcomeOf<T>(run: () => T): T | string {
-  try {
-    return run()
-  } catch (error) {
-    return `refused: ${error}`
-  }
-}
-
-const texts = fc.oneof(
-  fc.string(),
-  fc.string({ unit: 'binary' }),
-  fc.constantFrom('', '"', '\\', '\u2028', '\ud800', '😀', '__proto__', 'a'.repeat(300)),
-)
-const doubles = fc.oneof(fc.double(), fc.constantFrom(0, -0, 1e21, 5e-324, Number.NaN, Number.POSITIVE_INFINITY))
-const longs = fc.oneof(fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }), fc.constantFrom(0n, 1n))
-/** What no field, or only some, may hold. */
-const anything = fc.constantFrom<unknown>(null, undefined, '5', 5, 1.5, 0, '', true, 7n, [], {}, new Uint8Array(3))
-
-function scalarOf(scalar: ScalarType): fc.Arbitrary<unknown> {
-  switch (scalar) {
-    case ScalarType.STRING:
-      return texts
-    case ScalarType.BYTES:
-      return fc.uint8Array({ maxLength: 70 })
-    case ScalarType.BOOL:
-      return fc.boolean()
-    case ScalarType.DOUBLE:
-    case ScalarType.FLOAT:
-      return doubles
-    case ScalarType.INT32:
-    case ScalarType.SINT32:
-    case ScalarType.SFIXED32:
-    case ScalarType.UINT32:
-    case ScalarType.FIXED32:
-      return fc.oneof(fc.nat(), fc.constantFrom(0, -0))
-    default:
-      return longs
-  }
-}
-
-const enumOf = ({ values }: DescEnum) => fc.oneof(fc.constantFrom(...values.map(({ number }) => number)), fc.nat(99))
-
-function heldBy(field: DescField, depth: number): fc.Arbitrary<unknown> {
-  switch (field.fieldKind) {
-    case 'scalar':
-      return scalarOf(field.scalar)
-    case 'enum':
-      return enumOf(field.enum)
-    case 'message':
-      return messagesOf(field.message, depth - 1)
-    case 'list':
-      return fc.array(
-        field.listKind === 'message'
-          ? messagesOf(field.message, depth - 1)
-          : field.listKind === 'enum'
-            ? enumOf(field.enum)
-            : scalarOf(field.scalar),
-        { maxLength: 3 },
-      )
-    case 'map':
-      return field.mapKind === 'scalar' && field.mapKey === ScalarType.STRING
-        ? fc.dictionary(texts, scalarOf(field.scalar), { maxKeys: 3, noNullPrototype: true })
-        : fc.constant({})
-  }
-}
-
-/** Messages, some of them with a value that their field may not hold. */
-function messagesOf(desc: DescMessage, depth = 3, strange = 0): fc.Arbitrary<Message> {
-  const fields = depth > 0 ? desc.fields.filter(({ oneof }) => oneof === undefined) : []
-  const values = fc.tuple(
-    ...fields.map((field) =>
-      fc.option(fc.oneof({ weight: 20, arbitrary: heldBy(field, depth) }, { weight: strange, arbitrary: anything }), {
-        nil: undefined,
-        freq: 3,
-      }),
-    ),
-  )
-  return values.map((all) => {
-    const message = create(desc)
-    for (const [at, value] of all.entries()) {
-      const name = fields[at]?.localName
-      if (name !== undefined && value !== undefined) Reflect.set(message, name, value)
-    }
-    return message
-  })
-}
-
-const methods: readonly DescMethod[] = [ConsumptionService, Registry, PolicyService, UsageService].flatMap(
-  ({ methods }) => methods.filter(({ methodKind }) => methodKind === 'unary'),
-)
 
 describe('answers as JSON', () => {
   test.each(methods.map((method): [string, DescMethod] => [String(method), method]))(
@@ -159,11 +47,6 @@ describe('answers as JSON', () => {
     expect(() => ours.serialize(message)).toThrow('message size')
   })
 })
-
-const notAsked: Serialization<Message> = {
-  parse: () => expect.unreachable('the library was asked'),
-  serialize: () => expect.unreachable('the library was asked'),
-}
 
 /** JSON texts that are, or could be meant as, a request. */
 const values = fc.oneof(
