@@ -68,8 +68,8 @@ export function createConsumptionService(
       const idempotencyKey = idempotencyKeyOf(request.idempotencyKey, call)
       const { serviceId, payload, metadata } = request
       const asked = { consumerId, serviceId, payload, metadata, idempotencyKey, dialect }
-      const { body, ...served } = await gate.route(asked, call)
-      return { responseData: body, ...servedMessage(served) }
+      const served = await gate.route(asked, call)
+      return { responseData: served.body, ...servedMessage(served) }
     },
 
     streamRequest(request, call) {

@@ -12,6 +12,7 @@ import {
   type UniversalServerResponse,
 } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
+import { writeBinary } from './binary-writer.ts'
 import type { Target } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { readJson } from './json-reader.ts'
@@ -88,9 +89,11 @@ function plainRpc(
     method,
     format,
     reading: format.isBinary ? serialization.getI(true) : readJson(method.input, serialization.getI(false)),
-    writing: format.isBinary
-      ? serialization.getO(true)
-      : writeJson(method.output, serialization.getO(false), options.writeMaxBytes),
+    writing: (format.isBinary ? writeBinary : writeJson)(
+      method.output,
+      serialization.getO(format.isBinary),
+      options.writeMaxBytes,
+    ),
     handler,
     late,
     options,
@@ -105,28 +108,40 @@ function streamTarget(rpc: Rpc, plain: PlainRpc): Target {
   return { rpc, answer: (exchange, call) => answerStream(exchange, call, plain) }
 }
 
-/** The request message, after the chain let it pass; or the bytes of a body that is not plain, which the chain has not seen. */
-export async function requestOf(
-  exchange: Exchange,
-  call: ServerCall,
-  { format, reading, options }: PlainRpc,
-): Promise<Message | Uint8Array> {
-  const { chain } = options
-  const entering = chain.headers(call)
-  if (entering !== undefined) await entering
+/** What a request asks for: a message, or the bytes of a body that is not plain. */
+export type Requested = Message | Uint8Array
+
+/**
+ * The request message, after the chain let it pass; or the bytes of a body that is not plain, which the chain has not seen.
+ * A promise only where there is something to wait for.
+ */
+export function requestOf(exchange: Exchange, call: ServerCall, plain: PlainRpc): Requested | Promise<Requested> {
+  const entering = plain.options.chain.headers(call)
+  return entering === undefined
+    ? readRequest(exchange, call, plain)
+    : entering.then(() => readRequest(exchange, call, plain))
+}
+
+function readRequest(exchange: Exchange, call: ServerCall, plain: PlainRpc): Requested | Promise<Requested> {
   call.throwIfEnded()
+  const { format, options } = plain
   const coming = format.isEnveloped ? readWhole(exchange, call, options, 5) : readUnframed(exchange, call, options)
-  const body = coming instanceof Uint8Array ? coming : await coming
+  return coming instanceof Uint8Array
+    ? admitted(coming, call, plain)
+    : coming.then((body) => admitted(body, call, plain))
+}
+
+function admitted(body: Uint8Array, call: ServerCall, plain: PlainRpc): Requested | Promise<Requested> {
   call.throwIfEnded()
-  const message = messageIn(body, format, reading)
+  const message = messageIn(body, plain.format, plain.reading)
   if (message === undefined) return body
   call.request = message
-  const admitting = chain.message(call)
-  if (admitting !== undefined) {
-    await admitting
+  const admitting = plain.options.chain.message(call)
+  if (admitting === undefined) return message
+  return admitting.then(() => {
     call.throwIfEnded()
-  }
-  return message
+    return message
+  })
 }
 
 /** Undefined for bytes that are no message: the router has the words for what is wrong with them. */

@@ -26,7 +26,8 @@ export async function answerStream(exchange: Exchange, call: ServerCall, plain: 
   const headers = new AnswerHeaders(['x-request-id', call.id])
   call.answerWith(headers)
   try {
-    const request = await call.race(requestOf(exchange, call, plain), plain.late)
+    const asked = requestOf(exchange, call, plain)
+    const request = asked instanceof Promise ? await call.race(asked, plain.late) : asked
     if (request instanceof Uint8Array) return await plain.options.askRouter(exchange, call, request)
     const parts = iteratorOf(invoke(plain.handler, request, call))
     return new PlainStream(parts, headers, call, plain, acceptsGzip(exchange.headers['grpc-accept-encoding']))

@@ -29,7 +29,8 @@ async function serve(
   headers: AnswerHeaders,
 ): Promise<WholeAnswer | UniversalServerResponse> {
   const { handler, format, method, writing, options } = plain
-  const request = await requestOf(exchange, call, plain)
+  const asked = requestOf(exchange, call, plain)
+  const request = asked instanceof Promise ? await asked : asked
   if (request instanceof Uint8Array) return await options.askRouter(exchange, call, request)
   const answer = await invoke(handler, request, call)
   return format.success(writing.serialize(create(method.output, messageOf(answer))), headers, exchange.headers)
