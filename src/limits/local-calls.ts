@@ -6,8 +6,10 @@ export interface OpenCall {
   readonly admission: Admission
   /** Unix milliseconds. */
   readonly leaseEndMs: number
-  /** Number of its record. */
-  readonly sequence: number
+  /** Number of its record; infinite before that is written. */
+  sequence: number
+  /** Until its record is written. */
+  opening: Promise<void> | undefined
   /** Its settlement or abandonment, while that is being written. */
   closing: Promise<Settled> | undefined
   /** When it was recorded as abandoned; it is kept for a late settlement. */

@@ -27,12 +27,12 @@ export class LocalJournal {
     return this.#failure
   }
 
-  /** Whether {@link admitted} may be called. */
+  /** Whether {@link admitted} need not wait for a segment. */
   get isReady(): boolean {
     return this.#parts.segments.isReady
   }
 
-  /** Resolves when it may; rejects with the problem of the file system. */
+  /** Resolves when it need not; rejects with the problem of the file system. */
   async makeReady(): Promise<void> {
     try {
       await this.#parts.segments.makeReady()
@@ -41,28 +41,23 @@ export class LocalJournal {
     }
   }
 
-  /** Writes that a call was admitted, and returns the number of the record; see {@link SegmentLog.write}. */
-  admitted(id: string, event: UsageEvent): number {
+  /** Writes that a call was admitted, and tells the waiter when it is written: see {@link SegmentLog.write}. Never throws. */
+  admitted(id: string, event: UsageEvent, waiter: RecordWaiter): void {
+    const watched = this.#watched(waiter)
     try {
-      const sequence = this.#parts.segments.write(encodeAdmitted(id, event))
-      this.#works()
-      return sequence
+      this.#parts.segments.write(encodeAdmitted(id, event), watched)
     } catch (error) {
-      throw this.#failed(error)
+      watched.failed(error)
     }
   }
 
-  /** Appends what is on its way to the ledger, and tells the waiter; never throws. */
+  /** Appends what is on its way to the ledger, and tells the waiter when it is on the disk; never throws. */
   settled(record: WrittenRecord, waiter: RecordWaiter): void {
-    const failed = (error: unknown): void => waiter.failed(this.#failed(error))
-    const stored = (sequence: number): void => {
-      this.#works()
-      waiter.stored(sequence)
-    }
+    const watched = this.#watched(waiter)
     try {
-      this.#parts.segments.enqueue(encodeSettled(record), { stored, failed })
+      this.#parts.segments.enqueue(encodeSettled(record), watched)
     } catch (error) {
-      failed(error)
+      watched.failed(error)
     }
   }
 
@@ -93,6 +88,17 @@ export class LocalJournal {
     const { segments, answers } = this.#parts
     await answers.takeBefore(segments.oldestAfter(needed))
     await segments.forget(needed)
+  }
+
+  /** The same waiter, and whether the log works is known from what it is told. */
+  #watched(waiter: RecordWaiter): RecordWaiter {
+    return {
+      stored: (sequence) => {
+        this.#works()
+        waiter.stored(sequence)
+      },
+      failed: (error) => waiter.failed(this.#failed(error)),
+    }
   }
 
   #works(): void {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { open, readFile, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -82,6 +83,22 @@ describe('after the process died', () => {
     expect(batch.events()).toEqual(calls.map((call) => call.ifAbandoned))
     const third = await folders.start(await folders.crash(copy))
     expect(await third.usageLog.backlog()).toBe(2)
+  })
+
+  it('has left a record of each call that was told that it is admitted, however many come at once and how often', async () => {
+    const tokens = period({ capacity: 1_000 })
+    const costly = admission([{ limit: tokens, amount: 7 }])
+    const calls = [costly, ...Array.from({ length: 30 }, () => admission([]))]
+    const early = await settled(limits)
+    const [name = ''] = await segmentsOf(folder)
+    const admitted = [...calls, ...calls].map(async (call) => {
+      expect(await limits.admit(call)).toMatchObject({ outcome: 'admitted' })
+      expect(readFileSync(join(folder, name), 'utf8')).toContain(call.id)
+    })
+    await Promise.all(admitted)
+    expect(await limits.read([tokens])).toMatchObject([{ remaining: 993 }])
+    const next = await folders.start(await folders.crash(folder))
+    expect(await eventIds(next)).toEqual([early, ...calls.map((call) => call.ifAbandoned.id)].sort())
   })
 
   it('counts an event once, whether the ledger has it already or not, and concurrency from 0', async () => {

@@ -177,8 +177,13 @@ class LocalLimits implements Limits {
   async admit(admission: Admission): Promise<AdmissionResult> {
     const { id, costs, claim } = admission
     for (;;) {
-      // Asked twice, for example after a lost answer: it is in already.
-      if (this.#calls.has(id) || this.#settled.has(id)) return this.#admittedBefore(admission)
+      // Asked twice, for example after a lost answer: it is in already, or about to be.
+      const known = this.#calls.get(id)
+      if (known?.opening !== undefined) {
+        await known.opening.catch(() => undefined)
+        continue
+      }
+      if (known !== undefined || this.#settled.has(id)) return this.#admittedBefore(admission)
       // Looked at again after every wait: what follows it happens in one step.
       const taken = claim === undefined ? undefined : this.#claims.look(claim, id)
       if (taken !== undefined) return taken
@@ -186,7 +191,9 @@ class LocalLimits implements Limits {
         throw new TollgateError('LIMITS_UNAVAILABLE', 'too much usage waits to be recorded')
       }
       if (!this.#journal.isReady) {
-        await this.#journal.makeReady().catch(notAdmitted)
+        await this.#journal.makeReady().catch((error: unknown) => {
+          throw unavailable(error)
+        })
         continue
       }
       const verdict = admit(this.#counters, costs, this.#nowMicros())
@@ -198,7 +205,7 @@ class LocalLimits implements Limits {
         const { refusedBy, retryAfterMs, limits } = verdict
         return { outcome: 'refused', refusedBy, retryAfterMs, limits }
       }
-      this.#open(admission)
+      await this.#open(admission)
       return { outcome: 'admitted', limits: verdict.limits }
     }
   }
@@ -247,18 +254,35 @@ class LocalLimits implements Limits {
   }
 
   /** Writes down that a call was admitted, whose cost is taken; gives all of it back when that fails. */
-  #open(admission: Admission): void {
+  #open(admission: Admission): Promise<void> {
     const { id, costs, claim, ifAbandoned } = admission
-    try {
-      const sequence = this.#journal.admitted(id, ifAbandoned)
-      const leaseEndMs = this.#clock() + admission.leaseMs
-      this.#calls.set(id, { admission, leaseEndMs, sequence, closing: undefined, abandonedAtMs: undefined })
-    } catch (error) {
-      release(this.#counters, costs, this.#nowMicros())
-      notAdmitted(error)
+    const call: OpenCall = {
+      admission,
+      leaseEndMs: this.#clock() + admission.leaseMs,
+      sequence: Number.POSITIVE_INFINITY,
+      opening: undefined,
+      closing: undefined,
+      abandonedAtMs: undefined,
     }
+    this.#calls.set(id, call)
     this.#counters.learn(costs)
     if (claim !== undefined) this.#claims.take(claim, id)
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    call.opening = promise
+    this.#journal.admitted(id, ifAbandoned, {
+      stored(sequence) {
+        call.sequence = sequence
+        call.opening = undefined
+        resolve()
+      },
+      failed: (error) => {
+        this.#calls.delete(id)
+        this.#claims.free(claim, id)
+        release(this.#counters, costs, this.#nowMicros())
+        reject(unavailable(error))
+      },
+    })
+    return promise
   }
 
   async #settleUnknown(settlement: Settlement): Promise<Settled> {
@@ -426,6 +450,6 @@ class LocalLimits implements Limits {
   }
 }
 
-function notAdmitted(cause: unknown): never {
-  throw new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
+function unavailable(cause: unknown): TollgateError {
+  return new TollgateError('LIMITS_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause })
 }

@@ -1,9 +1,11 @@
+import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import pino from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { openSegmentFile, type SegmentFile } from './segment-file.ts'
 import { frame, maxPayloadBytes, unframe } from './segment-frames.ts'
 import { SegmentLog, type StoredRecord } from './segment-log.ts'
 
@@ -17,8 +19,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }))
 
 async function append(segments: SegmentLog, text: string, durable = true): Promise<number> {
   if (!durable) {
-    await segments.makeReady()
-    return segments.write(frame(text))
+    return new Promise((stored, failed) => segments.write(frame(text), { stored, failed }))
   }
   let found = 0
   await segments.append(frame(text), (sequence) => {
@@ -80,17 +81,60 @@ it('opens at every byte at which the last record can be torn, and goes on from t
   }
 })
 
-it('writes at once what is to outlive the process, after what waits for the disk', async () => {
+it('has written what is to outlive the process when it says so, after what waits for the disk', async () => {
   const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
   await segments.makeReady()
   const appended = append(segments, 'first')
-  expect(segments.write(frame('second'))).toBe(2)
-  const [name = ''] = await readdir(folder)
-  const { payloads } = unframe(await readFile(join(folder, name)))
+  expect(await append(segments, 'second', false)).toBe(2)
+  const [name = ''] = readdirSync(folder)
+  const { payloads } = unframe(readFileSync(join(folder, name)))
   expect(payloads.map(String)).toEqual(['first', 'second'])
   expect(await appended).toBe(1)
   await segments.close()
 })
+
+it('writes all records of a turn at once, and waits for no callback of the next', async () => {
+  const writes: number[] = []
+  const openFile = async (path: string, flags: string): Promise<SegmentFile> => {
+    const file = await openSegmentFile(path, flags)
+    return {
+      ...file,
+      write(bytes, from, length, position) {
+        writes.push(length)
+        return file.write(bytes, from, length, position)
+      },
+    }
+  }
+  const { segments } = await SegmentLog.open({ folder, log, atLeast: 1, openFile })
+  await segments.makeReady()
+  let isNext = false
+  setImmediate(() => {
+    isNext = true
+  })
+  const calls = Array.from({ length: 20 }, async (_, index) => {
+    // Each comes as late as the promises that it waits for let it.
+    for (let step = 0; step < index; step++) await undefined
+    return append(segments, `record ${index}`, false)
+  })
+  expect(await Promise.all(calls)).toEqual(calls.map((_, index) => index + 1))
+  expect(isNext).toBe(false)
+  expect(writes).toHaveLength(1)
+  await segments.close()
+})
+
+it.each([true, false])(
+  'writes what came before it was closed, whether a segment is there (%s) or not',
+  async (isReady) => {
+    const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
+    if (isReady) await segments.makeReady()
+    const written = append(segments, 'last', false)
+    await segments.close()
+    expect(await written).toBe(1)
+    const { records, segments: again } = await SegmentLog.open({ folder, log, atLeast: 1 })
+    expect(texts(records)).toEqual([[1, 'last']])
+    await again.close()
+  },
+)
 
 it('fails an append after it is closed', async () => {
   const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })

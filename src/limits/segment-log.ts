@@ -23,9 +23,9 @@ export interface StoredRecord {
   readonly payload: Buffer
 }
 
-/** Waits for a record to be on the disk; all that wait are told in the order of their records. */
+/** Waits for a record to be written or on the disk; all that wait for the same are told in the order of their records. */
 export interface RecordWaiter {
-  /** It is on the disk, under this number. */
+  /** So it is, under this number. */
   stored(sequence: number): void
   /** It is not in the log, or, after a failed fdatasync, perhaps. */
   failed(error: unknown): void
@@ -33,8 +33,9 @@ export interface RecordWaiter {
 
 interface Append {
   readonly bytes: Uint8Array
-  /** Nobody waits for a record that needs not be on the disk. */
-  readonly waiter: RecordWaiter | undefined
+  readonly waiter: RecordWaiter
+  /** Whether its waiter waits for the disk, and not only for the write. */
+  readonly isSynced: boolean
 }
 
 interface Segment {
@@ -64,9 +65,10 @@ const severalRecords = 4
  * An append-only log in a folder of segment files. What was being written when the process died is cut off when the log
  * is opened again; what was durable is there.
  *
- * A record that need not outlive the machine is **written** at once, into the page cache. One that must be on the disk is
- * queued, written with the next write, and waits for a loop that calls fdatasync for all that was written before (**group
- * commit**): what is queued during a sync shares the next one. Records stand in the order in which they came.
+ * A record that need not outlive the machine is only **written**, into the page cache: with all others of the calls that go on
+ * together, as soon as each of them waits for something. One that must be on the disk is queued, written with the next
+ * write, and waits for a loop that calls fdatasync for all that was written before (**group commit**): what is queued during
+ * a sync shares the next one. Records stand in the order in which they came.
  *
  * A failed write is cut off at once. After a failed fdatasync nobody knows what the disk holds, and a second one on the
  * same file may lie, so the appends fail and the next record begins a new segment.
@@ -81,6 +83,7 @@ export class SegmentLog {
   #mustRotate = false
   #queue: Append[] = []
   #queuedBytes = 0
+  #isWriteDue = false
   #unsynced: { readonly sequence: number; readonly waiter: RecordWaiter }[] = []
   /** The loop, the one fdatasync, and the beginning of a segment that are going on. */
   #looping: Promise<void> | undefined
@@ -125,7 +128,7 @@ export class SegmentLog {
     return { segments: log, records }
   }
 
-  /** Whether {@link write} may be called: a segment is there, and not full. */
+  /** Whether what is written need not wait for a segment: one is there, and not full. */
   get isReady(): boolean {
     return this.#end !== undefined && !this.#mustRotate && this.#end.size < this.#segmentBytes
   }
@@ -139,26 +142,28 @@ export class SegmentLog {
   }
 
   /**
-   * Writes a record that is framed, after all that were queued, and returns its number: it survives the death of this
-   * process. Only when {@link isReady}. Throws the problem of the file system; then it is not in the log.
+   * Writes a record that is framed, after all that were queued, and tells its waiter as soon as it survives the death of this
+   * process; never throws. That is before any callback of the event loop, unless the log is not {@link isReady}.
    */
-  write(bytes: Uint8Array): number {
-    if (this.#closed) throw closedError()
-    if (!this.isReady) throw new Error('usage log has no segment to write to')
-    this.#queue.push({ bytes, waiter: undefined })
-    this.#queuedBytes += bytes.length
-    this.#writeQueue()
-    return this.#active().segment.end - 1
+  write(bytes: Uint8Array, waiter: RecordWaiter): void {
+    if (this.#closed) {
+      waiter.failed(closedError())
+      return
+    }
+    this.#push({ bytes, waiter, isSynced: false })
+    if (this.#isWriteDue) return
+    this.#isWriteDue = true
+    // Runs when no promise has anything left to do: then all calls of this turn that are to be admitted have come.
+    process.nextTick(this.#writeDue)
   }
 
-  /** Appends a record that is framed, and tells its waiter; never throws. */
+  /** Appends a record that is framed, and tells its waiter when it is on the disk; never throws. */
   enqueue(bytes: Uint8Array, waiter: RecordWaiter): void {
     if (this.#closed) waiter.failed(closedError())
     else if (this.#queue.length + this.#unsynced.length >= maxWaiting || this.#queuedBytes >= maxQueuedBytes) {
       waiter.failed(new Error('usage log is written too slowly'))
     } else {
-      this.#queue.push({ bytes, waiter })
-      this.#queuedBytes += bytes.length
+      this.#push({ bytes, waiter, isSynced: true })
       this.#looping ??= this.#loop()
     }
   }
@@ -195,10 +200,30 @@ export class SegmentLog {
   /** Writes and syncs what was appended, then closes the file. */
   async close(): Promise<void> {
     this.#closed = true
+    this.#writeDue()
     await this.#looping
     await this.#rotating?.catch(() => undefined)
     await this.#end?.close()
     this.#end = undefined
+  }
+
+  #push(append: Append): void {
+    this.#queue.push(append)
+    this.#queuedBytes += append.bytes.length
+  }
+
+  readonly #writeDue = (): void => {
+    this.#isWriteDue = false
+    if (this.#queue.length === 0) return
+    if (!this.isReady) {
+      this.#looping ??= this.#loop()
+      return
+    }
+    try {
+      this.#writeQueue()
+    } catch {
+      // Those who wait were told.
+    }
   }
 
   async #loop(): Promise<void> {
@@ -248,12 +273,7 @@ export class SegmentLog {
   /** Writes what is queued. Throws when that fails; those that are not in the log then are told. */
   #writeQueue(): void {
     try {
-      while (this.#queue.length > 0) {
-        const chunk = this.#nextChunk()
-        this.#writeChunk(chunk)
-        this.#queue = chunk.length === this.#queue.length ? [] : this.#queue.slice(chunk.length)
-        for (const { bytes } of chunk) this.#queuedBytes -= bytes.length
-      }
+      while (this.#queue.length > 0) this.#writeChunk(this.#nextChunk())
     } catch (error) {
       this.#failQueue(error)
       throw error
@@ -264,7 +284,7 @@ export class SegmentLog {
     const queue = this.#queue
     this.#queue = []
     this.#queuedBytes = 0
-    for (const { waiter } of queue) waiter?.failed(error)
+    for (const { waiter } of queue) waiter.failed(error)
   }
 
   #nextChunk(): readonly Append[] {
@@ -280,9 +300,12 @@ export class SegmentLog {
   #writeChunk(chunk: readonly Append[]): void {
     const { end, segment } = this.#active()
     end.append(this.#gather(chunk))
-    for (const { waiter } of chunk) {
+    this.#queue = chunk.length === this.#queue.length ? [] : this.#queue.slice(chunk.length)
+    for (const { bytes, waiter, isSynced } of chunk) {
+      this.#queuedBytes -= bytes.length
       const sequence = segment.end++
-      if (waiter !== undefined) this.#unsynced.push({ sequence, waiter })
+      if (isSynced) this.#unsynced.push({ sequence, waiter })
+      else waiter.stored(sequence)
     }
   }
 
