@@ -1,10 +1,18 @@
 /**
  * Messages in binary, as protobuf-es writes them, byte by byte, and several times as fast: it begins each message with a little
- * memory, takes twice as much whenever that is full, and views of it for numbers. Here a message is put together in memory that
- * is there already, by a plan that is made once a type, and copied out of it once. What the plan has no place for, or a value is
+ * memory, takes twice as much whenever that is full, and views of it for numbers. Here the bytes are put together in memory that
+ * is there already, by a plan that is made once a type, and copied out of it once; of what an implementation answers no message
+ * is made. What the plan has no place for, or a value is
  * not as its field says, the library writes, or refuses in its own words.
  */
-import { type DescField, type DescMessage, type Message, ScalarType } from '@bufbuild/protobuf'
+import {
+  create,
+  type DescField,
+  type DescMessage,
+  type Message,
+  type MessageInitShape,
+  ScalarType,
+} from '@bufbuild/protobuf'
 import { FeatureSet_FieldPresence as Presence } from '@bufbuild/protobuf/wkt'
 import type { Serialization } from '@connectrpc/connect/protocol'
 import { isObject } from '../is-object.ts'
@@ -13,28 +21,26 @@ import { isObject } from '../is-object.ts'
 const room = Buffer.allocUnsafeSlow(65_536)
 let end = 0
 
-/** Writes as `library` does. Messages of more than `maxBytes` are left to it. */
-export function writeBinary(
-  desc: DescMessage,
-  library: Serialization<Message>,
-  maxBytes: number,
-): Serialization<Message> {
+/** The bytes of a message, or of what one can be made from. */
+export type WriteAnswer = (message: MessageInitShape<DescMessage>) => Uint8Array
+
+/** Writes as `library` does a message that was made, without making one. Those of more than `maxBytes` are left to it. */
+export function writeBinary(desc: DescMessage, library: Serialization<Message>, maxBytes: number): WriteAnswer {
   const put = messageWriter(desc)
-  if (put === undefined) return library
-  return {
-    parse: library.parse,
-    serialize(message) {
-      end = 0
-      if (!put(message) || end > maxBytes) return library.serialize(message)
-      const bytes = Buffer.allocUnsafe(end)
-      room.copy(bytes, 0, 0, end)
-      return bytes
-    },
+  return (message) => {
+    end = 0
+    if (put === undefined || !put(message, true) || end > maxBytes) return library.serialize(create(desc, message))
+    const bytes = Buffer.allocUnsafe(end)
+    room.copy(bytes, 0, 0, end)
+    return bytes
   }
 }
 
-/** Puts a value at the end; false for one that is left to the library. */
-type Put = (value: unknown) => boolean
+/**
+ * Puts a value at the end; false for one that is left to the library. In `isInit`, of which a message would be made, what is
+ * undefined is not set.
+ */
+type Put = (value: unknown, isInit: boolean) => boolean
 
 interface Kind {
   /** https://protobuf.dev/programming-guides/encoding/#structure */
@@ -54,9 +60,12 @@ function messageWriter(desc: DescMessage, within: readonly DescMessage[] = []): 
     if (writer === undefined) return undefined
     fields.push(writer)
   }
-  return (message) => {
-    if (!isObject(message) || message.$typeName !== desc.typeName || message.$unknown !== undefined) return false
-    for (const put of fields) if (!put(message)) return false
+  return (message, isInit) => {
+    if (!isObject(message) || message.$unknown !== undefined) return false
+    const isMade = message.$typeName !== undefined
+    // A message that was made holds only messages that were.
+    if (isMade ? message.$typeName !== desc.typeName : !isInit) return false
+    for (const put of fields) if (!put(message, !isMade)) return false
     return true
   }
 }
@@ -67,25 +76,26 @@ function fieldWriter(field: DescField, within: readonly DescMessage[]): Put | un
   if (kind === undefined || ('delimitedEncoding' in field && field.delimitedEncoding)) return undefined
   const { localName: name, oneof } = field
   const tag = (field.number << 3) | kind.wireType
-  const put: Put = (value) => putVarint(tag) && kind.put(value)
+  const put: Put = (value, isInit) => putVarint(tag) && kind.put(value, isInit)
   if (field.fieldKind === 'list') {
-    return (message) => {
+    return (message, isInit) => {
       const list = isObject(message) ? message[name] : undefined
-      if (!Array.isArray(list)) return false
-      for (let at = 0; at < list.length; at++) if (!put(list[at])) return false
+      if (!Array.isArray(list)) return list === undefined && isInit
+      for (let at = 0; at < list.length; at++) if (!put(list[at], isInit)) return false
       return true
     }
   }
   if (oneof !== undefined) {
-    return (message) => {
+    return (message, isInit) => {
       const chosen = isObject(message) ? message[oneof.localName] : undefined
-      return isObject(chosen) && (chosen.case !== name || put(chosen.value))
+      if (!isObject(chosen)) return chosen === undefined && isInit
+      return chosen.case !== name || put(chosen.value, isInit)
     }
   }
   if (field.fieldKind !== 'message' && field.presence !== Presence.IMPLICIT) return undefined
-  return (message) => {
+  return (message, isInit) => {
     const value = isObject(message) ? message[name] : undefined
-    return kind.isEmpty(value) || put(value)
+    return (value === undefined && isInit) || kind.isEmpty(value) || put(value, isInit)
   }
 }
 
@@ -111,11 +121,11 @@ function nested(desc: DescMessage, within: readonly DescMessage[]): Kind | undef
   return {
     wireType: 2,
     isEmpty: (value) => value === undefined,
-    put(message) {
+    put(message, isInit) {
       // Most are shorter than 128 bytes: their length is one.
       end += 1
       const start = end
-      if (!put(message)) return false
+      if (!put(message, isInit)) return false
       const length = end - start
       const further = varintLength(length) - 1
       if (end + further > room.length) return false

@@ -1,5 +1,11 @@
-import { create, type Message, toBinary } from '@bufbuild/protobuf'
-import type { Serialization } from '@connectrpc/connect/protocol'
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type Message,
+  type MessageInitShape,
+  toBinary,
+} from '@bufbuild/protobuf'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
@@ -7,24 +13,50 @@ import {
   RouteRequestResponseSchema,
   StreamRequestResponseSchema,
 } from '../../gen/marketplace/v1/consumption_pb.ts'
-import { writeBinary } from './binary-writer.ts'
+import { isObject } from '../is-object.ts'
+import { type WriteAnswer, writeBinary } from './binary-writer.ts'
 import { libraryOf, maxBytes, messagesOf, methods, notAsked, outcomeOf } from './fixture-messages.ts'
 
-const { routeRequest } = ConsumptionService.method
+type Init = MessageInitShape<DescMessage>
 
-function written(by: Serialization<Message>, message: Message): string {
-  return outcomeOf(() => Buffer.from(by.serialize(message)).toString('hex'))
+const { routeRequest, streamRequest } = ConsumptionService.method
+
+/** What both write of an answer of a method, or their refusals. */
+function writersOf(method: DescMethod, bytes = maxBytes): { ours: (answer: Init) => string; librarys: typeof ours } {
+  const library = libraryOf(method, bytes).getO(true)
+  const write = writeBinary(method.output, library, bytes)
+  const ours = (answer: Init) => outcomeOf(() => Buffer.from(write(answer)).toString('hex'))
+  const librarys = (answer: Init) =>
+    outcomeOf(() => Buffer.from(library.serialize(create(method.output, answer))).toString('hex'))
+  return { ours, librarys }
+}
+
+/** What a message could be made from: some of its parts, and of those that are `kept` the messages themselves. */
+function initOf(message: object, kept: (name: string) => boolean): Record<string, unknown> {
+  const part = (name: string, value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map((each) => part(name, each))
+    return isObject(value) && !(value instanceof Uint8Array) && !kept(name) ? initOf(value, kept) : value
+  }
+  const parts = Object.entries(message).filter(([name, value]) => name !== '$typeName' && value !== '' && value !== 0n)
+  return Object.fromEntries(parts.map(([name, value]) => [name, part(name, value)]))
+}
+
+/** Ours alone: to ask the library fails. */
+function alone(desc: DescMessage): WriteAnswer {
+  return writeBinary(desc, notAsked, maxBytes)
 }
 
 describe('answers in binary', () => {
-  test.each(methods.map((method) => [String(method), method] as const))(
+  test.each(methods.map((method): [string, DescMethod] => [String(method), method]))(
     'are those of the library, byte by byte, and its refusals: %s',
     (_, method) => {
-      const library = libraryOf(method).getO(true)
-      const ours = writeBinary(method.output, library, maxBytes)
+      const { ours, librarys } = writersOf(method)
+      const names = new Set(['usage', 'breakdown', 'servedBy'])
       fc.assert(
-        fc.property(messagesOf(method.output, 3, 1), (message) => {
-          expect(written(ours, message)).toBe(written(library, message))
+        fc.property(messagesOf(method.output, 3, 1), fc.boolean(), (message, keeps) => {
+          expect(ours(message)).toBe(librarys(message))
+          const init = initOf(message, (name) => keeps && names.has(name))
+          expect(ours(init)).toBe(librarys(init))
         }),
         { numRuns: method.output === RouteRequestResponseSchema ? 2000 : 100 },
       )
@@ -34,8 +66,7 @@ describe('answers in binary', () => {
   test.each([0, 1, 0x7f, 0x80, 0x3f_ff, 0x40_00, 65_000, 65_536, 70_000])(
     'are so with a text of %i bytes',
     (length) => {
-      const library = libraryOf(routeRequest, 1_000_000).getO(true)
-      const ours = writeBinary(RouteRequestResponseSchema, library, 1_000_000)
+      const { ours, librarys } = writersOf(routeRequest, 1_000_000)
       for (const letter of ['a', '\u00e9', '\ud800']) {
         const text = letter.repeat(length)
         const message = create(RouteRequestResponseSchema, {
@@ -44,35 +75,35 @@ describe('answers in binary', () => {
           servedBy: { model: text, attempt: length },
           responseData: Buffer.from(text),
         })
-        expect(written(ours, message)).toBe(written(library, message))
+        expect(ours(message)).toBe(librarys(message))
       }
     },
   )
 
   test('are so with numbers beyond 32 bits, and below 0', () => {
-    const library = libraryOf(routeRequest).getO(true)
-    const ours = writeBinary(RouteRequestResponseSchema, library, maxBytes)
+    const { ours, librarys } = writersOf(routeRequest)
     const edges = [0n, 127n, 128n, 2n ** 31n - 1n, 2n ** 31n, 2n ** 32n, 2n ** 35n + 5n, 2n ** 53n - 1n, 2n ** 53n, -1n]
     for (const latencyMs of edges) {
       const message = create(RouteRequestResponseSchema, { latencyMs, servedBy: { attempt: Number(latencyMs) | 0 } })
-      expect(written(ours, message)).toBe(written(library, message))
+      expect(ours(message)).toBe(librarys(message))
     }
   })
 
-  test('of a call are written without it', () => {
-    const ours = writeBinary(RouteRequestResponseSchema, notAsked, maxBytes)
-    const message = create(RouteRequestResponseSchema, {
+  test('of a call are written without it, and without a message', () => {
+    const answer: MessageInitShape<typeof RouteRequestResponseSchema> = {
       requestId: '\u00e9"',
       responseData: new Uint8Array([1, 2]),
       usage: { inputTokens: 12n, source: 1 },
       cost: { amount: 0.1, breakdown: [{ kind: 1, quantity: 3n }, {}] },
       servedBy: { attempt: 1 },
-    })
-    expect(Buffer.from(ours.serialize(message))).toEqual(Buffer.from(toBinary(RouteRequestResponseSchema, message)))
+    }
+    const message = create(RouteRequestResponseSchema, answer)
+    const expected = Buffer.from(toBinary(RouteRequestResponseSchema, message))
+    expect(alone(RouteRequestResponseSchema)(message)).toEqual(expected)
+    expect(alone(RouteRequestResponseSchema)(answer)).toEqual(expected)
   })
 
   test('of a stream are written without it, whichever part they are', () => {
-    const ours = writeBinary(StreamRequestResponseSchema, notAsked, maxBytes)
     const parts = [
       { part: { case: 'start', value: { requestId: 'id' } } },
       { part: { case: 'eventData', value: new Uint8Array() } },
@@ -81,27 +112,56 @@ describe('answers in binary', () => {
     ] as const
     for (const part of parts) {
       const message = create(StreamRequestResponseSchema, part)
-      expect(Buffer.from(ours.serialize(message))).toEqual(Buffer.from(toBinary(StreamRequestResponseSchema, message)))
+      const expected = Buffer.from(toBinary(StreamRequestResponseSchema, message))
+      expect(alone(StreamRequestResponseSchema)(message)).toEqual(expected)
+      expect(alone(StreamRequestResponseSchema)(part)).toEqual(expected)
     }
   })
 
+  test('are refused where a message holds what is none', () => {
+    const { ours, librarys } = writersOf(routeRequest)
+    const message = create(RouteRequestResponseSchema)
+    Reflect.set(message, 'usage', { inputTokens: 1n })
+    expect(librarys(message)).toContain('refused')
+    expect(ours(message)).toBe(librarys(message))
+  })
+
+  test.each([undefined, null, 'text'])(
+    'are what the library makes of a message with %s in place of a part',
+    (value) => {
+      const holders: readonly [DescMethod, DescMessage, (message: Message) => unknown][] = [
+        [routeRequest, RouteRequestResponseSchema, (message) => message],
+        [routeRequest, RouteRequestResponseSchema, (message) => Reflect.get(message, 'cost')],
+        [streamRequest, StreamRequestResponseSchema, (message) => message],
+      ]
+      for (const [method, desc, holderOf] of holders) {
+        const { ours, librarys } = writersOf(method)
+        const whole = () => create(desc, { cost: { breakdown: [{ quantity: 1n }] }, servedBy: {}, usage: {} })
+        for (const name of Object.keys(holderOf(whole()) ?? {})) {
+          const message = whole()
+          Reflect.set(Object(holderOf(message)), name, value)
+          expect(ours(message)).toBe(librarys(message))
+        }
+      }
+    },
+  )
+
   test('keep fields that this release does not know', () => {
-    const library = libraryOf(routeRequest).getO(true)
+    const { ours, librarys } = writersOf(routeRequest)
     const message = create(RouteRequestResponseSchema, { requestId: 'id', usage: { inputTokens: 1n } })
     Reflect.set(message.usage ?? {}, '$unknown', [{ no: 99, wireType: 0, data: new Uint8Array([7]) }])
-    expect(written(writeBinary(RouteRequestResponseSchema, library, maxBytes), message)).toBe(written(library, message))
+    expect(ours(message)).toBe(librarys(message))
   })
 
   test('beyond the limit are refused', () => {
-    const ours = writeBinary(RouteRequestResponseSchema, libraryOf(routeRequest).getO(true), maxBytes)
-    const message = create(RouteRequestResponseSchema, { responseData: new Uint8Array(maxBytes) })
-    expect(() => ours.serialize(message)).toThrow('message size')
+    const { ours } = writersOf(routeRequest)
+    expect(ours({ responseData: new Uint8Array(maxBytes) })).toContain('message size')
   })
 
   test('are the memory of one answer each', () => {
-    const ours = writeBinary(RouteRequestResponseSchema, notAsked, maxBytes)
-    const first = ours.serialize(create(RouteRequestResponseSchema, { requestId: 'first' }))
-    ours.serialize(create(RouteRequestResponseSchema, { requestId: 'other' }))
+    const write = alone(RouteRequestResponseSchema)
+    const first = write({ requestId: 'first' })
+    write({ requestId: 'other' })
     expect(Buffer.from(first).toString('latin1')).toContain('first')
   })
 })

@@ -5,14 +5,14 @@
  * implementation and back without any of it; what is not plain goes through the router. Both ways have the same middleware,
  * implementations and answers: plain-rpcs.test.ts holds one against the other.
  */
-import type { DescMethod, Message } from '@bufbuild/protobuf'
+import { create, type DescMessage, type DescMethod, type Message } from '@bufbuild/protobuf'
 import {
   createMethodSerializationLookup,
   type Serialization,
   type UniversalServerResponse,
 } from '@connectrpc/connect/protocol'
 import type { Logger } from 'pino'
-import { writeBinary } from './binary-writer.ts'
+import { type WriteAnswer, writeBinary } from './binary-writer.ts'
 import type { Target } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { readJson } from './json-reader.ts'
@@ -42,7 +42,8 @@ export interface PlainRpc {
   readonly method: DescMethod
   readonly format: PlainFormat
   readonly reading: Serialization<Message>
-  readonly writing: Serialization<Message>
+  /** The bytes of what an implementation answers. */
+  readonly write: WriteAnswer
   readonly handler: unknown
   readonly late: Late
   readonly options: PlainOptions
@@ -89,15 +90,17 @@ function plainRpc(
     method,
     format,
     reading: format.isBinary ? serialization.getI(true) : readJson(method.input, serialization.getI(false)),
-    writing: (format.isBinary ? writeBinary : writeJson)(
-      method.output,
-      serialization.getO(format.isBinary),
-      options.writeMaxBytes,
-    ),
+    write: format.isBinary
+      ? writeBinary(method.output, serialization.getO(true), options.writeMaxBytes)
+      : writerOf(method.output, writeJson(method.output, serialization.getO(false), options.writeMaxBytes)),
     handler,
     late,
     options,
   }
+}
+
+function writerOf(desc: DescMessage, { serialize }: Serialization<Message>): WriteAnswer {
+  return (answer) => serialize(create(desc, answer))
 }
 
 function unaryTarget(rpc: Rpc, plain: PlainRpc): Target {

@@ -1,4 +1,4 @@
-import { create, type DescMessage, type MessageInitShape } from '@bufbuild/protobuf'
+import type { DescMessage, MessageInitShape } from '@bufbuild/protobuf'
 import { compressionGzip } from '@connectrpc/connect-node'
 import { areWritten, type WrittenMessage } from '../written-message.ts'
 import type { Answer } from './answer.ts'
@@ -74,9 +74,8 @@ class PlainStream extends PartsAnswer<unknown> {
 
   /** One after the other, as the caller reads them. */
   async #putEach(messages: readonly MessageInitShape<DescMessage>[], outlet: Outlet): Promise<void> {
-    const { method, writing } = this.#plain
     for (const each of messages) {
-      const message = writing.serialize(create(method.output, each))
+      const message = this.#plain.write(each)
       const isLarge = this.#compresses && message.length >= compressMinBytes
       outlet.put(isLarge ? await compressed(message) : envelope(0, message))
       if (outlet.isFull) await outlet.drained()

@@ -1,4 +1,3 @@
-import { create } from '@bufbuild/protobuf'
 import type { UniversalServerResponse } from '@connectrpc/connect/protocol'
 import type { WholeAnswer } from './answer.ts'
 import { AnswerHeaders } from './answer-headers.ts'
@@ -28,10 +27,10 @@ async function serve(
   plain: PlainRpc,
   headers: AnswerHeaders,
 ): Promise<WholeAnswer | UniversalServerResponse> {
-  const { handler, format, method, writing, options } = plain
+  const { handler, format, write, options } = plain
   const asked = requestOf(exchange, call, plain)
   const request = asked instanceof Promise ? await asked : asked
   if (request instanceof Uint8Array) return await options.askRouter(exchange, call, request)
   const answer = await invoke(handler, request, call)
-  return format.success(writing.serialize(create(method.output, messageOf(answer))), headers, exchange.headers)
+  return format.success(write(messageOf(answer)), headers, exchange.headers)
 }
