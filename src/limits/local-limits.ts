@@ -214,8 +214,8 @@ class LocalLimits implements Limits {
     const call = this.#calls.get(settlement.admission.id)
     if (call === undefined) return this.#settleUnknown(settlement)
     if (call.closing !== undefined) return this.#settleAfter(call.closing, settlement)
-    const closing = call.abandonedAtMs === undefined ? this.#settleOpen(settlement) : this.#settleLate(settlement)
-    return this.#whileClosing(call, closing)
+    if (call.abandonedAtMs === undefined) return this.#settleOpen(call, settlement)
+    return this.#whileClosing(call, this.#settleLate(settlement))
   }
 
   async correct({ events, counters }: Correction): Promise<void> {
@@ -296,17 +296,22 @@ class LocalLimits implements Limits {
     return this.settle(settlement)
   }
 
-  #settleOpen({ admission, actual, event, answer: bytes }: Settlement): Promise<Settled> {
+  #settleOpen(call: OpenCall, { admission, actual, event, answer: bytes }: Settlement): Promise<Settled> {
     const { id, costs, claim } = admission
     const answer = this.#claims.answerOf(claim, bytes)
-    return new Promise((done, failed) => {
-      const stored = (sequence: number): void => {
-        const crossed = this.#settleCosts(costs, actual)
-        this.#end(admission, answer, sequence)
-        done(crossed.length === 0 ? nothingCrossed : this.#tell(crossed))
-      }
-      this.#write({ id, events: [event], answer }, costs, stored, failed)
-    })
+    const { promise, resolve, reject } = Promise.withResolvers<Settled>()
+    call.closing = promise
+    const stored = (sequence: number): void => {
+      const crossed = this.#settleCosts(costs, actual)
+      this.#end(admission, answer, sequence)
+      resolve(crossed.length === 0 ? nothingCrossed : this.#tell(crossed))
+    }
+    const failed = (error: TollgateError): void => {
+      call.closing = undefined
+      reject(error)
+    }
+    this.#write({ id, events: [event], answer }, costs, stored, failed)
+    return promise
   }
 
   #settleCosts(costs: readonly LimitCost[], actual: readonly number[]): Settled['crossed'] {
