@@ -1,11 +1,4 @@
 import { constants } from 'node:crypto'
-import {
-  createServer as createHttp2,
-  type Http2Server,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from 'node:http2'
 import { type AddressInfo, createServer as createTcp, type Server, type Socket } from 'node:net'
 import { createServer as createTls, type SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Logger } from 'pino'
@@ -13,7 +6,7 @@ import type { Certificates } from './certificates.ts'
 import type { Exchange } from './exchange.ts'
 import { type HandshakeFailure, handshakeFailure } from './handshake-failure.ts'
 import { createHttp1Server } from './http1/server.ts'
-import { Http2Exchange } from './http2-exchange.ts'
+import { createHttp2Server } from './http2/server.ts'
 import type { CertificateFiles } from './read-certificates.ts'
 
 export interface ListenerOptions {
@@ -65,9 +58,8 @@ export interface Listener {
 }
 
 /**
- * Listens. Node's HTTP/2 server does not speak HTTP/1.1 in clear, so a plain server looks at the first bytes of each
- * connection and hands it to the one or the other; over TLS the client says which in ALPN. Rejects when the port is
- * taken.
+ * Listens. In clear, the first bytes of a connection say which HTTP it speaks; over TLS the client says so in ALPN. Rejects
+ * when the port is taken.
  */
 export async function listen(options: ListenerOptions, handle: (exchange: Exchange) => void): Promise<Listener> {
   const { log } = options
@@ -75,22 +67,22 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
   const aged = new WeakSet<object>()
   let draining = false
   const http1 = createHttp1Server(options, (socket) => draining || aged.has(socket), handle)
-  const sessions = new Set<ServerHttp2Session>()
-  const http2 = http2Server(options, sessions, handle)
+  const http2 = createHttp2Server(options, handle)
 
   const accept = (socket: Socket): void => {
     sockets.add(socket)
     // The raw socket needs a listener of its own: before the hand-over nobody else has one.
     socket.on('error', (err) => log.debug({ err }, 'connection failed'))
-    const age = setTimeout(() => aged.add(socket), jittered(options.maxConnectionAgeMs))
+    const maxAgeMs = jittered(options.maxConnectionAgeMs)
+    const age = setTimeout(() => aged.add(socket), maxAgeMs)
     socket.once('close', () => {
       clearTimeout(age)
       sockets.delete(socket)
     })
-    if (socket instanceof TLSSocket && socket.alpnProtocol === 'h2') http2.emit('connection', socket)
+    if (socket instanceof TLSSocket && socket.alpnProtocol === 'h2') http2.serve(socket, maxAgeMs)
     else
       sniff(socket, options.headersTimeoutMs, (isHttp2) =>
-        isHttp2 ? http2.emit('connection', socket) : http1.serve(socket),
+        isHttp2 ? http2.serve(socket, maxAgeMs) : http1.serve(socket),
       )
   }
   const server = acceptor(options, accept)
@@ -107,12 +99,11 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
       if (draining) return
       draining = true
       server.close()
-      for (const session of sessions) session.close()
+      http2.drain()
     },
     closeIdle: () => http1.closeIdle(),
     destroy() {
       http1.close()
-      for (const session of sessions) session.destroy()
       for (const socket of sockets) socket.destroy()
     },
   }
@@ -120,77 +111,6 @@ export async function listen(options: ListenerOptions, handle: (exchange: Exchan
 
 /** Connections beyond it are closed as they come: each costs a socket and some kilobytes. */
 const maxConnections = 20_000
-
-/** How much of a request's body may be on its way before it is read; Node's 64 KiB make large bodies crawl. */
-const streamWindowBytes = 1024 * 1024
-
-/** The same for all streams of a connection together. */
-const connectionWindowBytes = 8 * 1024 * 1024
-
-/** What a connection may hold in buffers; above it, Node resets new streams. Its 10 MB are one or two large answers. */
-const sessionMemoryMegabytes = 128
-
-function http2Server(
-  options: ListenerOptions,
-  sessions: Set<ServerHttp2Session>,
-  handle: (exchange: Exchange) => void,
-): Http2Server {
-  const settings = {
-    maxConcurrentStreams: options.maxStreamsPerConnection,
-    initialWindowSize: streamWindowBytes,
-    maxHeaderListSize: 32 * 1024,
-  }
-  const server = createHttp2({ settings, maxSessionMemory: sessionMemoryMegabytes })
-  // On its streams, without the request and response objects that a listener of 'request' would cost.
-  server.on('stream', (stream, headers) => {
-    if (meetsExpectations(stream, headers)) handle(new Http2Exchange(stream, headers))
-  })
-  server.on('sessionError', (err) => options.log.debug({ err }, 'HTTP/2 session failed'))
-  server.on('session', (session) => {
-    sessions.add(session)
-    session.setLocalWindowSize(connectionWindowBytes)
-    const pings = setInterval(pingOrDestroy(session), options.keepAliveMs)
-    let grace: NodeJS.Timeout | undefined
-    const age = setTimeout(() => {
-      session.close()
-      grace = setTimeout(() => session.destroy(), options.ageGraceMs)
-    }, jittered(options.maxConnectionAgeMs))
-    session.once('close', () => {
-      clearInterval(pings)
-      clearTimeout(age)
-      clearTimeout(grace)
-      sessions.delete(session)
-    })
-  })
-  return server
-}
-
-/** Does what Node does for listeners of 'request': there are no tunnels here, and who asks may send its body. */
-function meetsExpectations(stream: ServerHttp2Stream, { ':method': method, expect }: IncomingHttpHeaders): boolean {
-  if (stream.destroyed || stream.closed) return true
-  const isExpected = expect === undefined || expect === '100-continue'
-  if (method !== 'CONNECT' && isExpected) {
-    if (expect !== undefined) stream.additionalHeaders({ ':status': 100 })
-    return true
-  }
-  stream.on('error', () => {})
-  stream.respond({ ':status': method === 'CONNECT' ? 405 : 417 }, { endStream: true })
-  return false
-}
-
-/** A peer that did not answer the last ping when the next one is due is gone. */
-function pingOrDestroy(session: ServerHttp2Session): () => void {
-  let answered = true
-  return () => {
-    // One that is destroyed may still wait for its socket to close.
-    if (session.destroyed) return
-    if (!answered) return session.destroy()
-    answered = false
-    session.ping(() => {
-      answered = true
-    })
-  }
-}
 
 /** Reads until it is clear whether the bytes are HTTP/2's connection preface, puts them back, and says so. */
 function sniff(socket: Socket, timeoutMs: number, handOver: (isHttp2: boolean) => void): void {
