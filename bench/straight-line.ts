@@ -5,7 +5,7 @@
  * - `parse`: both bodies as JSON, for model and usage
  * - `key`: and the digest of a key, compared with a known one
  * - `record`: and six counters taken and settled; a record before the backend is asked, and one that is on the disk before
- *   the answer leaves, with one sync for all that end meanwhile
+ *   the answer leaves; one write for all of a turn, and one sync for all that end meanwhile
  *
  * No protocol beside OpenAI's, no policy, no retries, no deadline, no metric, no log, no ledger: it is no gateway.
  */
@@ -28,12 +28,21 @@ const known = hash('sha256', `${pepper}known`, 'buffer')
 const counters = new Map(Array.from({ length: 6 }, (_, index) => [`a counter of a limit, number ${index}`, 0]))
 const file = await openSegmentFile(path, 'w')
 let position = 0
+let gathered: { readonly bytes: Uint8Array; readonly written: () => void }[] = []
 let waiting: (() => void)[] = []
 let isSyncing = false
 
-function append(fields: readonly unknown[]): void {
-  const bytes = frame(JSON.stringify(fields))
+function append(fields: readonly unknown[], written: () => void): void {
+  if (gathered.push({ bytes: frame(JSON.stringify(fields)), written }) === 1) setImmediate(writeAll)
+}
+
+function writeAll(): void {
+  const records = gathered
+  gathered = []
+  const bytes = Buffer.concat(records.map((record) => record.bytes))
   position += file.write(bytes, 0, bytes.length, position)
+  for (const { written } of records) written()
+  if (!isSyncing) void sync()
 }
 
 /** One sync for all that wait when it begins. */
@@ -66,9 +75,13 @@ class Relay implements Dispatcher.DispatchHandler {
   constructor(response: ServerResponse, model: unknown) {
     this.#response = response
     this.#model = model
-    if (!records) return
+  }
+
+  /** Asks the backend once the call is on record. */
+  begin(ask: () => void): void {
+    if (!records) return void ask()
     take(100)
-    append(fieldsOf(this.#id, model, undefined))
+    append(fieldsOf(this.#id, this.#model, undefined), ask)
   }
 
   onRequestStart(): void {}
@@ -88,9 +101,7 @@ class Relay implements Dispatcher.DispatchHandler {
     }
     if (!records) return void leave()
     take(-50)
-    append(fieldsOf(this.#id, this.#model, usage))
-    waiting.push(leave)
-    if (!isSyncing) void sync()
+    append(fieldsOf(this.#id, this.#model, usage), () => waiting.push(leave))
   }
 
   onResponseError(): void {
@@ -110,9 +121,12 @@ const server = createServer((request, response) => {
     const body = Buffer.concat(chunks)
     const { model } = JSON.parse(body.toString())
     if (checksKey && !isKnown(request)) return void response.destroy()
-    pool.dispatch(
-      { path: request.url ?? '/', method: 'POST', headers: ['content-type', 'application/json'], body },
-      new Relay(response, model),
+    const relay = new Relay(response, model)
+    relay.begin(() =>
+      pool.dispatch(
+        { path: request.url ?? '/', method: 'POST', headers: ['content-type', 'application/json'], body },
+        relay,
+      ),
     )
   })
 })
