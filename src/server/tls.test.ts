@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConsumptionService } from '../../gen/marketplace/v1/consumption_pb.ts'
 import { createTestCa, type Pair, selfSigned } from '../../test/support/test-ca.ts'
 import { type Certificates, followCertificates } from './certificates.ts'
-import { as, type Fixture, keys, startFixture } from './fixture.ts'
+import { as, type Fixture, keys, startFixture, until } from './fixture.ts'
 import type { HandshakeFailure } from './handshake-failure.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tollgate-tls-'))
@@ -47,6 +47,24 @@ test('gRPC, Connect over HTTP/1.1 and pages share the TLS port', async () => {
       .end()
   })
   expect(status).toBe(200)
+})
+
+test('answers of any size come over HTTP/1.1, one after another on a connection', async () => {
+  const { host, port } = fixture.server
+  const socket = connect({ host, port, ca, ALPNProtocols: ['http/1.1'] })
+  let received = Buffer.alloc(0)
+  socket.on('data', (chunk) => {
+    received = Buffer.concat([received, chunk])
+  })
+  for (const length of [0, 3_000, 20_000, 50_000, 1_000]) {
+    const body = JSON.stringify({ model: 'echo', text: 'x'.repeat(length) })
+    const head = [`x-api-key: ${keys.own}`, 'content-type: application/json', `content-length: ${body.length}`]
+    socket.write(['POST /v1/chat/completions HTTP/1.1', 'host: x', ...head, '', body].join('\r\n'))
+    await until(() => received.toString('latin1').endsWith(`\r\n\r\n${body}`))
+    received = Buffer.alloc(0)
+  }
+  socket.destroy()
+  await until(() => fixture.server.activeCalls() === 0)
 })
 
 test('TLS 1.2 is refused', async () => {
