@@ -56,11 +56,13 @@ test('answers of any size come over HTTP/1.1, one after another on a connection'
   socket.on('data', (chunk) => {
     received = Buffer.concat([received, chunk])
   })
-  for (const length of [0, 3_000, 20_000, 50_000, 1_000]) {
-    const body = JSON.stringify({ model: 'echo', text: 'x'.repeat(length) })
+  const sizes = [0, 3_000, 20_000, 50_000, 1_000].map((length) => ({ model: 'echo', text: 'x'.repeat(length) }))
+  for (const asked of [...sizes, { model: 'echo', stream: true }, { model: 'echo' }]) {
+    const body = JSON.stringify(asked)
     const head = [`x-api-key: ${keys.own}`, 'content-type: application/json', `content-length: ${body.length}`]
     socket.write(['POST /v1/chat/completions HTTP/1.1', 'host: x', ...head, '', body].join('\r\n'))
-    await until(() => received.toString('latin1').endsWith(`\r\n\r\n${body}`))
+    const end = 'stream' in asked ? '\r\n0\r\n\r\n' : `\r\n\r\n${body}`
+    await until(() => received.toString('latin1').endsWith(end))
     received = Buffer.alloc(0)
   }
   socket.destroy()
