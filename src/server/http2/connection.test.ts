@@ -469,6 +469,38 @@ test('a ping that is not answered until the next one says so', async () => {
   peer.close()
 })
 
+test('a caller may send a ping for each part of its answers, however many they are', async () => {
+  const peer = new RawPeer(fixture.port)
+  peer.send(allRoom())
+  for (let round = 0; round < 120; round++) {
+    const calls = Array.from({ length: 100 }, (_, at) => [
+      asked('/', 2 * (100 * round + at) + 1),
+      frame(frameTypes.ping, 0, 0, Buffer.alloc(8)),
+    ])
+    peer.send(...calls.flat())
+    await peer.settled()
+    peer.frames.length = 0
+  }
+  await peer.settled()
+  expect(peer.isClosed).toBe(false)
+  peer.close()
+})
+
+test('a caller may reset every stream that was answered', async () => {
+  const peer = new RawPeer(fixture.port)
+  peer.send(allRoom())
+  for (let round = 0; round < 15; round++) {
+    const ids = Array.from({ length: 100 }, (_, at) => 2 * (100 * round + at) + 1)
+    peer.send(...ids.map((id) => frame(headers, endHeaders, id, block(path('/')))))
+    await peer.until(() => peer.frames.filter(({ type }) => type === headers).length === 200)
+    peer.send(...ids.map((id) => frame(rstStream, 0, id, Buffer.from([0, 0, 0, 8]))))
+    peer.frames.length = 0
+  }
+  await peer.settled()
+  expect(peer.isClosed).toBe(false)
+  peer.close()
+})
+
 test('while one caller begins and resets streams without end, the others are served', async () => {
   const on = session()
   const cut: number[] = []

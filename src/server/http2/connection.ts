@@ -290,7 +290,8 @@ export class Http2Connection {
     expectLength(length, 4)
     const exchange = this.#streams.get(id)
     if (exchange === undefined) return
-    this.#spendReset()
+    // With its answer it was served like any other; some reset what they have no more to say on.
+    if (!exchange.isSent) this.#spendReset()
     this.close(exchange)
   }
 
@@ -372,8 +373,10 @@ export class Http2Connection {
     if (!this.#resets.spend()) throw calmDown('too many streams were reset')
   }
 
-  /** For frames that bring nothing. */
+  /** For frames that bring nothing. Some clients measure the way with a PING for each part of an answer: each earns them one. */
   #spendIdle(): void {
+    this.#idle.earn(this.sender.uncounted)
+    this.sender.uncounted = 0
     if (!this.#idle.spend()) throw calmDown('too many frames brought nothing')
   }
 

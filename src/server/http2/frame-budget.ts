@@ -17,6 +17,11 @@ export class FrameBudget {
     this.#atMs = now()
   }
 
+  /** Allows so many more, up to what may come at once. */
+  earn(times: number): void {
+    this.#left = Math.min(this.#burst, this.#left + times)
+  }
+
   /** False when there were too many. */
   spend(): boolean {
     const nowMs = this.#now()

@@ -29,6 +29,8 @@ export class Sender {
   readonly headers: HeaderWriter
   /** Bytes of answers that wait to be sent. */
   unsent = 0
+  /** Frames of bodies that were sent and not counted by the connection. */
+  uncounted = 0
   readonly #socket: Socket
   readonly #owner: SenderOwner
   #window = defaultWindow
@@ -62,6 +64,7 @@ export class Sender {
   spend(bytes: number): void {
     this.#window -= bytes
     this.unsent -= bytes
+    this.uncounted += 1
   }
 
   /** The peer takes more bytes of bodies. */
