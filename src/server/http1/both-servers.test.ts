@@ -176,7 +176,7 @@ beforeAll(async () => {
     headersTimeoutMs: 1_000,
     bodyTimeoutMs: 1_000,
     // The last thing that happens on a connection that stays open; after all that takes its time.
-    keepAliveMs: 2_500,
+    keepAliveMs: 4_000,
     maxMessageBytes: 100_000,
   })
   const [node, first, later] = await Promise.all([answersOf('Node'), answersOf('own, first'), answersOf('own, later')])
