@@ -416,6 +416,21 @@ describe('an answer', () => {
     expect(last().isFull).toBe(false)
   })
 
+  test('of parts is as it was handed over, however late its caller reads it', async () => {
+    caller.pause()
+    await send(post('1'))
+    last().head(200, new AnswerHeaders(['content-length', '100000000']), false)
+    const parts: string[] = []
+    for (let part = 0; !last().isFull || part % 50 > 0; part += 1) {
+      parts.push(String(part % 10).repeat(20_000))
+      last().write(Buffer.from(parts[part] ?? ''))
+    }
+    const chunks = received()
+    caller.resume()
+    await until(() => chunks.join('').length > parts.join('').length)
+    expect(chunks.join('').endsWith(`\r\n\r\n${parts.join('')}`)).toBe(true)
+  })
+
   test('can be cut until it is out', async () => {
     await send(post('1'))
     const [first] = handled

@@ -193,18 +193,23 @@ function without(early: readonly string[], headers: AnswerHeaders): string[] {
   return early.filter((_, at) => headers.get(early[at - (at % 2)] ?? '') === undefined)
 }
 
-/** Larger ones are not worth a copy: Node's pool of small buffers ends here. */
-const oneWriteBytes = 4_096
+/** Larger ones are not worth a copy. */
+const oneWriteBytes = 32_768
+
+/** Where a write is put together. The system most often takes all of it at once: then the next one goes there, too. */
+let block = Buffer.allocUnsafeSlow(oneWriteBytes)
 
 function send(socket: Socket, before: string, bytes: Uint8Array, after: string, onOut?: () => void): void {
   const length = before.length + bytes.length + after.length
   if (length === 0 && onOut === undefined) return
   if (length <= oneWriteBytes) {
-    const all = Buffer.allocUnsafe(length)
+    const isWaiting = socket.writableLength > 0 || socket instanceof TLSSocket
+    const all = isWaiting ? Buffer.allocUnsafe(length) : block.subarray(0, length)
     all.write(before, 'latin1')
     all.set(bytes, before.length)
     if (after !== '') all.write(after, before.length + bytes.length, 'latin1')
     socket.write(all, onOut)
+    if (!isWaiting && socket.writableLength > 0) block = Buffer.allocUnsafeSlow(oneWriteBytes)
     return
   }
   socket.cork()
