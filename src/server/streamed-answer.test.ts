@@ -81,6 +81,20 @@ describe('parts of an answer', () => {
   })
 })
 
+test('a write that fails when nobody waits for it is told to whoever puts the next part, or ends', async () => {
+  const into = new Outlet({
+    isFull: false,
+    write() {
+      throw new Error('not a header')
+    },
+    drained: async () => {},
+  })
+  into.put(Buffer.from('a'))
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(() => into.put(Buffer.from('b'))).toThrow('not a header')
+  expect(() => into.rest()).toThrow('not a header')
+})
+
 test('all parts of a stream arrive, in order, before its end', async () => {
   const cases: string[] = []
   for await (const { part } of clientOf(fixture, 'grpc').streamRequest({ serviceId: 'many' }, as(keys.own))) {

@@ -83,6 +83,8 @@ export class Outlet {
   #parts: Uint8Array[] = []
   #length = 0
   #isScheduled = false
+  /** Why a write that nobody waited for failed. */
+  #failure: { readonly error: unknown } | undefined
 
   constructor(exchange: Pick<Exchange, 'write' | 'isFull' | 'drained'>) {
     this.#exchange = exchange
@@ -111,6 +113,7 @@ export class Outlet {
 
   /** What was put and not written yet. */
   rest(): Uint8Array {
+    if (this.#failure !== undefined) throw this.#failure.error
     const bytes = inOnePiece(this.#parts) ?? Buffer.concat(this.#parts, this.#length)
     this.#parts = []
     this.#length = 0
@@ -118,6 +121,7 @@ export class Outlet {
   }
 
   #add(bytes: Uint8Array): void {
+    if (this.#failure !== undefined) throw this.#failure.error
     if (bytes.length === 0) return
     this.#parts.push(bytes)
     this.#length += bytes.length
@@ -134,10 +138,14 @@ export class Outlet {
     process.nextTick(flushDue, this)
   }
 
-  /** Writes what was put by now. */
+  /** Writes what was put by now. Whoever puts the next part, or asks for the rest, is told when that fails. */
   flushDue(): void {
     this.#isScheduled = false
-    this.#flush()
+    try {
+      this.#flush()
+    } catch (error) {
+      this.#failure = { error }
+    }
   }
 
   #flush(): void {

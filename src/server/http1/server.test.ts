@@ -103,6 +103,27 @@ test('a request that stops is handed over after a while, and read on', async () 
   await until(() => exchange?.isGone === true)
 })
 
+test('a request that stops while idle connections are closed is handed over all the same', async () => {
+  const { port } = listener.address() as AddressInfo
+  const socket = connect(port, '127.0.0.1').setNoDelay()
+  const [served] = await once(listener, 'connection')
+  socket.write('POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nab')
+  await until(() => served.bytesRead > 0)
+  http1.closeIdle()
+  await until(() => handled.length === 1)
+  socket.destroy()
+})
+
+test('of a call that began before the server was leaving the connection ends with its answer', async () => {
+  const caller = await call(requests['the own server'])
+  handled[0]?.head(200, new AnswerHeaders(), false)
+  handled[0]?.write(Buffer.from('o'))
+  isLeaving = true
+  handled[0]?.end(Buffer.from('k'))
+  await once(caller.socket, 'close')
+  expect(caller.received.endsWith('0\r\n\r\n')).toBe(true)
+})
+
 test('a connection that ends within a request is told that this is none', async () => {
   const { port } = listener.address() as AddressInfo
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })

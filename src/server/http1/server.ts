@@ -69,7 +69,7 @@ export function createHttp1Server(
     },
     serve: (socket) => void connections.add(new SimpleConnection(socket, owner)),
     closeIdle() {
-      close()
+      node.close()
       node.closeIdleConnections()
       for (const { isIdle, socket } of connections) if (isIdle) socket.destroy()
     },

@@ -76,7 +76,7 @@ export class SimpleConnection implements ExchangeOwner {
   answered(isLast: boolean): void {
     this.#exchange = undefined
     if (this.#isOver) return
-    if (isLast) {
+    if (isLast || this.isLeaving) {
       this.#isOver = true
       this.socket.destroySoon()
       return

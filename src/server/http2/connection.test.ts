@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, createServer } from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { AnswerHeaders } from '../answer-headers.ts'
 import type { Exchange } from '../exchange.ts'
 import { noBytes } from '../exchange.ts'
@@ -441,6 +441,31 @@ describe('a connection that is drained', () => {
     await peer.until(() => false)
   })
 
+  test('closes when its last answer was taken, however long that takes', async () => {
+    const bytes = Buffer.alloc(16_000_000, 'x')
+    const held: Exchange[] = []
+    // The socket takes all of an answer, whatever the system takes of it.
+    const own = await serveHttp2((exchange) => held.push(exchange), 1, 2 * bytes.length)
+    onTestFinished(() => own.close())
+    const peer = new RawPeer(own.port)
+    peer.send(allRoom(), asked('/', 1), frame(goAway, 0, 0, Buffer.alloc(8)))
+    await peer.settled()
+    peer.pause()
+    vi.useFakeTimers({ toFake: ['setTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const [exchange] = held
+    if (exchange !== undefined) answer(exchange, bytes)
+    const socket = own.connections[0]?.socket
+    while (socket?.writableEnded !== true) await new Promise((resolve) => setImmediate(resolve))
+    expect(socket.writableFinished).toBe(false)
+    vi.advanceTimersByTime(60_000)
+    peer.resume()
+    await peer.until(() => false)
+    expect(peer.frames.reduce((sum, { type, payload }) => sum + (type === data ? payload.length : 0), 0)).toBe(
+      bytes.length,
+    )
+  })
+
   test("is closed by Node's client, too, once its calls are over", async () => {
     const on = session()
     const answering = ask(on, '/held')
@@ -464,6 +489,10 @@ test('a ping that is not answered until the next one says so', async () => {
   await peer.until(() => asking() !== undefined)
   expect(connection?.ping()).toBe(false)
   peer.send(frame(frameTypes.ping, flags.ack, 0, asking()?.payload))
+  await peer.settled()
+  expect(connection?.ping()).toBe(true)
+  // So does any other frame: who reads slowly comes late to the ping.
+  peer.send(frame(frameTypes.windowUpdate, 0, 0, Buffer.from([0, 0, 0, 1])))
   await peer.settled()
   expect(connection?.ping()).toBe(true)
   peer.close()

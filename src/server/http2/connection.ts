@@ -86,12 +86,12 @@ export class Http2Connection {
     this.sender.ping(drainPing, 0, false)
   }
 
-  /** Asks the peer whether it is there; false when it did not answer the last time. */
+  /** Asks the peer whether it is there; false when nothing came from it since the last time. */
   ping(): boolean {
-    if (this.#state === 'over') return true
     if (this.#isPingOut) return false
     this.#isPingOut = true
-    this.sender.ping(keepAlivePing, 0, false)
+    // One that ended has as long to take what is left for it.
+    if (this.#state !== 'over') this.sender.ping(keepAlivePing, 0, false)
     return true
   }
 
@@ -124,7 +124,10 @@ export class Http2Connection {
 
   /** Called by the sender. */
   written(): void {
-    if (this.#state === 'leaving' && this.#streams.size === 0) this.#end()
+    if (this.#state !== 'leaving' || this.#streams.size > 0) return
+    // The system may not have taken all of it yet.
+    this.socket.once('finish', this.#linger)
+    this.#end()
   }
 
   /** Called by the sender. */
@@ -135,6 +138,7 @@ export class Http2Connection {
   /** Called by the reader. */
   frame(type: number, flagBits: number, id: number, bytes: Buffer, from: number, to: number): void {
     if (this.#state === 'over') return
+    this.#isPingOut = false
     if (!this.#hasSettings && (type !== frameTypes.settings || (flagBits & flags.ack) !== 0)) {
       throw protocolError('the first frame is not SETTINGS')
     }
@@ -300,24 +304,27 @@ export class Http2Connection {
     this.#hasSettings = true
     if ((flagBits & flags.ack) !== 0) return void expectLength(to - from, 0)
     if ((to - from) % settingBytes !== 0) throw new ConnectionError(errorCodes.frameSizeError, 'SETTINGS are cut')
+    if (to - from > maxSettings * settingBytes) throw calmDown('there are too many SETTINGS in a frame')
     this.#spendIdle()
+    const before = this.#streamWindow
     for (let at = from; at < to; at += settingBytes) this.#set(bytes.readUInt16BE(at), uint32(bytes, at + 2))
+    if (this.#streamWindow !== before) this.#widenStreams(this.#streamWindow - before)
     this.sender.settingsTaken()
   }
 
   #set(setting: number, value: number): void {
     if (setting === settingIds.headerTableSize) this.sender.headers.tableChanged()
     else if (setting === settingIds.enablePush && value > 1) throw protocolError('SETTINGS_ENABLE_PUSH is wrong')
-    else if (setting === settingIds.initialWindowSize) this.#setStreamWindow(value)
+    else if (setting === settingIds.initialWindowSize) this.#streamWindow = widened(0, value)
     else if (setting === settingIds.maxFrameSize && (value < frameMaxBytes || value > 0xffffff)) {
       throw protocolError('SETTINGS_MAX_FRAME_SIZE is wrong')
     }
   }
 
   /** Of the streams that are open, too: their windows may fall below zero (RFC 9113, section 6.9.2). */
-  #setStreamWindow(value: number): void {
-    const more = value - this.#streamWindow
-    this.#streamWindow = widened(0, value)
+  #widenStreams(more: number): void {
+    // It costs as much as the frames of so many streams.
+    for (let streams = this.#streams.size; streams > 0; streams -= streamsAFrame) this.#spendIdle()
     for (const exchange of this.#streams.values()) {
       exchange.window = widened(exchange.window, more)
       if (more > 0) this.sender.offer(exchange)
@@ -331,7 +338,6 @@ export class Http2Connection {
       this.#spendIdle()
       return void this.sender.ping(bytes, from, true)
     }
-    if (bytes.compare(keepAlivePing, 0, pingBytes, from, to) === 0) this.#isPingOut = false
     if (this.#state === 'draining' && bytes.compare(drainPing, 0, pingBytes, from, to) === 0) this.#leave()
   }
 
@@ -402,13 +408,18 @@ export class Http2Connection {
     else log.error({ err }, 'HTTP/2 connection failed')
     this.sender.goAway(this.#lastId, err instanceof ConnectionError ? err.code : errorCodes.internalError)
     this.#end()
+    this.#linger()
     this.#closeStreams()
   }
 
-  /** Ends this side. What the peer still sends is thrown away for a moment: closed at once, it might not get to read why. */
+  /** Ends this side. */
   #end(): void {
     this.#state = 'over'
     this.sender.end()
+  }
+
+  /** Throws away for a moment what the peer still sends: closed at once, it might not get to read what it was told. */
+  readonly #linger = (): void => {
     this.#lingering = setTimeout(() => this.socket.destroy(), lingeringMs)
   }
 
@@ -453,6 +464,10 @@ const maxResets = 1000
 const priorityBytes = 5
 const settingBytes = 6
 const pingBytes = 8
+/** More of them are in no frame of those that mean what they say; and so many streams are looked at for the price of a frame. */
+const maxSettings = 32
+const streamsAFrame = 100
+
 const keepAlivePing = Buffer.from('tollgate')
 const drainPing = Buffer.from('tg-drain')
 

@@ -41,6 +41,19 @@ test('frames are the same however they are cut', () => {
   )
 })
 
+test('frames of any length are the same wherever a read ends near the end of one', () => {
+  for (const length of [16_384, 16_383, 16_376, 16_375, 1]) {
+    const bytes = Buffer.concat([frame(0, 0, 1, Buffer.alloc(length, 1)), frame(0, 0, 3, Buffer.alloc(length, 2))])
+    const whole = readAll([bytes])
+    expect(whole).toHaveLength(2)
+    for (const end of [length + 9, bytes.length]) {
+      for (let at = Math.max(0, end - 20); at <= Math.min(end + 20, bytes.length); at++) {
+        expect(readAll([Buffer.from(bytes.subarray(0, at)), Buffer.from(bytes.subarray(at))])).toEqual(whole)
+      }
+    }
+  }
+})
+
 test('the longest frame comes through byte by byte, and a longer one is refused as soon as it says so', () => {
   const bytes = frame(0, 0, 1, Buffer.alloc(16_384, 7))
   expect(readAll([...bytes].map((byte) => Buffer.from([byte])))).toHaveLength(1)

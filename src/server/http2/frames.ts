@@ -64,7 +64,7 @@ export class FrameReader {
       at = end
     }
     // Copied, or one byte could hold on to all that came with it.
-    if (at < chunk.length) this.#hold(chunk, at, frameMaxBytes)
+    if (at < chunk.length) this.#hold(chunk, at, frameHeadBytes + frameMaxBytes)
   }
 
   /** Adds to the frame that is held what belongs to it, and returns where the next one begins. */

@@ -50,6 +50,16 @@ const raw = (name: string, value: string) =>
   ])
 
 const ofConnection: [string, number, Buffer][] = [
+  [
+    'a frame of 33 SETTINGS',
+    enhanceYourCalm,
+    frame(settings, 0, 0, Buffer.concat(Array.from({ length: 33 }, () => setting(3, 1)))),
+  ],
+  [
+    'a window that changes again and again while streams are open',
+    enhanceYourCalm,
+    Buffer.concat([open(1), ...Array.from({ length: 7_000 }, (_, at) => frame(settings, 0, 0, setting(4, at)))]),
+  ],
   ['DATA of no stream', protocolError, frame(data, 0, 0, Buffer.from('x'))],
   ['DATA of a stream that was not begun', protocolError, frame(data, 0, 1, Buffer.from('x'))],
   ['DATA of a stream that only a server could begin', protocolError, frame(data, 0, 2, Buffer.from('x'))],

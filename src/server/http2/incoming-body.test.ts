@@ -39,6 +39,16 @@ test('is what was sent, as a whole, and all of it is given back', () => {
   )
 })
 
+test.each([true, false])('does not hold on to what came with it (a whole body: %s)', (isWhole) => {
+  const { incoming } = body()
+  const read = new ArrayBuffer(65_536)
+  incoming.put(Buffer.from(read, 100, 2_000), 2_000, isWhole)
+  const held = isWhole ? incoming.take() : incoming.shift()
+  expect(held?.length).toBe(2_000)
+  expect(held?.buffer).not.toBe(read)
+  if (!isWhole) expect(held?.buffer.byteLength).toBe(2_000)
+})
+
 test('is what was sent, chunk by chunk, whoever is faster', async () => {
   await fc.assert(
     fc.asyncProperty(chunks, fc.nat(30), async (sent, before) => {

@@ -119,11 +119,14 @@ export class IncomingBody {
     return isAll ? this.#received === this.#contentLength : this.#received <= this.#contentLength
   }
 
-  /** Short chunks are copied, and together from the second one on: each by itself would hold on to all that came with it. */
+  /**
+   * A chunk by itself holds on to all that came with it: what is not a good part of that is copied, short chunks together from
+   * the second one on.
+   */
   #keep(chunk: Buffer): void {
     if (chunk.length >= shortBytes || this.isEnded) {
       this.#tail = undefined
-      this.#chunks.push(chunk)
+      this.#chunks.push(chunk.length * 4 >= chunk.buffer.byteLength ? chunk : this.#copied(chunk))
     } else if (this.#tail === undefined || this.#tail.length - this.#tailTo < chunk.length) {
       this.#tail = this.#chunks.length === 0 ? Buffer.from(chunk) : Buffer.allocUnsafeSlow(tailBytes)
       this.#tailTo = chunk.copy(this.#tail)
@@ -132,6 +135,14 @@ export class IncomingBody {
       this.#tailTo += chunk.copy(this.#tail, this.#tailTo)
       this.#chunks[this.#chunks.length - 1] = this.#tail.subarray(0, this.#tailTo)
     }
+  }
+
+  /** The whole of a body is taken at once: it may stand beside others. */
+  #copied(chunk: Buffer): Buffer {
+    if (this.isEnded) return Buffer.from(chunk)
+    const copy = Buffer.allocUnsafeSlow(chunk.length)
+    chunk.copy(copy)
+    return copy
   }
 }
 
