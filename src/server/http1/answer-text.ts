@@ -1,10 +1,11 @@
 import { STATUS_CODES } from 'node:http'
 import type { Trailers } from '../exchange.ts'
+import { httpDate } from '../http-date.ts'
 
 /** Lines of a head that are the same for all answers of a second, as Node writes them. */
 export class CommonLines {
   readonly #keepAlive: string
-  #second = 0
+  #moment = ''
   #date = ''
   #kept = ''
   #closing = ''
@@ -32,10 +33,10 @@ export class CommonLines {
   }
 
   #refresh(): void {
-    const second = Math.floor(Date.now() / 1000)
-    if (second === this.#second) return
-    this.#second = second
-    this.#date = `Date: ${new Date(second * 1000).toUTCString()}\r\n`
+    const moment = httpDate()
+    if (moment === this.#moment) return
+    this.#moment = moment
+    this.#date = `Date: ${moment}\r\n`
     this.#kept = this.#date + this.#keepAlive
     this.#closing = `${this.#date}Connection: close\r\n`
   }

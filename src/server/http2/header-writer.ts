@@ -1,4 +1,5 @@
 import type { Trailers } from '../exchange.ts'
+import { httpDate } from '../http-date.ts'
 import { flags, frameHeadBytes, frameMaxBytes, frameTypes, writeFrameHead } from './frames.ts'
 import { fieldMaxBytes, writeEmptyTable, writeField } from './hpack-encoder.ts'
 import type { Outbox } from './outbox.ts'
@@ -92,16 +93,4 @@ export class HeaderWriter {
 function isIn(name: string, list: readonly string[], from: number): boolean {
   for (let at = from; at < list.length; at += 2) if (list[at] === name) return true
   return false
-}
-
-let dateSecond = 0
-let dateText = ''
-
-function httpDate(): string {
-  const second = Math.floor(Date.now() / 1000)
-  if (second !== dateSecond) {
-    dateSecond = second
-    dateText = new Date(second * 1000).toUTCString()
-  }
-  return dateText
 }
