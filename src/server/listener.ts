@@ -6,6 +6,7 @@ import type { Certificates } from './certificates.ts'
 import type { Exchange } from './exchange.ts'
 import { type HandshakeFailure, handshakeFailure } from './handshake-failure.ts'
 import { createHttp1Server } from './http1/server.ts'
+import { preface } from './http2/frames.ts'
 import { createHttp2Server } from './http2/server.ts'
 import type { CertificateFiles } from './read-certificates.ts'
 
@@ -132,8 +133,6 @@ function sniff(socket: Socket, timeoutMs: number, handOver: (isHttp2: boolean) =
   }
   socket.on('readable', onReadable)
 }
-
-const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
 
 function acceptor({ tls, headersTimeoutMs, log }: ListenerOptions, accept: (socket: Socket) => void): Server {
   if (tls === undefined) return createTcp({ noDelay: true, keepAlive: true }, accept)
