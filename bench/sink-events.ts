@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout } from 'node:timers/promises'
 import { newId } from '../src/ids.ts'
 import type { UsageBatch, UsageLog } from '../src/limits/limits.ts'
 import { batchOf } from '../src/metering/event-batch.ts'
 import type { UsageEvent } from '../src/metering/usage-event.ts'
+import { pause } from '../src/pause.ts'
 
 /**
  * Events of as many consumers, in turn, one key each, four services, durations from 20 ms to 10 s. Their calls started 50
@@ -66,7 +66,7 @@ export class MadeUsageLog implements UsageLog {
   async read(max: number, waitMs: number, signal: AbortSignal): Promise<UsageBatch> {
     const events = this.#events.slice(this.#read, this.#read + max)
     this.#read += events.length
-    if (events.length === 0) await setTimeout(waitMs, undefined, { signal }).catch(() => {})
+    if (events.length === 0) await pause(waitMs, signal)
     const acknowledge = async (): Promise<void> => {
       this.#acknowledged += events.length
     }

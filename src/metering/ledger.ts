@@ -24,7 +24,7 @@ export interface BatchResult {
   readonly traced: readonly string[]
 }
 
-export const emptyResult: BatchResult = { written: 0, duplicates: 0, quarantined: 0, traced: [] }
+const emptyResult: BatchResult = { written: 0, duplicates: 0, quarantined: 0, traced: [] }
 
 /**
  * Writes a batch: seen, ledger and rollup in one statement, so that all of it happened or none. May be repeated any

@@ -1,7 +1,7 @@
 import { isBodyLength, parseSimpleHead, type SimpleHead, withBodyLength } from './simple-head.ts'
 
 /** A longer head is not simple. Node's limit is twice as much. */
-export const maxHeadBytes = 8_192
+const maxHeadBytes = 8_192
 
 /**
  * Reads the heads of the requests of one connection. Most of them are the same in every byte, but for the length of the body:
