@@ -20,12 +20,15 @@ export interface Settler {
   settleLate(settlement: Settlement, untilMs: number): Promise<Settled | undefined>
 }
 
-export function createSettler(limits: Pick<Limits, 'settle'>, now: () => number): Settler {
+/** As setTimeout of node:timers/promises. */
+export type Wait = (ms: number, value?: undefined, options?: { readonly ref: boolean }) => Promise<void>
+
+export function createSettler(limits: Pick<Limits, 'settle'>, now: () => number, wait: Wait = delay): Settler {
   let late = 0
 
   async function settleAgain(settlement: Settlement, failed: number, error: unknown): Promise<Settled> {
     if (failed === attempts) throw error
-    await delay(pauseMs * 2 ** failed)
+    await wait(pauseMs * 2 ** failed)
     return await settleFrom(settlement, failed + 1)
   }
 
@@ -41,7 +44,7 @@ export function createSettler(limits: Pick<Limits, 'settle'>, now: () => number)
       late += 1
       try {
         while (now() < untilMs) {
-          await delay(latePauseMs, undefined, { ref: false })
+          await wait(latePauseMs, undefined, { ref: false })
           // Tried again until the lease ends; the first failure was told.
           const settled = await limits.settle(settlement).catch(() => undefined)
           if (settled !== undefined) return settled
