@@ -1,6 +1,5 @@
-import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
+import { promotedBy } from '../test/support/promoted.ts'
 import { PassingMap } from './passing-map.ts'
 
 interface Thing {
@@ -49,26 +48,6 @@ describe('like a Map', () => {
     expect(seen).toEqual(['a', 'c'])
   })
 })
-
-/** Bytes in the old generation that `change` leaves there, all of it garbage. */
-function promotedBy(change: (turn: number) => void): number {
-  setFlagsFromString('--expose-gc')
-  const collect: (options?: { type: 'minor' }) => void = runInNewContext('gc')
-  change(0)
-  collect()
-  const before = oldBytes()
-  for (let turn = 1; turn <= 20; turn++) {
-    change(turn)
-    collect({ type: 'minor' })
-  }
-  return oldBytes() - before
-}
-
-function oldBytes(): number {
-  const space = getHeapSpaceStatistics().find(({ space_name: name }) => name === 'old_space')
-  if (space === undefined) throw new Error('no old space')
-  return space.space_used_size
-}
 
 /** Things of 4 KB pass, sixteen at a time. */
 function passThrough(map: Pick<PassingMap<string, object>, 'set' | 'delete'>, turn: number): void {

@@ -27,7 +27,7 @@ export function limitDeadlines(options: DeadlineOptions): Middleware {
       const asked = askedTimeoutMs(call)
       if (asked === undefined && !call.rpc.longLived) {
         call.deadlineMs = Date.now() + defaultMs
-        unnamed.start(call)
+        call.deadline = unnamed.start(call)
         return
       }
       const timeoutMs = call.rpc.longLived
@@ -39,7 +39,7 @@ export function limitDeadlines(options: DeadlineOptions): Middleware {
       call.deadlineTimer = setTimeout(() => call.abort(deadlineExceeded(timeoutMs)), timerMs)
     },
     exit(call) {
-      unnamed.stop(call)
+      if (call.deadline !== undefined) unnamed.stop(call.deadline)
       clearTimeout(call.deadlineTimer)
     },
   }

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { PassingMap } from '../passing-map.ts'
+import { PassingLine, type Place } from '../passing-line.ts'
 import { turnsEnd } from '../turn.ts'
 import { type Answer, answerWhole, writeAnswer } from './answer.ts'
 import { AnswerHeaders } from './answer-headers.ts'
@@ -39,7 +39,7 @@ export interface Target {
 export interface Dispatcher {
   handle(exchange: Exchange): void
   /** Calls that are not over: the answer did not leave, or the implementation still works. */
-  readonly calls: Pick<PassingMap<string, ServerCall>, 'size' | 'values'>
+  readonly calls: Pick<PassingLine<ServerCall>, 'size' | 'values'>
   /** Resolves when no request is left, answered or not. */
   idle(): Promise<void>
 }
@@ -53,7 +53,7 @@ export interface Dispatcher {
  */
 export function createDispatcher(options: DispatchOptions): Dispatcher {
   const { chain, cors, failed, newId, peerAddressOf } = options
-  const calls = new PassingMap<string, ServerCall>()
+  const calls = new PassingLine<ServerCall>()
   let open = 0
   let whenIdle: (() => void)[] = []
 
@@ -74,6 +74,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
         await answerNoCall(exchange, origin)
       } else {
         const call = callOf(exchange, target)
+        const place = calls.add(call)
         let answer: Answer | undefined
         try {
           answer = await target.answer(exchange, call)
@@ -81,7 +82,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
         } finally {
           // A caller that left before its answer was denied all the same.
           void told(call)
-          end(call, answer)
+          end(call, answer, place)
         }
       }
     } catch (err) {
@@ -95,7 +96,6 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
   function callOf(exchange: Exchange, target: Target): ServerCall {
     const certificate = () => peerCertificateOf(exchange)
     const call = new ServerCall(newId(), target.rpc, exchange.headers, peerAddressOf(exchange), certificate)
-    calls.set(call.id, call)
     exchange.onLeft(() => call.callerLeft())
     // Some send a request and take it back in one turn.
     if (exchange.isGone) call.callerLeft()
@@ -120,16 +120,16 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
     return options.operations(exchange)
   }
 
-  function end(call: ServerCall, answer: Answer | undefined): void {
+  function end(call: ServerCall, answer: Answer | undefined, place: Place<ServerCall>): void {
     // Requests that the router refused for their method or content type never became a call.
     if (call.entered > 0) chain.exit(call, outcomeOf(call, answer))
-    if (call.isSettled) calls.delete(call.id)
-    else void settle(call)
+    if (call.isSettled) calls.leave(place)
+    else void settle(call, place)
   }
 
-  async function settle(call: ServerCall): Promise<void> {
+  async function settle(call: ServerCall, place: Place<ServerCall>): Promise<void> {
     await call.settled()
-    calls.delete(call.id)
+    calls.leave(place)
     tellIfIdle()
   }
 

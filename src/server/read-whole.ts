@@ -3,7 +3,7 @@ import { messageTooLarge } from './connect-error.ts'
 import { type Exchange, noBytes } from './exchange.ts'
 import { tooSlow } from './request-body.ts'
 import type { ServerCall } from './server-call.ts'
-import { SharedTimeout } from './shared-timeout.ts'
+import { SharedTimeout, type Waiting } from './shared-timeout.ts'
 
 export type SlowBodies = Pick<SharedTimeout<ServerCall>, 'start' | 'stop'>
 
@@ -76,6 +76,7 @@ class WholeBody {
   readonly #call: ServerCall
   readonly #limits: WholeLimits
   readonly #mostBytes: number
+  readonly #waiting: Waiting<ServerCall>
   #first: Uint8Array | undefined
   #chunks: Uint8Array[] | undefined
   #length = 0
@@ -85,7 +86,7 @@ class WholeBody {
     this.#call = call
     this.#limits = limits
     this.#mostBytes = limits.maxMessageBytes + framing
-    limits.slowBodies.start(call)
+    this.#waiting = limits.slowBodies.start(call)
     const { body } = exchange
     body.on('data', this.#onData)
     body.on('end', this.#onEnd)
@@ -121,7 +122,7 @@ class WholeBody {
   }
 
   #stopWaiting(): void {
-    this.#limits.slowBodies.stop(this.#call)
+    this.#limits.slowBodies.stop(this.#waiting)
     this.#call.offEnd(this.#fail)
   }
 }

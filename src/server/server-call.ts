@@ -4,6 +4,7 @@ import type { Call, EndListener } from '../call.ts'
 import { TollgateError } from '../errors.ts'
 import type { ClientCertificate } from '../identity/client-certificate.ts'
 import { anonymous, type Principal } from '../identity/principal.ts'
+import type { Waiting } from './shared-timeout.ts'
 
 /**
  * The server's own side of a {@link Call}: what the middleware chain fills in while the call goes through it. Service
@@ -35,6 +36,9 @@ export class ServerCall implements Call {
   routerSignal: AbortSignal | undefined
   /** How many middlewares were entered; the chain's own. */
   entered = 0
+  /** Of the deadline that calls have which name none. */
+  deadline: Waiting<ServerCall> | undefined
+  /** Of one that the call has by itself. */
   deadlineTimer: NodeJS.Timeout | undefined
   ended: TollgateError | undefined
   #responseHeaders: HeaderSink | undefined

@@ -1,32 +1,40 @@
-import { PassingMap } from '../passing-map.ts'
+import { PassingLine, type Place } from '../passing-line.ts'
+
+/** Somebody's waiting, until it passes or is given up. */
+export type Waiting<T> = Place<Due<T>>
+
+interface Due<T> {
+  readonly who: T
+  /** By `performance.now`. */
+  readonly atMs: number
+}
 
 /**
  * One timer for many that wait for the same length of time, nearly always in vain: for a deadline, for a body. Beginning and
- * giving up is an entry in a map; a timer of Node's for each costs about 2 µs more. The timer is set for whoever has waited
+ * giving up is a place in a line; a timer of Node's for each costs about 2 µs more. The timer is set for whoever has waited
  * longest, and is gone when nobody waits. Never early, and as late as Node's timers are.
  */
-export class SharedTimeout<T extends { readonly id: string }> {
+export class SharedTimeout<T> {
   readonly ms: number
-  readonly #onPassed: (waiting: T) => void
-  /** By `performance.now`. In the order in which they began, which is that in which they are due. */
-  readonly #waiting = new PassingMap<string, Waiting<T>>()
+  readonly #onPassed: (who: T) => void
+  /** In the order in which they began, which is that in which they are due. */
+  readonly #line = new PassingLine<Due<T>>()
   #timer: NodeJS.Timeout | undefined
 
   /** @param onPassed must not throw. */
-  constructor(ms: number, onPassed: (waiting: T) => void) {
+  constructor(ms: number, onPassed: (who: T) => void) {
     this.ms = ms
     this.#onPassed = onPassed
   }
 
-  /** Begins the time of `waiting`, which does not wait yet. */
-  start(waiting: T): void {
-    this.#waiting.set(waiting.id, { waiting, dueAtMs: performance.now() + this.ms })
+  start(who: T): Waiting<T> {
     this.#timer ??= setTimeout(this.#onTime, this.ms)
+    return this.#line.add({ who, atMs: performance.now() + this.ms })
   }
 
-  /** Gives up, if it waits at all. */
-  stop(waiting: T): void {
-    if (!this.#waiting.delete(waiting.id) || this.#waiting.size > 0) return
+  /** Gives up, unless it has passed or was given up before. */
+  stop(waiting: Waiting<T>): void {
+    if (!this.#line.leave(waiting) || this.#line.size > 0) return
     clearTimeout(this.#timer)
     this.#timer = undefined
   }
@@ -35,18 +43,17 @@ export class SharedTimeout<T extends { readonly id: string }> {
     this.#timer = undefined
     const nowMs = performance.now()
     const passed: T[] = []
-    for (const { waiting, dueAtMs } of this.#waiting.values()) {
-      if (dueAtMs > nowMs) {
-        this.#timer = setTimeout(this.#onTime, Math.ceil(dueAtMs - nowMs))
+    for (;;) {
+      const { first } = this.#line
+      if (first?.value === undefined) break
+      const { who, atMs } = first.value
+      if (atMs > nowMs) {
+        this.#timer = setTimeout(this.#onTime, Math.ceil(atMs - nowMs))
         break
       }
-      passed.push(waiting)
+      this.#line.leave(first)
+      passed.push(who)
     }
-    for (const waiting of passed) if (this.#waiting.delete(waiting.id)) this.#onPassed(waiting)
+    for (const who of passed) this.#onPassed(who)
   }
-}
-
-interface Waiting<T> {
-  readonly waiting: T
-  readonly dueAtMs: number
 }
