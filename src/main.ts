@@ -1,5 +1,6 @@
 /** The `tollgate` command. */
 import cluster from 'node:cluster'
+import { setFlagsFromString } from 'node:v8'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { startApp } from './app.ts'
 import { runVerify, type VerifyOptions } from './audit/run-verify.ts'
@@ -24,6 +25,10 @@ interface Closable {
 interface WorkersOption {
   readonly workers?: string
 }
+
+// Calls that are in flight during a collection make V8 believe that such objects live long: it would make all that follow in the
+// old generation of the heap, where they lead to others that are kept, too (docs/performance.md).
+setFlagsFromString('--no-allocation-site-pretenuring')
 
 const program = new Command('tollgate')
   .description('The gate of an internal LLM marketplace.')

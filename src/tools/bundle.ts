@@ -50,7 +50,7 @@ for (const file of globSync('*.js', { cwd: dist })) {
 }
 // An older Node crashes in the addon, which is loaded before any line of the bundle runs. With Node's own 64 MiB for new
 // objects, large bodies cost twice as much (docs/performance.md).
-const launcher = `#!/usr/bin/env -S node --max-semi-space-size=16
+const launcher = `#!/usr/bin/env -S node --max-semi-space-size=32
 if (Number(process.versions.node.split('.')[0]) < 24) {
   console.error(\`Tollgate needs Node 24 or newer; this is \${process.version}.\`)
   process.exit(1)

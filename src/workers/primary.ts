@@ -22,6 +22,7 @@ import { Member } from './member.ts'
 import type { Seat, ToPrimary } from './messages.ts'
 import { restartPauseMs, settledMs } from './restart-pause.ts'
 import { servingOf, type WorkersView } from './shared-view.ts'
+import { workerArguments } from './worker-arguments.ts'
 
 /** A running gate of several processes. */
 export interface Primary {
@@ -59,12 +60,6 @@ async function settledPort({ server: { host, port } }: Config): Promise<number> 
   if (address === null || typeof address === 'string') throw new Error('the listener has no address')
   return address.port
 }
-
-/**
- * Ceiling of what a worker keeps for new objects, in MiB and per half. Node's own lets a worker grow by 100 MiB and more
- * for nothing: the CPU time of a call is the same with 4 as with 64. An argument of the command line comes after it.
- */
-const youngGeneration = '--max-semi-space-size=8'
 
 /**
  * Threads of a worker share so many heaps of glibc's allocator. Its own limit is eight for each core, and a heap keeps what
@@ -120,7 +115,7 @@ class ClusterPrimary implements Primary {
       },
       log,
     })
-    cluster.setupPrimary({ serialization: 'advanced', execArgv: [youngGeneration, ...process.execArgv] })
+    cluster.setupPrimary({ serialization: 'advanced', execArgv: workerArguments(process.execArgv) })
   }
 
   async start(seat: Omit<Seat, 'slot'>): Promise<void> {
