@@ -24,3 +24,12 @@ export class ConnectionError extends Error {
     this.code = code
   }
 }
+
+export function protocolError(message: string): ConnectionError {
+  return new ConnectionError(errorCodes.protocolError, message)
+}
+
+/** For what is right, but too much. */
+export function calmDown(message: string): ConnectionError {
+  return new ConnectionError(errorCodes.enhanceYourCalm, message)
+}

@@ -1,5 +1,5 @@
-/** Frames of HTTP/2 (RFC 9113, sections 4 and 6), as bytes: what they mean is connection.ts's. */
-import { ConnectionError, errorCodes } from './error-codes.ts'
+/** Frames of HTTP/2 (RFC 9113, sections 4 and 6), as bytes: what they mean is connection.ts's and streams.ts's. */
+import { ConnectionError, errorCodes, protocolError } from './error-codes.ts'
 
 export const frameTypes = {
   data: 0x0,
@@ -32,6 +32,9 @@ export const frameHeadBytes = 9
 
 /** Longest payload, both ways: what every peer takes, and what streams that share a connection are served in turns of. */
 export const frameMaxBytes = 16_384
+
+/** What HEADERS and PRIORITY say of a stream's priority, which nobody heeds. */
+export const priorityBytes = 5
 
 export const maxWindow = 2 ** 31 - 1
 
@@ -107,6 +110,18 @@ function frameBytes(bytes: Buffer, at: number): number {
   const length = ((bytes[at] ?? 0) << 16) | ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0)
   if (length > frameMaxBytes) throw new ConnectionError(errorCodes.frameSizeError, `a frame has ${length} bytes`)
   return frameHeadBytes + length
+}
+
+/** The part of a payload that is not padding. */
+export function unpadded(flagBits: number, bytes: Buffer, from: number, to: number): { from: number; end: number } {
+  if ((flagBits & flags.padded) === 0) return { from, end: to }
+  const padding = bytes[from] ?? 0
+  if (padding >= to - from) throw protocolError('a frame is nothing but padding')
+  return { from: from + 1, end: to - padding }
+}
+
+export function expectLength(length: number, expected: number): void {
+  if (length !== expected) throw new ConnectionError(errorCodes.frameSizeError, 'a frame has the wrong length')
 }
 
 /** Four bytes without the first bit, which is reserved. */

@@ -55,7 +55,7 @@ export class Http2Exchange implements Exchange, Speaker {
     this.path = head.path
     this.headers = head.headers
     this.window = window
-    this.incoming = new IncomingBody(id, head.contentLength, connection)
+    this.incoming = new IncomingBody(id, head.contentLength, connection.streams)
   }
 
   get body(): Readable {
@@ -125,7 +125,7 @@ export class Http2Exchange implements Exchange, Speaker {
   }
 
   cut(): void {
-    if (!this.#isClosed) this.connection.reset(this.id, errorCodes.cancel)
+    if (!this.#isClosed) this.connection.streams.reset(this.id, errorCodes.cancel)
   }
 
   send(most: number): boolean {
@@ -225,8 +225,8 @@ export class Http2Exchange implements Exchange, Speaker {
   #sent(): void {
     this.isSent = true
     this.#isEnded = true
-    if (this.incoming.isEnded) this.connection.close(this)
-    else if (this.#resetsWhenSent) this.connection.reset(this.id, errorCodes.noError)
+    if (this.incoming.isEnded) this.connection.streams.close(this)
+    else if (this.#resetsWhenSent) this.connection.streams.reset(this.id, errorCodes.noError)
   }
 
   #drop(): void {
