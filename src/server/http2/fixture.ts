@@ -1,11 +1,14 @@
 import { once } from 'node:events'
+import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { pino } from 'pino'
-import type { Exchange } from '../exchange.ts'
+import { AnswerHeaders } from '../answer-headers.ts'
+import { type Exchange, noBytes } from '../exchange.ts'
 import { Http2Connection } from './connection.ts'
 import {
   defaultWindow,
   FrameReader,
+  flags,
   frameHeadBytes,
   frameTypes,
   maxWindow,
@@ -14,7 +17,6 @@ import {
   uint32,
   writeFrameHead,
 } from './frames.ts'
-
 import { HpackDecoder } from './hpack-decoder.ts'
 import { fieldMaxBytes, writeField } from './hpack-encoder.ts'
 
@@ -50,6 +52,103 @@ export async function serveHttp2(
       await new Promise((resolve) => server.close(resolve))
     },
   }
+}
+
+/** A server that does what the path of a request says, for the tests of a file, and Node's client for it. */
+export interface PathServer extends Http2Fixture {
+  /** What was asked in the test that runs. */
+  readonly exchanges: readonly Exchange[]
+  session(options?: Parameters<typeof connectHttp2>[1]): ClientHttp2Session
+  /** To be called after each test: forgets its requests, and ends its sessions. */
+  forget(): void
+}
+
+export async function startPathServer(): Promise<PathServer> {
+  const exchanges: Exchange[] = []
+  const sessions: ClientHttp2Session[] = []
+  const fixture = await serveHttp2((exchange) => {
+    exchanges.push(exchange)
+    void act(exchange)
+  }, 1000)
+  return {
+    ...fixture,
+    exchanges,
+    session(options = {}) {
+      const opened = connectHttp2(fixture.address, options)
+      opened.on('error', () => {})
+      sessions.push(opened)
+      return opened
+    },
+    forget() {
+      exchanges.length = 0
+      for (const session of sessions.splice(0)) session.destroy()
+    },
+  }
+}
+
+async function act(exchange: Exchange): Promise<void> {
+  const [, what, size] = exchange.path.split('/')
+  switch (what) {
+    case 'echo': {
+      const chunks: Uint8Array[] = []
+      for await (const chunk of exchange.body) chunks.push(chunk)
+      return answer(exchange, Buffer.concat(chunks))
+    }
+    case 'relay':
+      exchange.head(200, new AnswerHeaders(), true)
+      for await (const chunk of exchange.body) {
+        exchange.write(chunk)
+        await exchange.drained()
+      }
+      return exchange.end(noBytes, { done: 'yes' })
+    case 'bytes':
+      return answer(exchange, Buffer.alloc(Number(size), 7))
+    case 'fill':
+      return answer(exchange, Buffer.alloc(4000, Number(size)))
+    case 'held':
+      return undefined
+    default:
+      return answer(exchange, Buffer.from('ok'))
+  }
+}
+
+/** Answers with trailers. */
+export function answer(exchange: Exchange, bytes: Uint8Array, status = 200, fields: string[] = []): void {
+  exchange.head(status, new AnswerHeaders(fields), true)
+  exchange.end(bytes, { 'grpc-status': '0' })
+  void exchange.left()
+}
+
+interface Answer {
+  readonly headers: Record<string, unknown>
+  readonly trailers: Record<string, unknown>
+  readonly body: Buffer
+}
+
+export async function answerOf(stream: ClientHttp2Stream): Promise<Answer> {
+  let answered: Record<string, unknown> = {}
+  let trailers: Record<string, unknown> = {}
+  stream.on('response', (fields) => {
+    answered = fields
+  })
+  stream.on('trailers', (fields) => {
+    trailers = fields
+  })
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) chunks.push(chunk)
+  return { headers: answered, trailers, body: Buffer.concat(chunks) }
+}
+
+/** Asks, and reads the answer. */
+export function ask(
+  on: ClientHttp2Session,
+  path: string,
+  body?: Buffer,
+  fields: Record<string, string | string[]> = {},
+) {
+  const stream = on.request({ ':method': body === undefined ? 'GET' : 'POST', ':path': path, ...fields })
+  stream.end(body)
+  return answerOf(stream)
 }
 
 export interface Frame {
@@ -150,12 +249,9 @@ let pings = 0
 
 /** Takes as much of each answer, and of all, as there can be. */
 export function allRoom(): Buffer {
-  const payload = Buffer.alloc(6)
-  payload.writeUInt16BE(settingIds.initialWindowSize)
-  payload.writeUInt32BE(maxWindow, 2)
-  const more = Buffer.alloc(4)
-  more.writeUInt32BE(maxWindow - defaultWindow)
-  return Buffer.concat([frame(frameTypes.settings, 0, 0, payload), frame(frameTypes.windowUpdate, 0, 0, more)])
+  const widest = setting(settingIds.initialWindowSize, maxWindow)
+  const more = number(maxWindow - defaultWindow)
+  return Buffer.concat([frame(frameTypes.settings, 0, 0, widest), frame(frameTypes.windowUpdate, 0, 0, more)])
 }
 
 export function frame(type: number, flags: number, id: number, payload: Buffer = Buffer.alloc(0)): Buffer {
@@ -181,3 +277,28 @@ export const goodFields: readonly (readonly [string, string])[] = [
   [':path', '/x'],
   [':authority', 'test'],
 ]
+
+/** The fields of a good request for a path. */
+export function fieldsFor(of: string): (readonly [string, string])[] {
+  return goodFields.map(([name, value]) => [name, name === ':path' ? of : value])
+}
+
+/** A good request without a body. */
+export function asked(of: string, id: number): Buffer {
+  return frame(frameTypes.headers, flags.endHeaders | flags.endStream, id, block(fieldsFor(of)))
+}
+
+/** A good request for `/x` that begins a stream. */
+export function open(id: number, more = 0): Buffer {
+  return frame(frameTypes.headers, flags.endHeaders | more, id, block(goodFields))
+}
+
+/** Four bytes. */
+export function number(value: number): Buffer {
+  return Buffer.from([value >>> 24, value >>> 16, value >>> 8, value])
+}
+
+/** One of the settings in a frame of them. */
+export function setting(id: number, value: number): Buffer {
+  return Buffer.concat([Buffer.from([id >> 8, id]), number(value)])
+}
