@@ -1,14 +1,18 @@
 /**
- * `node bench/checks.ts [--quick] [--only TEXT]`; with a text, the rows whose name has it
+ * `node bench/checks.ts [--quick] [--only TEXT]`; with a text, the rows of calls whose name has it
  *
  * Admissions and settlements a second on one Redis with `appendfsync always`, through the limits of one process: calls
- * with 1, 4 and 8 limits by 1,000 keys, with 1 and 50 calls in flight; a hot organization, whose 1,000 keys share its
+ * with 1, 4 and 8 limits by 1,000 keys, with 1, 50 and 256 calls in flight; a hot organization, whose 1,000 keys share its
  * limits, beside as many keys that share none; and one key that makes all calls. "slices" is with them, and
  * all else without, where every call asks Redis. Redis has one core, this process the other. "Redis µs" is what a call costs
  * Redis of CPU, with reading, writing and the append-only file, so a million divided by it is what one Redis could do for
  * many processes; "own µs" is what it costs this one. On a busy machine these two are steady, and nothing else is.
  *
- * Three rounds in turn; the table shows medians, and the shares of the first row with as many in flight.
+ * Where the time of one call in flight goes, the rows below say: "everysec" is the same on a second Redis, which syncs its
+ * file beside its work (production must not: an answered call would not be durable), and a bare SET by the same client on
+ * either Redis is what the cheapest write takes there.
+ *
+ * Three rounds in turn, under three minutes; the table shows medians, and the shares of the first row with as many in flight.
  */
 import { execFileSync } from 'node:child_process'
 import { parseArgs } from 'node:util'
@@ -23,8 +27,12 @@ import { startRedisServer } from '../test/support/redis-server.ts'
 import { canPin } from './children.ts'
 import { describeMachine, median } from './report.ts'
 
+/** `appendfsync` of a Redis. */
+type Fsync = 'always' | 'everysec'
+
 interface Target {
   readonly name: string
+  /** Of a call; 0: a bare SET instead of a call. */
   readonly limits: number
   /** Whether all keys belong to one organization. */
   readonly isHot: boolean
@@ -32,6 +40,8 @@ interface Target {
   readonly keys: number
   /** Percent of what is left that may be in slices; 0: every call asks Redis. */
   readonly percent: number
+  readonly fsync: Fsync
+  readonly inFlight: readonly number[]
 }
 
 interface Figures {
@@ -43,44 +53,66 @@ interface Figures {
   readonly ownUs: number
 }
 
+interface Sample {
+  readonly admit: Figures
+  /** Of calls. */
+  readonly settle?: Figures
+}
+
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, only: { type: 'string', default: '' } } })
 const rounds = flags.quick ? 1 : 3
-const durationMs = flags.quick ? 200 : 1_500
+const durationMs = flags.quick ? 200 : 600
 const inFlightCounts = [1, 50, 256]
 const month = monthOf(Date.now())
-const allTargets: readonly Target[] = [
-  { name: '1 limit', limits: 1, isHot: false, keys: 1_000, percent: 0 },
-  { name: '4 limits', limits: 4, isHot: false, keys: 1_000, percent: 0 },
-  { name: '8 limits', limits: 8, isHot: false, keys: 1_000, percent: 0 },
-  { name: '8 limits, hot organization', limits: 8, isHot: true, keys: 1_000, percent: 0 },
-  { name: '4 limits, one key', limits: 4, isHot: false, keys: 1, percent: 0 },
-  { name: '4 limits, slices', limits: 4, isHot: false, keys: 1_000, percent: 12 },
-  { name: '4 limits, one key, slices', limits: 4, isHot: false, keys: 1, percent: 12 },
+const plain = { isHot: false, keys: 1_000, percent: 0, fsync: 'always', inFlight: inFlightCounts } as const
+const single = { ...plain, keys: 1, inFlight: [1] } as const
+const callTargets: readonly Target[] = [
+  { ...plain, name: '1 limit', limits: 1 },
+  { ...plain, name: '4 limits', limits: 4 },
+  { ...plain, name: '8 limits', limits: 8 },
+  { ...plain, name: '8 limits, hot organization', limits: 8, isHot: true },
+  { ...plain, name: '4 limits, one key', limits: 4, keys: 1 },
+  { ...plain, name: '4 limits, slices', limits: 4, percent: 12 },
+  { ...plain, name: '4 limits, one key, slices', limits: 4, keys: 1, percent: 12 },
+  { ...single, name: '1 limit, one key', limits: 1 },
+  { ...single, name: '1 limit, one key, everysec', limits: 1, fsync: 'everysec' },
+  { ...single, name: '4 limits, one key, everysec', limits: 4, fsync: 'everysec' },
 ]
-const targets = allTargets.filter(({ name }) => name.includes(flags.only))
+const floorTargets: readonly Target[] = [
+  { ...single, name: 'bare SET', limits: 0 },
+  { ...single, name: 'bare SET, everysec', limits: 0, fsync: 'everysec' },
+]
+const targets = [...callTargets.filter(({ name }) => name.includes(flags.only)), ...floorTargets]
+const targetsWith = (inFlight: number) => targets.filter((target) => target.inFlight.includes(inFlight))
 
 const machine = describeMachine(canPin)
-const server = await startRedisServer()
-if (canPin) {
-  execFileSync('taskset', ['-a', '-cp', '0', String(server.pid)], { stdio: 'ignore' })
-  execFileSync('taskset', ['-a', '-cp', '1', String(process.pid)], { stdio: 'ignore' })
-}
 const log = pino({ level: 'silent' })
-const redis = await connectRedis({ url: server.url, log, commandTimeoutMs: 10_000 })
+if (canPin) execFileSync('taskset', ['-a', '-cp', '1', String(process.pid)], { stdio: 'ignore' })
+const closers: (() => Promise<void>)[] = []
 try {
-  await measure()
+  await measure({ always: await openRedis('always'), everysec: await openRedis('everysec') })
 } finally {
-  redis.disconnect()
-  await server.stop()
+  for (const close of closers) await close()
 }
 
-async function measure(): Promise<void> {
-  const samples = new Map<string, { admit: Figures; settle: Figures }[]>()
+async function openRedis(fsync: Fsync): Promise<RedisClient> {
+  const server = await startRedisServer({ args: ['--appendfsync', fsync] })
+  closers.push(() => server.stop())
+  if (canPin) execFileSync('taskset', ['-a', '-cp', '0', String(server.pid)], { stdio: 'ignore' })
+  const redis = await connectRedis({ url: server.url, log, commandTimeoutMs: 10_000 })
+  closers.unshift(async () => redis.disconnect())
+  return redis
+}
+
+async function measure(servers: Readonly<Record<Fsync, RedisClient>>): Promise<void> {
+  const samples = new Map<string, Sample[]>()
   // The first round is run in, unrecorded: a cold process measures the compiler.
   for (let round = 0; round <= rounds; round++) {
     for (const inFlight of inFlightCounts) {
-      for (const target of targets) {
-        const sample = await takeSample(target, inFlight)
+      for (const target of targetsWith(inFlight)) {
+        const redis = servers[target.fsync]
+        await redis.call('flushall')
+        const sample = target.limits === 0 ? await takeFloor(redis) : await takeSample(redis, target, inFlight)
         const key = `${target.name}/${inFlight}`
         if (round > 0) samples.set(key, [...(samples.get(key) ?? []), sample])
         process.stderr.write(
@@ -94,10 +126,11 @@ async function measure(): Promise<void> {
   console.log(`| ${head} |\n|${' --- |'.repeat(head.split('|').length)}`)
   for (const inFlight of inFlightCounts) {
     let base = 0
-    for (const { name } of targets) {
+    for (const { name } of targetsWith(inFlight)) {
       const all = samples.get(`${name}/${inFlight}`) ?? []
+      const settled = all.flatMap((sample) => sample.settle ?? [])
       const admit = (pick: (figures: Figures) => number) => median(all.map((sample) => pick(sample.admit)))
-      const settle = (pick: (figures: Figures) => number) => median(all.map((sample) => pick(sample.settle)))
+      const settle = (pick: (figures: Figures) => number) => median(settled.map(pick))
       const perSecond = admit((figures) => figures.perSecond)
       if (base === 0) base = perSecond
       const cells = [
@@ -109,9 +142,13 @@ async function measure(): Promise<void> {
         admit((figures) => figures.p99Ms).toFixed(2),
         admit((figures) => figures.redisUs).toFixed(1),
         admit((figures) => figures.ownUs).toFixed(1),
-        Math.round(settle((figures) => figures.perSecond)),
-        settle((figures) => figures.redisUs).toFixed(1),
-        settle((figures) => figures.ownUs).toFixed(1),
+        ...(settled.length === 0
+          ? ['', '', '']
+          : [
+              Math.round(settle((figures) => figures.perSecond)),
+              settle((figures) => figures.redisUs).toFixed(1),
+              settle((figures) => figures.ownUs).toFixed(1),
+            ]),
       ]
       console.log(`| ${cells.join(' | ')} |`)
     }
@@ -119,9 +156,19 @@ async function measure(): Promise<void> {
   console.log(`\n${JSON.stringify(machine)}`)
 }
 
+/** As many bare writes, one after the other, as the time allows. */
+async function takeFloor(redis: RedisClient): Promise<Sample> {
+  const started = performance.now()
+  const admit = await timed(redis, 1, async (index) => {
+    if (performance.now() - started > durationMs) return false
+    await redis.call('set', 'floor', index)
+    return true
+  })
+  return { admit }
+}
+
 /** As many admissions as the time allows, then their settlements, in a Redis that was emptied before. */
-async function takeSample(target: Target, inFlight: number): Promise<{ admit: Figures; settle: Figures }> {
-  await redis.call('flushall')
+async function takeSample(redis: RedisClient, target: Target, inFlight: number): Promise<Sample> {
   const limits = await createRedisLimits({
     redis,
     instanceId: newId(),
@@ -134,14 +181,14 @@ async function takeSample(target: Target, inFlight: number): Promise<{ admit: Fi
     const hot = newId()
     const callers = Array.from({ length: target.keys }, () => limitsOfKey(target.isHot ? hot : newId(), newId()))
     // Every period is known before the clock runs.
-    await timed(50, async (index) => {
+    await timed(redis, 50, async (index) => {
       const caller = callers[index]
       if (caller !== undefined) await limits.read(caller.slice(0, target.limits))
       return caller !== undefined
     })
     const calls: Admission[] = []
     let started = performance.now()
-    const admit = await timed(inFlight, async (index) => {
+    const admit = await timed(redis, inFlight, async (index) => {
       if (performance.now() - started > durationMs) return false
       const call = callOf(callers[index % target.keys] ?? [], target.limits)
       calls.push(call)
@@ -149,7 +196,7 @@ async function takeSample(target: Target, inFlight: number): Promise<{ admit: Fi
       return true
     })
     started = performance.now()
-    const settle = await timed(inFlight, async (index) => {
+    const settle = await timed(redis, inFlight, async (index) => {
       const call = calls[index]
       if (call === undefined) return false
       await limits.settle({ admission: call, actual: call.costs.map(() => 3), event: call.ifAbandoned })
@@ -167,7 +214,7 @@ async function mustAdmit(limits: Limits, call: Admission): Promise<void> {
 }
 
 /** Runs calls side by side until one says that it is enough. */
-async function timed(inFlight: number, run: (index: number) => Promise<boolean>): Promise<Figures> {
+async function timed(redis: RedisClient, inFlight: number, run: (index: number) => Promise<boolean>): Promise<Figures> {
   const [redisBefore, ownBefore] = [await redisMicros(redis), process.cpuUsage()]
   const latencies: number[] = []
   let next = 0
