@@ -78,8 +78,9 @@ export function createEntrance(options: EntranceOptions): Entrance {
     service: ServiceRecord,
   ): Cacheable | undefined {
     const { responseCache: policy } = service
+    if (policy === undefined) return undefined
     const asked = (call.header('cache-control') ?? '').toLowerCase().split(/[ ,]+/)
-    if (policy === undefined || asked.includes('no-store')) return undefined
+    if (asked.includes('no-store')) return undefined
     const key = cacheKeyOf(request, mode, consumer, service, policy)
     return { key, policy, answer: asked.includes('no-cache') ? undefined : options.cache.get(key) }
   }

@@ -1,5 +1,6 @@
 import type { Call, EndListener } from '../call.ts'
 import type { TollgateError } from '../errors.ts'
+import type { Place } from '../passing-line.ts'
 
 /** What ends a call at its backend: a caller's call itself, or the {@link Drain} of one. */
 export type Ending = Pick<Call, 'ended' | 'onEnd' | 'offEnd'>
@@ -11,6 +12,8 @@ export type Ending = Pick<Call, 'ended' | 'onEnd' | 'offEnd'>
  */
 export class Drain implements Ending {
   ended: TollgateError | undefined
+  /** Among those that are under way; whoever keeps them sets it. */
+  place: Place<Drain> | undefined
   readonly #call: Ending & Pick<Call, 'deadlineMs'>
   readonly #limitMs: number | undefined
   readonly #now: () => number

@@ -6,6 +6,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Call } from '../call.ts'
 import { TollgateError } from '../errors.ts'
+import { PassingLine } from '../passing-line.ts'
 import type { StreamReader } from '../providers/provider.ts'
 import type { EndpointRecord, ServiceRecord } from '../registry/records.ts'
 import {
@@ -113,7 +114,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   /** Service of each endpoint that has a breaker. */
   const services = new Map<string, string>()
   /** Calls that may go on without their callers. */
-  const drains = new Set<Drain>()
+  const drains = new PassingLine<Drain>()
   /** Why no attempt begins any more. */
   let closed: TollgateError | undefined
 
@@ -124,14 +125,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   function endingOf(call: Call, { onDisconnect, drainLimitMs }: ServiceRecord): Ending {
     if (onDisconnect === 'cancel') return call
     const drain = new Drain(call, drainLimitMs, now)
-    drains.add(drain)
+    drain.place = drains.add(drain)
     return drain
   }
 
   function release(ending: Ending): void {
     if (!(ending instanceof Drain)) return
     ending.release()
-    drains.delete(ending)
+    if (ending.place !== undefined) drains.leave(ending.place)
   }
 
   const whole = <T>(task: UnaryTask<T>): Receiver<T> => new WholeAnswer(options.maxResponseBytes, task)
@@ -226,7 +227,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
     async close() {
       closed = new TollgateError('SHUTTING_DOWN', 'The gate is shutting down.')
-      for (const drain of drains) drain.end(closed)
+      for (const drain of drains.values()) drain.end(closed)
       breakers.close()
       await pool.close()
     },
