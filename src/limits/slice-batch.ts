@@ -1,7 +1,6 @@
 import { TollgateError } from '../errors.ts'
 import { encodeEvent } from './event-codec.ts'
 import type { Admission } from './limits.ts'
-import { describeLimit, encodePlan } from './redis-arguments.ts'
 import type { RedisKeys } from './redis-keys.ts'
 import type { ScriptArgument } from './redis-scripts.ts'
 import type { Slice, SliceMove } from './slice.ts'
@@ -81,13 +80,15 @@ export function sliceArguments(
 ): ScriptArgument[] {
   const spent = new Map<string, number>()
   const facts: ScriptArgument[] = []
-  for (const { admission } of calls) {
-    for (const { limit, amount } of admission.costs) {
-      const text = describeLimit(limit, keys)
+  for (const { admission, slices } of calls) {
+    const { id, costs, leaseMs, ifAbandoned } = admission
+    let plan = ''
+    slices.forEach(({ text }, index) => {
+      const amount = costs[index]?.amount ?? 0
       spent.set(text, (spent.get(text) ?? 0) + amount)
-    }
-    const event = encodeEvent(admission.ifAbandoned)
-    facts.push(admission.id, String(admission.leaseMs), encodePlan(admission.costs, keys), event)
+      plan += `${index === 0 ? '' : '\t'}${amount} ${text}`
+    })
+    facts.push(id, String(leaseMs), `o${plan}\n${encodeEvent(ifAbandoned)}`)
   }
   const args: ScriptArgument[] = [keys.reservations(), holder, String(leaseMs), String(percent), keys.holding('')]
   args.push(begins ? '1' : '', String(spent.size + moves.length))

@@ -5,7 +5,7 @@
 --         what is left of a limit that all replicas together may hold, 6 prefix of the keys of holdings, which have units by
 --         limit, 7 '1' when the holding begins, else '', 8 number of limits, 9... for each limit five: the limit as a plan
 --         has it, units that the calls take (of a limit once), units to give back, units wanted, and the least of them that is worth anything;
---         then for each call four: id, lease in ms, plan, ifAbandoned event (JSON)
+--         then for each call three: id, lease in ms, and its reservation as it is kept while it is open
 -- Answers { 'generation' }, { 'lost' } when the holding is gone because its replica was silent beyond its end: calls are
 -- held all the same and nothing else was done, or { 'moved', given, remaining, reset, ... } with three for each limit of
 -- which something is wanted; remaining is '' where the period is unknown. May be repeated: calls that are known take nothing.
@@ -18,16 +18,33 @@ local now = now_micros()
 local count = tonumber(ARGV[8])
 local repeated = {}
 
-for at = 9 + 5 * count, #ARGV, 4 do
-  local id, lease_ms, plan, event = unpack(ARGV, at, at + 3)
-  if redis.call('SET', ARGV[2] .. id, 'o' .. plan .. '\n' .. event, 'NX') then
-    redis.call('ZADD', KEYS[2], int(math.floor(now / 1000) + tonumber(lease_ms)), id)
-  else
-    local limits, amounts = read_plan(plan)
-    for i, limit in ipairs(limits) do
-      repeated[limit.text] = (repeated[limit.text] or 0) + amounts[i]
+-- All reservations in one command, and all leases in another: what a command costs beside its work is most of it.
+local reservations = {}
+local leases = {}
+for at = 9 + 5 * count, #ARGV, 3 do
+  reservations[#reservations + 1] = ARGV[2] .. ARGV[at]
+  reservations[#reservations + 1] = ARGV[at + 2]
+  leases[#leases + 1] = int(math.floor(now / 1000) + tonumber(ARGV[at + 1]))
+  leases[#leases + 1] = ARGV[at]
+end
+if #reservations > 0 and redis.call('MSETNX', unpack(reservations)) == 0 then
+  -- Some are known.
+  local news = {}
+  for i = 1, #reservations, 2 do
+    if redis.call('SET', reservations[i], reservations[i + 1], 'NX') then
+      news[#news + 1] = leases[i]
+      news[#news + 1] = leases[i + 1]
+    else
+      local limits, amounts = read_plan(string.match(reservations[i + 1], '^o([^\n]*)'))
+      for j, limit in ipairs(limits) do
+        repeated[limit.text] = (repeated[limit.text] or 0) + amounts[j]
+      end
     end
   end
+  leases = news
+end
+if #leases > 0 then
+  redis.call('ZADD', KEYS[2], unpack(leases))
 end
 local is_lost = ARGV[7] == '' and not redis.call('ZSCORE', KEYS[3], ARGV[3])
 if not is_lost then
