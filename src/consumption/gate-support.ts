@@ -82,12 +82,18 @@ export function rule(scope: LimitRule['scope'], subjectId: string, name: LimitRu
   return { scope, subjectId, serviceId: undefined, name, amount, burst: undefined, currency }
 }
 
-/** A gate with limits of its own, for one test. Its ledger has nothing yet: all that counts is on its way. */
-export async function openTestGate(): Promise<TestGate> {
+/** Limits in a folder of their own, whose ledger has nothing yet: all that counts is on its way. */
+export async function openTestLimits(): Promise<{ limits: Limits; folder: string }> {
   const folder = await mkdtemp(join(tmpdir(), 'tollgate-gate-'))
   const seed: PeriodSeed = async (limit, waiting) =>
     waiting.reduce((sum, event) => sum + (unitsOf(limit, event) ?? 0), 0)
-  return new TestGate(folder, await createLocalLimits({ folder, seed, log }))
+  return { limits: await createLocalLimits({ folder, seed, log }), folder }
+}
+
+/** A gate with limits of its own, for one test. */
+export async function openTestGate(): Promise<TestGate> {
+  const { limits, folder } = await openTestLimits()
+  return new TestGate(folder, limits)
 }
 
 export class TestGate {
