@@ -3,7 +3,6 @@ import { eventually } from '../../test/support/eventually.ts'
 import { costs } from './conformance-scene.ts'
 import { period, settlement, unknownCall } from './conformance-support.ts'
 import { admitted, back, FailoverScene, type Replica, remaining } from './failover-scene.ts'
-import { startDrain } from './failover-support.ts'
 
 let scene: FailoverScene
 
@@ -33,7 +32,7 @@ describe('the end of an outage', () => {
     await limits.settle(settlement(await admitted(limits, costs([month, 100])), [100]))
     await ending(replica)
     expect(limits.state().mode).toBe('local')
-    const drain = startDrain(limits.localUsageLog, scene.ledger)
+    const drain = scene.drain(limits.localUsageLog)
     await eventually(() => limits.state().mode === 'redis')
     expect(await remaining(scene.store, month)).toEqual([900])
     await drain.stop()
@@ -49,7 +48,7 @@ describe('the end of an outage', () => {
     await limits.settle(settlement(await admitted(limits, costs([month, 100])), [100]))
     await back(replica)
     expect(await remaining(scene.store, month)).toEqual([1_000])
-    const drain = startDrain(limits.localUsageLog, scene.ledger)
+    const drain = scene.drain(limits.localUsageLog)
     await eventually(async () => (await remaining(scene.store, month))[0] === 900)
     await drain.stop()
   })

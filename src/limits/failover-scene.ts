@@ -7,7 +7,7 @@ import { eventually } from '../../test/support/eventually.ts'
 import { admission, FakeLedger } from './conformance-support.ts'
 import { createFailoverLimits, type FailoverLimits, type FailoverOptions } from './failover-limits.ts'
 import { Reachable, startDrain } from './failover-support.ts'
-import type { Admission, Limit, LimitCost, Limits } from './limits.ts'
+import type { Admission, Limit, LimitCost, Limits, UsageLog } from './limits.ts'
 import { createLocalLimits } from './local-limits.ts'
 
 const log = pino({ level: 'silent' })
@@ -33,11 +33,8 @@ export class FailoverScene {
     this.ledger = ledger
     this.store = store
     this.#closers = closers
-    this.storeDrain = startDrain(store.usageLog, ledger)
-    this.#closers.unshift(
-      () => this.storeDrain.stop(),
-      () => store.close(),
-    )
+    this.#closers.unshift(() => store.close())
+    this.storeDrain = this.drain(store.usageLog)
   }
 
   static async open(): Promise<FailoverScene> {
@@ -66,9 +63,15 @@ export class FailoverScene {
       ...changes,
     })
     this.#closers.unshift(() => limits.close())
-    const drain = startDrain(limits.localUsageLog, ledger)
-    this.#closers.unshift(() => drain.stop())
+    const drain = this.drain(limits.localUsageLog)
     return { limits, link, folder: own, stopDrain: () => drain.stop() }
+  }
+
+  /** Carries a usage log to the ledger until it is stopped, at the latest before the log is closed: a test may fail meanwhile. */
+  drain(log: UsageLog): { stop(): Promise<void> } {
+    const drain = startDrain(log, this.ledger)
+    this.#closers.unshift(() => drain.stop())
+    return drain
   }
 
   /** The folder as a process leaves it that dies now. */
