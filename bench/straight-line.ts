@@ -34,7 +34,7 @@ let waiting: (() => void)[] = []
 let isSyncing = false
 
 function append(fields: readonly unknown[], written: () => void): void {
-  if (gathered.push({ bytes: frame(JSON.stringify(fields)), written }) === 1) setImmediate(writeAll)
+  if (gathered.push({ bytes: frame({ text: JSON.stringify(fields) }), written }) === 1) setImmediate(writeAll)
 }
 
 function writeAll(): void {

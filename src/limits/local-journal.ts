@@ -4,6 +4,7 @@ import type { AcknowledgedFile } from './acknowledged-file.ts'
 import type { LocalAnswers } from './local-answers.ts'
 import { encodeAdmitted, encodeSettled, type WrittenRecord } from './local-records.ts'
 import type { RecordWaiter, SegmentLog } from './segment-log.ts'
+import { problemOf } from './usage-log-health.ts'
 
 export interface LocalJournalParts {
   readonly segments: SegmentLog
@@ -16,15 +17,9 @@ export interface LocalJournalParts {
 export class LocalJournal {
   readonly #parts: LocalJournalParts
   #trimming: Promise<void> = Promise.resolve()
-  #failure: string | undefined
 
   constructor(parts: LocalJournalParts) {
     this.#parts = parts
-  }
-
-  /** What the last record failed with; undefined while all is well. */
-  get failure(): string | undefined {
-    return this.#failure
   }
 
   /** Whether {@link admitted} need not wait for a segment. */
@@ -33,32 +28,18 @@ export class LocalJournal {
   }
 
   /** Resolves when it need not; rejects with the problem of the file system. */
-  async makeReady(): Promise<void> {
-    try {
-      await this.#parts.segments.makeReady()
-    } catch (error) {
-      throw this.#failed(error)
-    }
+  makeReady(): Promise<void> {
+    return this.#parts.segments.makeReady()
   }
 
   /** Writes that a call was admitted, and tells the waiter when it is written: see {@link SegmentLog.write}. Never throws. */
   admitted(id: string, event: UsageEvent, waiter: RecordWaiter): void {
-    const watched = this.#watched(waiter)
-    try {
-      this.#parts.segments.write(encodeAdmitted(id, event), watched)
-    } catch (error) {
-      watched.failed(error)
-    }
+    this.#parts.segments.write(encodeAdmitted(id, event), waiter)
   }
 
   /** Appends what is on its way to the ledger, and tells the waiter when it is on the disk; never throws. */
   settled(record: WrittenRecord, waiter: RecordWaiter): void {
-    const watched = this.#watched(waiter)
-    try {
-      this.#parts.segments.enqueue(encodeSettled(record), watched)
-    } catch (error) {
-      watched.failed(error)
-    }
+    this.#parts.segments.enqueue(encodeSettled(record), waiter)
   }
 
   /**
@@ -89,33 +70,4 @@ export class LocalJournal {
     await answers.takeBefore(segments.oldestAfter(needed))
     await segments.forget(needed)
   }
-
-  /** The same waiter, and whether the log works is known from what it is told. */
-  #watched(waiter: RecordWaiter): RecordWaiter {
-    return {
-      stored: (sequence) => {
-        this.#works()
-        waiter.stored(sequence)
-      },
-      failed: (error) => waiter.failed(this.#failed(error)),
-    }
-  }
-
-  #works(): void {
-    if (this.#failure === undefined) return
-    this.#failure = undefined
-    this.#parts.log.info('usage log can be written again')
-  }
-
-  /** Tells of the first failure; returns what it was given. */
-  #failed(error: unknown): unknown {
-    const problem = problemOf(error)
-    if (this.#failure === undefined) this.#parts.log.error({ problem }, 'usage log cannot be written')
-    this.#failure = problem
-    return error
-  }
-}
-
-function problemOf(error: unknown): string {
-  return error instanceof Error ? error.message : 'unknown problem'
 }

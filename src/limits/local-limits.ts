@@ -29,6 +29,7 @@ import { LocalUsageLog } from './local-usage-log.ts'
 import { RecentIds } from './recent-ids.ts'
 import { SegmentLog, type SegmentLogOptions, type StoredRecord } from './segment-log.ts'
 import { ToldFile } from './told-file.ts'
+import { UsageLogHealth } from './usage-log-health.ts'
 
 export interface LocalLimitsOptions {
   /** Of this process alone; made when it is missing. */
@@ -88,12 +89,17 @@ export async function createLocalLimits(options: LocalLimitsOptions): Promise<Li
     })
     const answers = await LocalAnswers.open(segmentOptions, claims)
     closers.unshift(() => answers.close())
-    const { segments, records } = await SegmentLog.open({ ...segmentOptions, atLeast: acknowledged.through + 1 })
+    const health = new UsageLogHealth(options.log)
+    const { segments, records } = await SegmentLog.open({
+      ...segmentOptions,
+      atLeast: acknowledged.through + 1,
+      watcher: health,
+    })
     closers.unshift(() => segments.close())
     const told = await ToldFile.open(options.folder, (options.clock ?? Date.now)())
     closers.unshift(() => told.close())
     const journal = new LocalJournal({ segments, acknowledged, answers, log: options.log })
-    const limits = new LocalLimits(options, { journal, told, through: acknowledged.through, claims, closers })
+    const limits = new LocalLimits(options, { journal, health, told, through: acknowledged.through, claims, closers })
     await limits.replay(records, acknowledged.through)
     return limits
   } catch (error) {
@@ -104,6 +110,7 @@ export async function createLocalLimits(options: LocalLimitsOptions): Promise<Li
 
 interface Parts {
   readonly journal: LocalJournal
+  readonly health: UsageLogHealth
   readonly told: ToldFile
   /** Every record up to this number is acknowledged. */
   readonly through: number
@@ -124,6 +131,7 @@ class LocalLimits implements Limits {
   readonly usageLog: LocalUsageLog
   readonly #options: LocalLimitsOptions
   readonly #journal: LocalJournal
+  readonly #health: UsageLogHealth
   readonly #told: ToldFile
   readonly #closers: Parts['closers']
   readonly #claims: LocalClaims
@@ -137,6 +145,7 @@ class LocalLimits implements Limits {
   constructor(options: LocalLimitsOptions, parts: Parts) {
     this.#options = options
     this.#journal = parts.journal
+    this.#health = parts.health
     this.#told = parts.told
     this.#closers = parts.closers
     this.#claims = parts.claims
@@ -238,7 +247,7 @@ class LocalLimits implements Limits {
   }
 
   async health(): Promise<{ ok: boolean; detail: string }> {
-    const { failure } = this.#journal
+    const { failure } = this.#health
     if (failure !== undefined) return { ok: false, detail: `usage log cannot be written: ${failure}` }
     return { ok: true, detail: 'in process, usage log in segment files' }
   }

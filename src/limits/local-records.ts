@@ -2,6 +2,7 @@ import { isObject } from '../is-object.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { eventOfFields, fieldsOf } from './event-codec.ts'
 import { decodeJson, encodeJson, encodeLine } from './json-record.ts'
+import type { Payload } from './segment-frames.ts'
 import type { StoredRecord } from './segment-log.ts'
 
 /** A call is over, or (with an empty id) something was corrected. All of it is there, or nothing. */
@@ -28,12 +29,12 @@ export interface AnswerRecord {
 }
 
 /** The record of a call that was admitted, as it stands in a segment: what is to be recorded if it is never settled. */
-export function encodeAdmitted(id: string, event: UsageEvent): Buffer {
+export function encodeAdmitted(id: string, event: UsageEvent): Payload {
   return encodeJson(['admitted', id, fieldsOf(event)])
 }
 
 /** A record as it stands in a segment; the bytes of an answer stand after the JSON. */
-export function encodeSettled({ id, events, answer }: WrittenRecord): Buffer {
+export function encodeSettled({ id, events, answer }: WrittenRecord): Payload {
   const head = `["settled",${JSON.stringify(id)},[${events.join(',')}]`
   if (answer === undefined) return encodeLine(`${head}]`)
   const { key, fingerprint, untilMs, bytes } = answer

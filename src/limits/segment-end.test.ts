@@ -22,7 +22,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
 async function append(segments: SegmentLog, count: number): Promise<void> {
-  for (let i = 0; i < count; i++) await segments.append(frame(text), () => {})
+  for (let i = 0; i < count; i++) await segments.append({ text }, () => {})
 }
 
 /** The folder as a process leaves it that dies now, opened by the next one: how many records are whole. */
@@ -46,9 +46,9 @@ async function recovered(bytes: Buffer): Promise<number> {
 it('has zeros behind many records while it is written, and none when it is closed', async () => {
   const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
   await append(segments, 1)
-  expect((await stat(path)).size).toBe(frame(text).length)
+  expect((await stat(path)).size).toBe(frame({ text }).length)
   await append(segments, enough - 1)
-  const size = enough * frame(text).length
+  const size = enough * frame({ text }).length
   const bytes = await readFile(path)
   expect(bytes.length).toBeGreaterThan(2 * size)
   expect(bytes.subarray(size).every((byte) => byte === 0)).toBe(true)
@@ -61,7 +61,7 @@ it('keeps every whole record before one that is torn among zeros, at whatever by
   await append(segments, enough)
   const bytes = await readFile(path)
   await segments.close()
-  const { length } = frame(text)
+  const { length } = frame({ text })
   expect(await recovered(bytes)).toBe(enough)
   for (const kept of [0, 1, 3, 4, 5, 8, 9, length - 2, length - 1]) {
     const torn = Buffer.from(bytes)
@@ -79,9 +79,9 @@ it('says nothing of zeros when it is opened, and of an unfinished record how lon
   await writeFile(path, bytes)
   await (await SegmentLog.open({ folder, log: telling, atLeast: 1 })).segments.close()
   expect(warned).toEqual([])
-  await writeFile(path, bytes.fill(0, enough * frame(text).length - 10))
+  await writeFile(path, bytes.fill(0, enough * frame({ text }).length - 10))
   await (await SegmentLog.open({ folder, log: telling, atLeast: 1 })).segments.close()
-  expect(warned).toMatchObject([{ bytes: frame(text).length - 10 }])
+  expect(warned).toMatchObject([{ bytes: frame({ text }).length - 10 }])
 })
 
 it('takes records while the disk has room for them and not for zeros', async () => {
@@ -106,7 +106,7 @@ it('writes no zeros beyond the size of a segment', async () => {
   const { segments } = await SegmentLog.open({ folder, log, atLeast: 1, segmentBytes: 80_000 })
   await append(segments, 300)
   for (const name of (await readdir(folder)).sort().slice(0, -1)) {
-    expect((await stat(join(folder, name))).size).toBeLessThan(80_000 + frame(text).length)
+    expect((await stat(join(folder, name))).size).toBeLessThan(80_000 + frame({ text }).length)
   }
   await segments.close()
   const { segments: again, records } = await SegmentLog.open({ folder, log, atLeast: 1 })
@@ -120,7 +120,7 @@ it('holds every whole record before a cut or a changed byte, wherever that is am
     fc.asyncProperty(sizes, fc.nat(), fc.integer({ min: 1, max: 255 }), async (lengths, at, flip) => {
       const own = await mkdtemp(join(folder, 'run-'))
       const { segments } = await SegmentLog.open({ folder: own, log, atLeast: 1 })
-      for (const length of lengths) await segments.append(frame('x'.repeat(length)), () => {})
+      for (const length of lengths) await segments.append({ text: 'x'.repeat(length) }, () => {})
       const bytes = await readFile(join(own, '0000000000000001.segment'))
       await segments.close()
       const ends = lengths.map((_, index) => lengths.slice(0, index + 1).reduce((sum, length) => sum + length + 8, 0))

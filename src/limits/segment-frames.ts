@@ -3,22 +3,48 @@ import { crc32 } from 'node:zlib'
 /** Bytes before each payload: its length and its CRC-32, both unsigned, little endian. */
 const frameHeaderBytes = 8
 
+/** A character of a string is never more in UTF-8. */
+export const mostCharacterBytes = 3
+
 /** Largest payload; a length beyond it can only be garbage. */
 export const maxPayloadBytes = 32 * 1024 * 1024
 
-const noBytes = new Uint8Array()
+/** A record: text, and bytes after it. */
+export interface Payload {
+  readonly text: string
+  readonly bytes?: Uint8Array | undefined
+}
 
-/** A payload as it stands in a segment: text, and bytes after it. Throws a RangeError when it is empty or too large. */
-export function frame(text: string, bytes: Uint8Array = noBytes): Buffer {
-  const textLength = Buffer.byteLength(text)
-  const length = textLength + bytes.length
-  if (length === 0 || length > maxPayloadBytes) throw new RangeError(`a record of ${length} bytes cannot be stored`)
+/** No frame of this payload is larger; to count its bytes takes longer. Throws a RangeError when it is empty. */
+export function mostFrameBytes({ text, bytes }: Payload): number {
+  const most = text.length * mostCharacterBytes + (bytes?.length ?? 0)
+  if (most === 0) throw sizeError(0)
+  return frameHeaderBytes + most
+}
+
+/** A payload as it stands in a segment, in memory of its own. Throws a RangeError when it is empty or too large. */
+export function frame(payload: Payload): Buffer {
+  const length = Buffer.byteLength(payload.text) + (payload.bytes?.length ?? 0)
+  if (length === 0 || length > maxPayloadBytes) throw sizeError(length)
   const framed = Buffer.allocUnsafe(frameHeaderBytes + length)
-  framed.write(text, frameHeaderBytes)
-  framed.set(bytes, frameHeaderBytes + textLength)
-  framed.writeUInt32LE(length, 0)
-  framed.writeUInt32LE(crc32(framed.subarray(frameHeaderBytes)), 4)
+  writeFrame(framed, 0, payload)
   return framed
+}
+
+/** Writes a payload as it stands in a segment into memory that has room for it, and returns where it ends. */
+export function writeFrame(memory: Buffer, at: number, { text, bytes }: Payload): number {
+  const from = at + frameHeaderBytes
+  let end = from + memory.write(text, from)
+  // Of the text, which are the same bytes: a view of those for each record takes longer.
+  let check = crc32(text)
+  if (bytes !== undefined) {
+    memory.set(bytes, end)
+    end += bytes.length
+    check = crc32(bytes, check)
+  }
+  memory.writeUInt32LE(end - from, at)
+  memory.writeUInt32LE(check, at + 4)
+  return end
 }
 
 /**
@@ -38,4 +64,8 @@ export function unframe(bytes: Buffer): { payloads: Buffer[]; end: number } {
     end = from + length
   }
   return { payloads, end }
+}
+
+function sizeError(length: number): RangeError {
+  return new RangeError(`a record of ${length} bytes cannot be stored`)
 }

@@ -7,7 +7,7 @@ import pino from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { openSegmentFile, type SegmentFile } from './segment-file.ts'
 import { frame, maxPayloadBytes, unframe } from './segment-frames.ts'
-import { SegmentLog, type StoredRecord } from './segment-log.ts'
+import { SegmentLog, type SegmentWatcher, type StoredRecord } from './segment-log.ts'
 
 const log = pino({ level: 'silent' })
 let folder: string
@@ -19,10 +19,10 @@ afterEach(() => rm(folder, { recursive: true, force: true }))
 
 async function append(segments: SegmentLog, text: string, durable = true): Promise<number> {
   if (!durable) {
-    return new Promise((stored, failed) => segments.write(frame(text), { stored, failed }))
+    return new Promise((stored, failed) => segments.write({ text }, { stored, failed }))
   }
   let found = 0
-  await segments.append(frame(text), (sequence) => {
+  await segments.append({ text }, (sequence) => {
     found = sequence
   })
   return found
@@ -66,7 +66,7 @@ it('opens at every byte at which the last record can be torn, and goes on from t
   await segments.close()
   const [name = ''] = await readdir(folder)
   const bytes = await readFile(join(folder, name))
-  for (let size = frame('kept').length; size < bytes.length; size++) {
+  for (let size = frame({ text: 'kept' }).length; size < bytes.length; size++) {
     await writeFile(join(folder, name), bytes.subarray(0, size))
     const torn = await SegmentLog.open({ folder, log, atLeast: 1 })
     expect(texts(torn.records)).toEqual([[1, 'kept']])
@@ -166,20 +166,100 @@ it('writes records in order, however large they are', async () => {
   await again.close()
 })
 
+it.each([true, false])(
+  'refuses a record that cannot be stored, to be on the disk (%s) or not, and goes on',
+  async (durable) => {
+    const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
+    const records = [append(segments, 'a', durable), append(segments, '', durable), append(segments, 'b', durable)]
+    expect(await Promise.allSettled(records)).toMatchObject([
+      { value: 1 },
+      { reason: { message: 'a record of 0 bytes cannot be stored' } },
+      { value: 2 },
+    ])
+    await segments.close()
+  },
+)
+
+it('lets no more than 20,000 records wait for the disk', async () => {
+  const { segments } = await SegmentLog.open({ folder, log, atLeast: 1 })
+  const appends = Array.from({ length: 20_001 }, (_, index) => append(segments, `${index}`))
+  const results = await Promise.allSettled(appends)
+  expect(results.filter(({ status }) => status === 'rejected')).toHaveLength(1)
+  expect(results.at(-1)).toMatchObject({ reason: { message: 'usage log is written too slowly' } })
+  expect(await append(segments, 'next')).toBe(20_001)
+  await segments.close()
+})
+
+it('tells its watcher once of each write and sync, before those who wait for it', async () => {
+  const told: string[] = []
+  let fault: 'none' | 'write' | 'sync' = 'none'
+  const openFile = async (path: string, flags: string): Promise<SegmentFile> => {
+    const file = await openSegmentFile(path, flags)
+    return {
+      ...file,
+      write(bytes, from, length, position) {
+        if (fault === 'write') throw new Error('full')
+        return file.write(bytes, from, length, position)
+      },
+      async datasync() {
+        if (fault === 'sync') throw new Error('lost')
+        await file.datasync()
+      },
+    }
+  }
+  const watcher: SegmentWatcher = {
+    works: () => told.push('works'),
+    failed: (error) => told.push(String(error)),
+  }
+  const { segments } = await SegmentLog.open({ folder, log, atLeast: 1, openFile, watcher })
+  await segments.makeReady()
+  async function appendThree(durable: boolean): Promise<string[]> {
+    told.length = 0
+    const three = Array.from({ length: 3 }, () => {
+      return new Promise<void>((done) => {
+        const tell = (outcome: string): void => {
+          told.push(outcome)
+          done()
+        }
+        const waiter = { stored: (sequence: number) => tell(`${sequence}`), failed: () => tell('failed') }
+        if (durable) segments.enqueue({ text: 'text' }, waiter)
+        else segments.write({ text: 'text' }, waiter)
+      })
+    })
+    await Promise.all(three)
+    return told
+  }
+  expect(await appendThree(false)).toEqual(['works', '1', '2', '3'])
+  expect(await appendThree(true)).toEqual(['works', '4', '5', '6'])
+  fault = 'write'
+  expect(await appendThree(false)).toEqual(['Error: full', 'failed', 'failed', 'failed'])
+  expect(await appendThree(true)).toEqual(['Error: full', 'failed', 'failed', 'failed'])
+  fault = 'sync'
+  expect(await appendThree(true)).toEqual(['Error: lost', 'failed', 'failed', 'failed'])
+  fault = 'none'
+  expect(await appendThree(true)).toEqual(['works', '10', '11', '12'])
+  await segments.close()
+  const closed = ['Error: usage log is closed', 'failed']
+  expect(await appendThree(true)).toEqual([...closed, ...closed, ...closed])
+})
+
 it('frames no record that is empty or too large', () => {
-  expect(() => frame('')).toThrow(/cannot be stored/)
-  expect(() => frame('', new Uint8Array(maxPayloadBytes + 1))).toThrow(/cannot be stored/)
+  expect(() => frame({ text: '' })).toThrow(/cannot be stored/)
+  expect(() => frame({ text: '', bytes: new Uint8Array(maxPayloadBytes + 1) })).toThrow(/cannot be stored/)
 })
 
 it('finds whole frames before any change of a byte', () => {
-  const payloads = fc.array(fc.tuple(fc.string({ minLength: 1, unit: 'binary' }), fc.uint8Array()), {
+  // Halves of surrogate pairs, too, which UTF-8 does not have.
+  const unit = fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code))
+  const text = fc.oneof(fc.string({ minLength: 1, unit: 'binary' }), fc.string({ minLength: 1, unit }))
+  const payloads = fc.array(fc.tuple(text, fc.uint8Array()), {
     minLength: 1,
     maxLength: 5,
   })
   fc.assert(
     fc.property(payloads, fc.nat(), fc.integer({ min: 1, max: 255 }), (pairs, at, flip) => {
       const written = pairs.map(([text, tail]) => Buffer.concat([Buffer.from(text), tail]))
-      const bytes = Buffer.concat(pairs.map(([text, tail]) => frame(text, tail)))
+      const bytes = Buffer.concat(pairs.map(([text, tail]) => frame({ text, bytes: tail })))
       expect(unframe(bytes)).toEqual({ payloads: written, end: bytes.length })
       const place = at % bytes.length
       bytes[place] = (bytes[place] ?? 0) ^ flip

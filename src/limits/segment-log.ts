@@ -5,7 +5,8 @@ import type { Logger } from 'pino'
 import { turnsEnd } from '../turn.ts'
 import { SegmentEnd } from './segment-end.ts'
 import { openSegmentFile, type SegmentFile } from './segment-file.ts'
-import { unframe } from './segment-frames.ts'
+import { type Payload, unframe } from './segment-frames.ts'
+import { SegmentQueue } from './segment-queue.ts'
 
 export interface SegmentLogOptions {
   readonly folder: string
@@ -15,6 +16,15 @@ export interface SegmentLogOptions {
   /** Numbers below this were used before, even if no segment shows it. */
   readonly atLeast: number
   readonly openFile?: (path: string, flags: string) => Promise<SegmentFile>
+  readonly watcher?: SegmentWatcher
+}
+
+/** Hears whether the log works, before those whose records are concerned. */
+export interface SegmentWatcher {
+  /** Records were stored: once for all of a write or a sync that somebody waited for. */
+  works(): void
+  /** Records were not stored, or no segment could be begun. */
+  failed(error: unknown): void
 }
 
 export interface StoredRecord {
@@ -32,10 +42,11 @@ export interface RecordWaiter {
 }
 
 interface Append {
-  readonly bytes: Uint8Array
   readonly waiter: RecordWaiter
   /** Whether its waiter waits for the disk, and not only for the write. */
   readonly isSynced: boolean
+  /** Number of the record, once it is written. */
+  sequence: number
 }
 
 interface Segment {
@@ -49,10 +60,6 @@ const defaultSegmentBytes = 16 * 1024 * 1024
 /** Records that wait for the disk, and their bytes while they are not written; beyond it the disk is too slow. */
 const maxWaiting = 20_000
 const maxQueuedBytes = 256 * 1024 * 1024
-/** What one write takes at most; a larger record is written alone. */
-const maxWriteBytes = 4 * 1024 * 1024
-/** Nearly all writes are smaller, and are put together in the same memory. */
-const scratchBytes = 64 * 1024
 
 /**
  * A sync costs 80 µs of CPU, for however many records, and a good disk takes 0.1 ms for it. So where one was for several,
@@ -77,14 +84,12 @@ export class SegmentLog {
   readonly #options: SegmentLogOptions
   readonly #segmentBytes: number
   readonly #segments: Segment[]
-  readonly #scratch = Buffer.allocUnsafeSlow(scratchBytes)
+  readonly #queue = new SegmentQueue<Append>()
   /** Of the active segment. */
   #end: SegmentEnd | undefined
   #mustRotate = false
-  #queue: Append[] = []
-  #queuedBytes = 0
   #isWriteDue = false
-  #unsynced: { readonly sequence: number; readonly waiter: RecordWaiter }[] = []
+  #unsynced: Append[] = []
   /** The loop, the one fdatasync, and the beginning of a segment that are going on. */
   #looping: Promise<void> | undefined
   #syncing: Promise<void> | undefined
@@ -136,42 +141,41 @@ export class SegmentLog {
   /** Resolves when it is ready, if need be with a new segment; rejects with the problem of the file system. */
   async makeReady(): Promise<void> {
     while (!this.isReady) {
-      if (this.#closed) throw closedError()
-      await this.#rotateOnce()
+      try {
+        if (this.#closed) throw closedError()
+        await this.#rotateOnce()
+      } catch (error) {
+        this.#options.watcher?.failed(error)
+        throw error
+      }
     }
   }
 
   /**
-   * Writes a record that is framed, after all that were queued, and tells its waiter as soon as it survives the death of this
-   * process; never throws. That is before any callback of the event loop, unless the log is not {@link isReady}.
+   * Writes a record after all that were queued, and tells its waiter as soon as it survives the death of this process; never
+   * throws. That is before any callback of the event loop, unless the log is not {@link isReady}.
    */
-  write(bytes: Uint8Array, waiter: RecordWaiter): void {
-    if (this.#closed) {
-      waiter.failed(closedError())
-      return
-    }
-    this.#push({ bytes, waiter, isSynced: false })
-    if (this.#isWriteDue) return
+  write(payload: Payload, waiter: RecordWaiter): void {
+    if (!this.#push(payload, { waiter, isSynced: false, sequence: 0 }) || this.#isWriteDue) return
     this.#isWriteDue = true
     // Runs when no promise has anything left to do: then all calls of this turn that are to be admitted have come.
     process.nextTick(this.#writeDue)
   }
 
-  /** Appends a record that is framed, and tells its waiter when it is on the disk; never throws. */
-  enqueue(bytes: Uint8Array, waiter: RecordWaiter): void {
-    if (this.#closed) waiter.failed(closedError())
-    else if (this.#queue.length + this.#unsynced.length >= maxWaiting || this.#queuedBytes >= maxQueuedBytes) {
-      waiter.failed(new Error('usage log is written too slowly'))
-    } else {
-      this.#push({ bytes, waiter, isSynced: true })
+  /** Appends a record, and tells its waiter when it is on the disk; never throws. */
+  enqueue(payload: Payload, waiter: RecordWaiter): void {
+    const append = { waiter, isSynced: true, sequence: 0 }
+    if (this.#queue.length + this.#unsynced.length >= maxWaiting || this.#queue.bytes >= maxQueuedBytes) {
+      this.#fail([append], new Error('usage log is written too slowly'))
+    } else if (this.#push(payload, append)) {
       this.#looping ??= this.#loop()
     }
   }
 
   /** As {@link enqueue}; resolves when the record is on the disk. `stored` is called with its number in the same step. */
-  append(bytes: Uint8Array, stored: (sequence: number) => void): Promise<void> {
+  append(payload: Payload, stored: (sequence: number) => void): Promise<void> {
     return new Promise((done, failed) => {
-      this.enqueue(bytes, {
+      this.enqueue(payload, {
         stored(sequence) {
           stored(sequence)
           done()
@@ -207,9 +211,16 @@ export class SegmentLog {
     this.#end = undefined
   }
 
-  #push(append: Append): void {
-    this.#queue.push(append)
-    this.#queuedBytes += append.bytes.length
+  /** Whether the record is in the queue; else its waiter was told. */
+  #push(payload: Payload, append: Append): boolean {
+    try {
+      if (this.#closed) throw closedError()
+      this.#queue.push(payload, append)
+      return true
+    } catch (error) {
+      this.#fail([append], error)
+      return false
+    }
   }
 
   readonly #writeDue = (): void => {
@@ -235,7 +246,7 @@ export class SegmentLog {
         if (!this.isReady) await this.#rotateOnce()
         this.#writeQueue()
       } catch (error) {
-        this.#failQueue(error)
+        this.#fail(this.#queue.clear(), error)
       }
       // Another segment may have begun while this waited; then what is not synced is in it.
       if (this.#unsynced.length > 0 && this.#rotating === undefined) await this.#syncInTurn()
@@ -264,64 +275,39 @@ export class SegmentLog {
       this.#mustRotate = true
       const written = this.#unsynced
       this.#unsynced = []
-      for (const { waiter } of [...batch, ...written]) waiter.failed(error)
+      this.#fail([...batch, ...written], error)
       return
     }
-    for (const { waiter, sequence } of batch) waiter.stored(sequence)
+    this.#succeed(batch)
   }
 
   /** Writes what is queued. Throws when that fails; those that are not in the log then are told. */
   #writeQueue(): void {
     try {
-      while (this.#queue.length > 0) this.#writeChunk(this.#nextChunk())
+      for (let bytes = this.#queue.first(); bytes !== undefined; bytes = this.#queue.first()) {
+        const { end, segment } = this.#active()
+        end.append(bytes)
+        const appends = this.#queue.shift()
+        for (const append of appends) {
+          append.sequence = segment.end++
+          if (append.isSynced) this.#unsynced.push(append)
+        }
+        this.#succeed(appends.filter(({ isSynced }) => !isSynced))
+      }
     } catch (error) {
-      this.#failQueue(error)
+      this.#fail(this.#queue.clear(), error)
       throw error
     }
   }
 
-  #failQueue(error: unknown): void {
-    const queue = this.#queue
-    this.#queue = []
-    this.#queuedBytes = 0
-    for (const { waiter } of queue) waiter.failed(error)
+  #succeed(appends: readonly Append[]): void {
+    if (appends.length > 0) this.#options.watcher?.works()
+    for (const { waiter, sequence } of appends) waiter.stored(sequence)
   }
 
-  #nextChunk(): readonly Append[] {
-    if (this.#queuedBytes <= maxWriteBytes) return this.#queue
-    let bytes = 0
-    const end = this.#queue.findIndex((append, index) => {
-      bytes += append.bytes.length
-      return index > 0 && bytes > maxWriteBytes
-    })
-    return end < 0 ? this.#queue : this.#queue.slice(0, end)
-  }
-
-  #writeChunk(chunk: readonly Append[]): void {
-    const { end, segment } = this.#active()
-    end.append(this.#gather(chunk))
-    this.#queue = chunk.length === this.#queue.length ? [] : this.#queue.slice(chunk.length)
-    for (const { bytes, waiter, isSynced } of chunk) {
-      this.#queuedBytes -= bytes.length
-      const sequence = segment.end++
-      if (isSynced) this.#unsynced.push({ sequence, waiter })
-      else waiter.stored(sequence)
-    }
-  }
-
-  /** The bytes of all records in one piece, until the next ones are gathered. */
-  #gather(chunk: readonly Append[]): Uint8Array {
-    const [only] = chunk
-    if (only !== undefined && chunk.length === 1) return only.bytes
-    let length = 0
-    for (const { bytes } of chunk) length += bytes.length
-    const gathered = length <= scratchBytes ? this.#scratch : Buffer.allocUnsafe(length)
-    let at = 0
-    for (const { bytes } of chunk) {
-      gathered.set(bytes, at)
-      at += bytes.length
-    }
-    return gathered.subarray(0, length)
+  #fail(appends: readonly Append[], error: unknown): void {
+    if (appends.length > 0) this.#options.watcher?.failed(error)
+    for (const { waiter } of appends) waiter.failed(error)
   }
 
   #rotateOnce(): Promise<void> {

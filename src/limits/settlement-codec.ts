@@ -2,9 +2,10 @@ import { isObject } from '../is-object.ts'
 import { asEvent } from './event-codec.ts'
 import { decodeJson, encodeJson } from './json-record.ts'
 import type { Admission, Claim, Limit, LimitCost, Settlement } from './limits.ts'
+import type { Payload } from './segment-frames.ts'
 
 /** A settlement as it stands in a segment; the bytes of its answer stand after the JSON. */
-export function encodeSettlement({ answer, ...rest }: Settlement): Buffer {
+export function encodeSettlement({ answer, ...rest }: Settlement): Payload {
   return encodeJson(rest, answer)
 }
 

@@ -1,5 +1,6 @@
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { decodeFields } from './event-codec.ts'
+import { mostCharacterBytes } from './segment-frames.ts'
 
 /** Room of a page, and events that it holds at most. A larger event has a page of its own. */
 const pageBytes = 64 * 1024
@@ -24,10 +25,11 @@ export class WaitingEvents {
 
   /** `json` is the text of an event that stands in the record with this number. */
   add(sequence: number, json: string): void {
-    const length = Buffer.byteLength(json) + 1
+    // To count its bytes takes as long as to write them: it is done for the largest only.
+    const most = json.length * mostCharacterBytes + 1
     let page = this.#pages.at(-1)
-    if (page === undefined || !page.hasRoom(length)) {
-      page = new Page(this.#end, Math.max(length, pageBytes))
+    if (page === undefined || !page.hasRoom(most)) {
+      page = new Page(this.#end, most <= pageBytes ? pageBytes : Math.max(pageBytes, Buffer.byteLength(json) + 1))
       this.#pages.push(page)
     }
     page.add(sequence, json)
