@@ -1,18 +1,15 @@
 import { mkdir } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { TollgateError } from '../errors.ts'
-import { correctionIds, correctionOf } from '../metering/correction.ts'
-import type { UsageEvent } from '../metering/usage-event.ts'
 import { lockFolder } from '../storage/folder-lock.ts'
 import { AcknowledgedFile } from './acknowledged-file.ts'
-import { abandon, admit, release, remind, settle, states } from './buckets.ts'
+import { admit, release, remind, states } from './buckets.ts'
 import { encodeFields } from './event-codec.ts'
 import type {
   Admission,
   AdmissionResult,
   Correction,
   Limit,
-  LimitCost,
   LimitState,
   Limits,
   PeriodSeed,
@@ -24,9 +21,9 @@ import { LocalCalls, type OpenCall } from './local-calls.ts'
 import { LocalClaims } from './local-claims.ts'
 import { LocalCounters } from './local-counters.ts'
 import { LocalJournal } from './local-journal.ts'
-import { type AnswerRecord, replayRecords, type SettledRecord } from './local-records.ts'
+import { replayRecords } from './local-records.ts'
+import { LocalSettlements, microsOf } from './local-settlements.ts'
 import { LocalUsageLog } from './local-usage-log.ts'
-import { RecentIds } from './recent-ids.ts'
 import { SegmentLog, type SegmentLogOptions, type StoredRecord } from './segment-log.ts'
 import { ToldFile } from './told-file.ts'
 import { UsageLogHealth } from './usage-log-health.ts'
@@ -119,10 +116,6 @@ interface Parts {
   readonly closers: readonly (() => Promise<void>)[]
 }
 
-const nothingCrossed: Settled = { crossed: [] }
-const settledKeepMs = 600_000
-/** A call is settled twice when somebody tries again at once, if at all. */
-const settledMost = 100_000
 const evictEveryMs = 60_000
 /** Events in one record of a correction, so that a large one fits. */
 const maxCorrectionEvents = 100
@@ -132,25 +125,21 @@ class LocalLimits implements Limits {
   readonly #options: LocalLimitsOptions
   readonly #journal: LocalJournal
   readonly #health: UsageLogHealth
-  readonly #told: ToldFile
   readonly #closers: Parts['closers']
   readonly #claims: LocalClaims
   readonly #clock: () => number
   readonly #counters: LocalCounters
   readonly #calls = new LocalCalls()
-  readonly #strangers = new Map<string, Promise<void>>()
-  readonly #settled: RecentIds
+  readonly #settlements: LocalSettlements
   #evictedAt: number
 
   constructor(options: LocalLimitsOptions, parts: Parts) {
     this.#options = options
     this.#journal = parts.journal
     this.#health = parts.health
-    this.#told = parts.told
     this.#closers = parts.closers
     this.#claims = parts.claims
     this.#clock = options.clock ?? Date.now
-    this.#settled = new RecentIds(this.#clock, settledKeepMs, settledMost)
     this.#evictedAt = this.#clock()
     this.usageLog = new LocalUsageLog(
       {
@@ -166,6 +155,16 @@ class LocalLimits implements Limits {
       waiting: (limit) => this.usageLog.waitingFor(limit),
     })
     for (const period of parts.told.periods()) remind(this.#counters, period.key, period)
+    this.#settlements = new LocalSettlements({
+      journal: this.#journal,
+      usageLog: this.usageLog,
+      counters: this.#counters,
+      calls: this.#calls,
+      claims: this.#claims,
+      told: parts.told,
+      log: options.log,
+      clock: this.#clock,
+    })
   }
 
   /** Takes up what the log holds from earlier processes. */
@@ -179,7 +178,7 @@ class LocalLimits implements Limits {
       if (answer !== undefined) this.#claims.keep(answer, sequence)
       if (sequence > through) this.usageLog.add(sequence, events.map(encodeFields))
     }
-    await Promise.all([...open].map(([id, event]) => this.#record({ id, events: [event] }, [])))
+    await Promise.all([...open].map(([id, event]) => this.#settlements.record({ id, events: [event] })))
     if (open.size > 0) log.warn({ calls: open.size }, 'calls of a process that died are recorded as abandoned')
   }
 
@@ -192,7 +191,7 @@ class LocalLimits implements Limits {
         await known.opening.catch(() => undefined)
         continue
       }
-      if (known !== undefined || this.#settled.has(id)) return this.#admittedBefore(admission)
+      if (known !== undefined || this.#settlements.has(id)) return this.#admittedBefore(admission)
       // Looked at again after every wait: what follows it happens in one step.
       const taken = claim === undefined ? undefined : this.#claims.look(claim, id)
       if (taken !== undefined) return taken
@@ -220,18 +219,14 @@ class LocalLimits implements Limits {
   }
 
   settle(settlement: Settlement): Promise<Settled> {
-    const call = this.#calls.get(settlement.admission.id)
-    if (call === undefined) return this.#settleUnknown(settlement)
-    if (call.closing !== undefined) return this.#settleAfter(call.closing, settlement)
-    if (call.abandonedAtMs === undefined) return this.#settleOpen(call, settlement)
-    return this.#whileClosing(call, this.#settleLate(settlement))
+    return this.#settlements.settle(settlement)
   }
 
   async correct({ events, counters }: Correction): Promise<void> {
     const records: Promise<void>[] = []
     for (let from = 0; from < events.length; from += maxCorrectionEvents) {
       const part = events.slice(from, from + maxCorrectionEvents)
-      records.push(this.#record({ id: '', events: part }, []))
+      records.push(this.#settlements.record({ id: '', events: part }))
     }
     try {
       await Promise.all(records)
@@ -294,142 +289,9 @@ class LocalLimits implements Limits {
     return promise
   }
 
-  async #settleUnknown(settlement: Settlement): Promise<Settled> {
-    if (!this.#settled.has(settlement.admission.id)) await this.#settleStranger(settlement)
-    return nothingCrossed
-  }
-
-  /** The other settlement won, or the lease ran out, unless that fails; then so does this. */
-  async #settleAfter(closing: Promise<Settled>, settlement: Settlement): Promise<Settled> {
-    await closing
-    return this.settle(settlement)
-  }
-
-  #settleOpen(call: OpenCall, { admission, actual, event, answer: bytes }: Settlement): Promise<Settled> {
-    const { id, costs, claim } = admission
-    const answer = this.#claims.answerOf(claim, bytes)
-    const { promise, resolve, reject } = Promise.withResolvers<Settled>()
-    call.closing = promise
-    const stored = (sequence: number): void => {
-      const crossed = this.#settleCosts(costs, actual)
-      this.#end(admission, answer, sequence)
-      resolve(crossed.length === 0 ? nothingCrossed : this.#tell(crossed))
-    }
-    const failed = (error: TollgateError): void => {
-      call.closing = undefined
-      reject(error)
-    }
-    this.#write({ id, events: [event], answer }, costs, stored, failed)
-    return promise
-  }
-
-  #settleCosts(costs: readonly LimitCost[], actual: readonly number[]): Settled['crossed'] {
-    const passed = settle(this.#counters, costs, actual, this.#nowMicros())
-    if (passed.length === 0) return nothingCrossed.crossed
-    return passed.flatMap(({ index, used, threshold }) => {
-      const limit = costs[index]?.limit
-      return limit?.kind === 'period' ? [{ limit, used, threshold }] : []
-    })
-  }
-
-  async #tell(crossed: Settled['crossed']): Promise<Settled> {
-    try {
-      await this.#told.tell(crossed)
-    } catch (error) {
-      this.#options.log.warn({ err: error }, 'a told threshold cannot be stored; after a restart it is told again')
-    }
-    return { crossed }
-  }
-
-  /**
-   * The call stands in the log as abandoned: two entries correct that. Its periods follow the ledger, its buckets are
-   * corrected here, and its concurrency was given back when its lease ran out.
-   */
-  async #settleLate(settlement: Settlement): Promise<Settled> {
-    const { admission, actual, event } = settlement
-    const correction = correctionOf(admission.ifAbandoned, event, correctionIds(admission.ifAbandoned.id))
-    await this.#recordLate(settlement, correction)
-    admission.costs.forEach((cost, index) => {
-      if (cost.limit.kind !== 'bucket') return
-      settle(this.#counters, [cost], [actual[index] ?? cost.amount], this.#nowMicros())
-    })
-    this.#counters.learn(admission.costs)
-    return nothingCrossed
-  }
-
-  /** A call that this store does not know, or not any more: its event counts, and nothing is held for it. */
-  async #settleStranger(settlement: Settlement): Promise<void> {
-    const { id } = settlement.admission
-    const running = this.#strangers.get(id)
-    if (running !== undefined) return running
-    const recording = this.#recordLate(settlement, [settlement.event]).finally(() => this.#strangers.delete(id))
-    this.#strangers.set(id, recording)
-    return recording
-  }
-
-  /** Of a call that holds nothing any more. Its claim is taken again for the answer, unless somebody else has it. */
-  async #recordLate({ admission, answer: bytes }: Settlement, events: readonly UsageEvent[]): Promise<void> {
-    const { id, claim } = admission
-    const isFree = claim !== undefined && this.#claims.look(claim, id) === undefined
-    const answer = isFree ? this.#claims.answerOf(claim, bytes) : undefined
-    if (isFree) this.#claims.take(claim, id)
-    try {
-      await this.#record({ id, events, answer }, [], (sequence) => {
-        this.#end(admission, answer, sequence)
-      })
-    } catch (error) {
-      this.#claims.free(claim, id)
-      throw error
-    }
-  }
-
-  #end({ id, claim }: Admission, answer: AnswerRecord | undefined, sequence: number): void {
-    this.#calls.delete(id)
-    this.#settled.add(id)
-    this.#claims.free(claim, id)
-    if (answer !== undefined) this.#claims.keep(answer, sequence)
-  }
-
-  /** As {@link #write}; resolves when it is durable, rejects with STORAGE_UNAVAILABLE. */
-  #record(record: SettledRecord, counted: readonly LimitCost[], stored?: (sequence: number) => void): Promise<void> {
-    return new Promise((done, failed) => {
-      const settled = (sequence: number): void => {
-        stored?.(sequence)
-        done()
-      }
-      this.#write(record, counted, settled, failed)
-    })
-  }
-
-  /**
-   * Appends what is on its way to the ledger. When it is durable, counters follow in the same step: those of `counted` as
-   * `stored` moves them, all others by their next seed. Else `failed` is told STORAGE_UNAVAILABLE.
-   */
-  #write(
-    record: SettledRecord,
-    counted: readonly LimitCost[],
-    stored: (sequence: number) => void,
-    failed: (error: TollgateError) => void,
-  ): void {
-    const texts = record.events.map(encodeFields)
-    this.#journal.settled(
-      { ...record, events: texts },
-      {
-        stored: (sequence) => {
-          this.usageLog.add(sequence, texts)
-          for (const event of record.events) this.#counters.follow(event, counted, this.#nowMicros())
-          stored(sequence)
-        },
-        failed(cause) {
-          failed(new TollgateError('STORAGE_UNAVAILABLE', 'usage cannot be recorded at the moment', { cause }))
-        },
-      },
-    )
-  }
-
   async #sweep(): Promise<number> {
     const now = this.#clock()
-    const closing = this.#calls.due(now).map((call) => this.#whileClosing(call, this.#abandon(call, now)))
+    const closing = this.#calls.due(now).map((call) => this.#settlements.abandon(call, now))
     if (now - this.#evictedAt >= evictEveryMs) {
       this.#evictedAt = now
       this.#counters.evict(now)
@@ -440,27 +302,8 @@ class LocalLimits implements Limits {
     return results.filter((result) => result.status === 'fulfilled').length
   }
 
-  async #abandon(call: OpenCall, now: number): Promise<Settled> {
-    const { id, costs, claim, ifAbandoned } = call.admission
-    await this.#record({ id, events: [ifAbandoned] }, costs, () => {
-      abandon(this.#counters, costs, this.#nowMicros())
-      this.#claims.free(claim, id)
-      call.abandonedAtMs = now
-    })
-    return nothingCrossed
-  }
-
-  #whileClosing(call: OpenCall, closing: Promise<Settled>): Promise<Settled> {
-    call.closing = closing
-    const over = (): void => {
-      call.closing = undefined
-    }
-    closing.then(over, over)
-    return closing
-  }
-
   #nowMicros(): number {
-    return Math.floor(this.#clock() * 1_000)
+    return microsOf(this.#clock())
   }
 }
 
