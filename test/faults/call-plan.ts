@@ -37,7 +37,7 @@ export interface CallPlanner {
   /** The last so many of the tenants have a budget. */
   readonly budgets: number
   readonly gateways: number
-  /** True: most calls have no idempotency key and are of one tenant, so that gateways take slices of its limits. */
+  /** True: most calls have no idempotency key and are of few tenants, so that gateways take slices of their limits. */
   readonly hasKeyless?: boolean
   /** False leaves the backend alone: every failure of a try is then the gate's. */
   readonly backendFaults: boolean
@@ -45,14 +45,17 @@ export interface CallPlanner {
 
 /** Of ten calls, without a key. */
 const keylessOfTen = 7
+/** Calls one after the other whose keyless ones are of the same tenant: so many make its limits busy. */
+const keylessInRow = 200
 
 /** The plan of one call. */
 export function planCall(planner: CallPlanner, index: number): CallPlan {
   const isKeyed = planner.hasKeyless !== true || index % 10 >= keylessOfTen
   if (isKeyed) return planKeyed(planner, index)
-  // The first tenant has no budget.
-  const plan = planKeyed({ ...planner, tenants: 1, budgets: 0 }, index)
-  return { ...plan, isKeyed, isRepeated: false }
+  // In turn of the first tenant, which has no budget, and of the first that has one.
+  const isBudgeted = planner.budgets > 0 && Math.floor(index / keylessInRow) % 2 === 1
+  const plan = planKeyed({ ...planner, tenants: 1, budgets: isBudgeted ? 1 : 0 }, index)
+  return { ...plan, tenant: isBudgeted ? planner.tenants - planner.budgets : 0, isKeyed, isRepeated: false }
 }
 
 function planKeyed({ seed, tenants, budgets, gateways, backendFaults }: CallPlanner, index: number): CallPlan {

@@ -1,7 +1,6 @@
-import { execFile } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import type { CutProxy } from '../support/cut-proxy.ts'
+import { childrenOf, send } from './processes.ts'
 import type { Fault, TargetName } from './schedule.ts'
 
 /** A process that can be ended and started again on the same data. */
@@ -43,6 +42,12 @@ export async function playFault(all: FaultTargets, fault: Fault, signal: AbortSi
       await server.kill9()
       await wait()
       return server.start()
+    case 'kill-worker': {
+      const [oldest] = await childrenOf(server.pid())
+      if (oldest === undefined) throw new Error(`${fault.target} has no worker`)
+      send(oldest, 'SIGKILL')
+      return wait()
+    }
     case 'restart':
       await server.terminate()
       await wait()
@@ -105,21 +110,4 @@ async function stop(pid: number): Promise<number[]> {
   const children = await childrenOf(pid)
   for (const child of children) send(child, 'SIGSTOP')
   return [...children, pid]
-}
-
-async function childrenOf(pid: number): Promise<number[]> {
-  const { stdout } = await promisify(execFile)('ps', ['-A', '-o', 'pid=,ppid='])
-  return stdout.split('\n').flatMap((line) => {
-    const [child, parent] = line.trim().split(/\s+/).map(Number)
-    return child !== undefined && parent === pid ? [child] : []
-  })
-}
-
-/** A child may end while its parent is being stopped. */
-function send(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal)
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
-  }
 }

@@ -1,9 +1,11 @@
 /**
- * `npm run faults -- [--seed N] [--calls N] [--scenario NAME] [--callers N] [--mode closed|open|local] [--env NAME=VALUE]...`
+ * `npm run faults -- [--seed N] [--calls N] [--scenario NAME] [--callers N] [--mode closed|open|local] [--workers N]
+ * [--env NAME=VALUE]...`
  *
  * Breaks two gateways, Redis, Postgres and a backend under load, and judges the books afterwards. Scenarios: `seeded`
- * (everything in every way), `sliced` (the same with slices of limits), `postgres-minute`, `redis-restart`, `flushall`. Exit code 0: nothing is lost, doubled or
- * different; 1: something is, and the folder with logs and stores is kept; 130: interrupted.
+ * (everything in every way), `sliced` (the same with slices of limits), `postgres-minute`, `redis-restart`, `flushall`. With
+ * several workers a gateway, the first two kill workers, too. Exit code 0: nothing is lost, doubled or different; 1:
+ * something is, and the folder with logs and stores is kept; 130: interrupted.
  */
 import { parseArgs } from 'node:util'
 import { runFaults } from './fault-run.ts'
@@ -17,6 +19,7 @@ import {
   type Scenario,
   seeded,
   sliced,
+  workersVariable,
 } from './scenarios.ts'
 import { describeSchedule } from './schedule.ts'
 
@@ -27,6 +30,7 @@ const { values: flags } = parseArgs({
     scenario: { type: 'string', default: 'seeded' },
     callers: { type: 'string', default: '32' },
     mode: { type: 'string', default: 'closed' },
+    workers: { type: 'string', default: '1' },
     env: { type: 'string', multiple: true, default: [] },
   },
 })
@@ -34,9 +38,11 @@ const seed = flags.seed === undefined ? Date.now() % 1_000_000_000 : whole('--se
 const calls = flags.calls === undefined ? undefined : whole('--calls', flags.calls, 100, 10_000_000)
 const callers = whole('--callers', flags.callers, 1, 1_000)
 const mode = modeOf(flags.mode)
+const workers = whole('--workers', flags.workers, 1, 16)
 const scenario = scenarioOf(flags.scenario)
 const env = {
-  ...(mode === 'closed' ? {} : { [awayModeVariable]: mode }),
+  [awayModeVariable]: mode,
+  [workersVariable]: String(workers),
   ...Object.fromEntries(flags.env.map((text) => [text.split('=', 1)[0] ?? '', text.slice(text.indexOf('=') + 1)])),
 }
 
@@ -79,8 +85,8 @@ function commandLine(): string {
 }
 
 function scenarioOf(name: string): Scenario {
-  if (name === 'seeded') return seeded(seed, calls ?? 100_000)
-  if (name === 'sliced') return sliced(seed, calls ?? 100_000)
+  if (name === 'seeded') return seeded(seed, calls ?? 100_000, { mode, workers })
+  if (name === 'sliced') return sliced(seed, calls ?? 100_000, { mode, workers })
   if (name === 'postgres-minute') return postgresAway(60_000)
   if (name === 'redis-restart') return redisRestart(calls ?? 3_000, mode)
   if (name === 'flushall') return flushAll(calls ?? 3_000)

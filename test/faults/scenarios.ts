@@ -1,5 +1,5 @@
 /** What a run can be about: what is broken, and what must be seen of it beside the oracles. */
-import { planSchedule, type Schedule } from './schedule.ts'
+import { planSchedule, type Schedule, withWorkerKills } from './schedule.ts'
 import type { Sample } from './watch.ts'
 
 export interface Scenario {
@@ -38,6 +38,9 @@ export type AwayMode = 'closed' | 'open' | 'local'
 /** The setting that says so. */
 export const awayModeVariable = 'LIMITS_WHEN_REDIS_IS_AWAY'
 
+/** The setting that says how many workers a gateway has. */
+export const workersVariable = 'WORKERS'
+
 /** Short, because a call whose gateway died is recorded 15 s after its deadline. */
 const shortMs = 3_000
 /** Longer than any call should need, where every failure of a try counts. */
@@ -46,31 +49,42 @@ const longMs = 20_000
 /** Resident memory of a gateway may grow so far over what it had when the fault began. */
 const mostGrowthBytes = 256 * 1024 * 1024
 
+/** How the gateways of a seeded run are, by their settings. */
+export interface GatewayKind {
+  /** Default closed. */
+  readonly mode?: AwayMode
+  /** Worker processes of each gateway, which are killed one by one, too; default 1, which is the gateway itself. */
+  readonly workers?: number
+}
+
 /** Everything is broken in every way, in an order that the seed decides. */
-export function seeded(seed: number, calls: number): Scenario {
+export function seeded(seed: number, calls: number, { mode = 'closed', workers = 1 }: GatewayKind = {}): Scenario {
   const schedule = planSchedule(seed, calls)
   return {
     calls,
-    schedule,
+    schedule: workers > 1 ? withWorkerKills(schedule, calls) : schedule,
     backendFaults: true,
     callTimeoutMs: shortMs,
-    keysAreKept: true,
-    budgetsHold: true,
+    keysAreKept: mode === 'closed',
+    budgetsHold: mode === 'closed',
     missed: ({ refused }) => missing(refused > 0, 'no call was refused by a budget'),
   }
 }
 
-/** The same where gateways take slices of limits: of most calls, those without a key. */
-export function sliced(seed: number, calls: number): Scenario {
+/** The same where gateways take slices of limits, the largest that they may: of most calls, those without a key. */
+export function sliced(seed: number, calls: number, kind: GatewayKind = {}): Scenario {
+  const scenario = seeded(seed, calls, kind)
   return {
-    ...seeded(seed, calls),
+    ...scenario,
     hasKeyless: true,
-    env: { ADMISSION_LEASES: '12' },
-    missed: ({ samples }) =>
-      missing(
-        samples.some(({ sliceAdmissions }) => sliceAdmissions > 0),
+    env: { ADMISSION_LEASES: '50' },
+    missed: (seen) => [
+      ...scenario.missed(seen),
+      ...missing(
+        seen.samples.some(({ sliceAdmissions }) => sliceAdmissions > 0),
         'no call was admitted from a slice',
       ),
+    ],
   }
 }
 

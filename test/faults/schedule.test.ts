@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { planCall } from './call-plan.ts'
-import { type Fault, planSchedule, targets, targetsOf } from './schedule.ts'
+import { type Fault, planSchedule, targets, targetsOf, withWorkerKills } from './schedule.ts'
 
 const everything = targets.flatMap((target) =>
   ['kill', 'freeze', 'restart', 'cut', 'flap', 'stall'].map((action) => `${action} ${target}`),
@@ -30,6 +30,16 @@ describe('a schedule', () => {
     expect(Math.max(...places)).toBeLessThan(calls * 0.96)
     expect(Math.max(...schedule.map(({ forMs }) => forMs))).toBeLessThanOrEqual(7_000)
   })
+
+  test('kills workers of both gateways, beside all that it does without them, and in the same time', () => {
+    const without = planSchedule(1, 3_000)
+    const schedule = withWorkerKills(without, 3_000)
+    const kills = schedule.filter(({ action }) => action === 'kill-worker')
+    expect(schedule.filter((fault) => !kills.includes(fault))).toEqual(without)
+    expect(new Set(kills.map(({ target }) => target))).toEqual(new Set(['gateway-a', 'gateway-b']))
+    expect(schedule.map(({ atCall }) => atCall)).toEqual(schedule.map(({ atCall }) => atCall).toSorted((a, b) => a - b))
+    expect(Math.max(...kills.map(({ atCall }) => atCall))).toBeLessThan(3_000 * 0.96)
+  })
 })
 
 test('a call is planned by seed and number alone, in any order, with a key of its own', () => {
@@ -44,4 +54,14 @@ test('a call is planned by seed and number alone, in any order, with a key of it
   for (const name of ['tenant', 'gateway', 'wire', 'endsWith', 'firstTimeoutMs', 'isRepeated', 'isBudgeted'] as const) {
     expect(new Set(plans.map((found) => found[name])).size, name).toBeGreaterThan(1)
   }
+})
+
+test('calls without a key are of a tenant without a budget and of one with it, in turn', () => {
+  const planner = { seed: 5, tenants: 6, budgets: 2, gateways: 2, backendFaults: true, hasKeyless: true }
+  const plans = Array.from({ length: 1_000 }, (_, index) => planCall(planner, index))
+  const keyless = plans.filter(({ isKeyed }) => !isKeyed)
+  expect(keyless).toHaveLength(700)
+  expect(new Set(keyless.map(({ tenant, isBudgeted }) => `${tenant} ${isBudgeted}`))).toEqual(
+    new Set(['0 false', '4 true']),
+  )
 })

@@ -10,6 +10,8 @@ export type TargetName = (typeof targets)[number]
 export type Action =
   /** SIGKILL, and a new start after the fault's time. */
   | 'kill'
+  /** SIGKILL of the oldest worker of a gateway that has several; its primary starts another one. */
+  | 'kill-worker'
   /** SIGSTOP, and SIGCONT after the fault's time. */
   | 'freeze'
   /** SIGTERM, and a new start when it has ended and the fault's time is over. */
@@ -46,6 +48,7 @@ const pairEvery = 5
 /** Longer than the 5 s after which another gateway takes over what a reader of the usage log holds. */
 const outlastsReaderMs = 7_000
 const callsPerBrokenWrite = 10_000
+const callsPerWorkerKill = 250
 
 /**
  * Plays every action on every target before any is repeated, in an order that the seed decides, between the first 2 % and
@@ -82,6 +85,16 @@ function brokenWrites(calls: number, next: () => number): Fault[] {
       { atCall: at(0.5), target: gateway(), action: 'freeze-writing', forMs: outlastsReaderMs },
     ]
   }).flat()
+}
+
+/** Kills a worker of each gateway in turn, between the same calls as {@link planSchedule}. */
+export function withWorkerKills(schedule: Schedule, calls: number): Schedule {
+  const count = Math.ceil(calls / callsPerWorkerKill)
+  const kills = Array.from({ length: count }, (_, index): Fault => {
+    const target = index % 2 === 0 ? 'gateway-a' : 'gateway-b'
+    return { atCall: Math.floor(calls * (0.02 + (0.93 * index) / count)), target, action: 'kill-worker', forMs: 100 }
+  })
+  return [...schedule, ...kills].sort((a, b) => a.atCall - b.atCall)
 }
 
 /** What a fault takes hold of. */

@@ -8,6 +8,7 @@ import type { PostgresServer } from '../support/postgres-server.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { spawnTollgate, startTollgate, type Tollgate, type TollgateOptions } from '../support/tollgate.ts'
 import type { FaultyServer } from './fault-target.ts'
+import { childrenOf, send } from './processes.ts'
 
 const silent = pino({ level: 'silent' })
 
@@ -42,7 +43,9 @@ export interface FaultyGateway extends FaultyServer {
   current(): Tollgate
   /** Resolves with the exit code. */
   terminate(): Promise<number | null>
-  /** What it wrote last, each time that it ended and nobody had asked for it. */
+  /** With its workers, where it has some. */
+  kill9(): Promise<void>
+  /** What it wrote last, each time that it or a worker ended and nobody had asked for it. */
   crashes(): readonly string[]
   /** What each of its processes wrote. */
   outputs(): readonly string[]
@@ -93,15 +96,27 @@ export async function startGateway(options: TollgateOptions, signal: AbortSignal
     return tollgate
   }
 
+  const outputs = (): string[] => [...new Set([...ended, tollgate])].map((process) => process.output())
+
   return {
     current: () => tollgate,
-    crashes: () => crashes,
-    outputs: () => [...new Set([...ended, tollgate])].map((process) => process.output()),
+    crashes: () => [...crashes, ...outputs().flatMap(crashedWorkers)],
+    outputs,
     pid: () => tollgate.pid,
-    kill9: async () => (await givenUp()).kill9(),
+    async kill9() {
+      const { pid, kill9 } = await givenUp()
+      const workers = await childrenOf(pid)
+      await kill9()
+      for (const worker of workers) send(worker, 'SIGKILL')
+    },
     terminate: async () => (await givenUp()).terminate(),
     start,
   }
+}
+
+/** What a primary says of workers that ended without being killed. */
+function crashedWorkers(output: string): string[] {
+  return output.split('\n').filter((line) => line.includes('a worker died') && !line.includes('"how":"SIGKILL"'))
 }
 
 /** `tollgate backend` on a port that it keeps. */
