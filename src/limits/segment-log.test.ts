@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import fc from 'fast-check'
 import pino from 'pino'
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openSegmentFile, type SegmentFile } from './segment-file.ts'
 import { frame, maxPayloadBytes, unframe } from './segment-frames.ts'
 import { SegmentLog, type SegmentWatcher, type StoredRecord } from './segment-log.ts'
@@ -188,6 +188,55 @@ it('lets no more than 20,000 records wait for the disk', async () => {
   expect(results.at(-1)).toMatchObject({ reason: { message: 'usage log is written too slowly' } })
   expect(await append(segments, 'next')).toBe(20_001)
   await segments.close()
+})
+
+describe('what was said to be on the disk', () => {
+  /** Opens a log that names each file as it is synced, and fails the syncs that `isLost` says. */
+  async function openSyncing(synced: string[], isLost: () => boolean, segmentBytes = 1_000_000): Promise<SegmentLog> {
+    const openFile = async (path: string, flags: string): Promise<SegmentFile> => {
+      const file = await openSegmentFile(path, flags)
+      return {
+        ...file,
+        async datasync() {
+          synced.push(basename(path))
+          if (isLost()) throw new Error('lost')
+          await file.datasync()
+        },
+      }
+    }
+    const { segments } = await SegmentLog.open({
+      folder,
+      log,
+      atLeast: 1,
+      openFile,
+      ...(segmentBytes === undefined ? {} : { segmentBytes }),
+    })
+    await segments.makeReady()
+    return segments
+  }
+
+  it('is so where another segment began while it waited', async () => {
+    const synced: string[] = []
+    const segments = await openSyncing(synced, () => false, 40)
+    const appended = append(segments, 'x'.repeat(50))
+    await append(segments, 'written with it', false)
+    expect(segments.isReady).toBe(false)
+    await segments.makeReady()
+    expect(await appended).toBe(1)
+    expect(synced).toContain('0000000000000001.segment')
+    await segments.close()
+  })
+
+  it('is in another segment than what a sync failed for, which is not asked for again', async () => {
+    const synced: string[] = []
+    let isLost = true
+    const segments = await openSyncing(synced, () => isLost)
+    await expect(append(segments, 'lost')).rejects.toThrow('lost')
+    isLost = false
+    expect(await append(segments, 'kept')).toBe(2)
+    expect(synced).toEqual(['0000000000000001.segment', '0000000000000002.segment'])
+    await segments.close()
+  })
 })
 
 it('tells its watcher once of each write and sync, before those who wait for it', async () => {
