@@ -3,7 +3,18 @@ import { constants } from 'node:http2'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { type Exchange, noBytes } from '../exchange.ts'
 import { until } from '../fixture.ts'
-import { allRoom, answer, ask, asked, frame, type PathServer, RawPeer, serveHttp2, startPathServer } from './fixture.ts'
+import {
+  allRoom,
+  answer,
+  ask,
+  asked,
+  frame,
+  number,
+  type PathServer,
+  RawPeer,
+  serveHttp2,
+  startPathServer,
+} from './fixture.ts'
 import { flags, frameTypes, uint31 } from './frames.ts'
 
 /** A connection, called by Node's client; where that one is too well-behaved, by frames. */
@@ -54,6 +65,19 @@ describe('a connection that is drained', () => {
     if (exchange !== undefined) answer(exchange, Buffer.from('ok'))
     expect((await peer.first(data, 1))?.payload.toString()).toBe('ok')
     await peer.until(() => false)
+  })
+
+  test('closes when its caller resets the last call', async () => {
+    const peer = new RawPeer(paths.port)
+    peer.send(asked('/held', 1))
+    await until(() => paths.exchanges.length === 1)
+    paths.connections.at(-1)?.drain()
+    const ping = await peer.first(frameTypes.ping)
+    if (ping !== undefined) peer.send(frame(frameTypes.ping, flags.ack, 0, ping.payload))
+    await peer.until(() => peer.frames.filter(({ type }) => type === goAway).length === 2)
+    peer.send(frame(rstStream, 0, 1, number(constants.NGHTTP2_CANCEL)))
+    await peer.until(() => false)
+    expect(peer.goneWith).toBe(0)
   })
 
   test('closes when its last answer was taken, however long that takes', async () => {
