@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { AnswerHeaders } from '../answer-headers.ts'
 import { until } from '../fixture.ts'
 import { type OpenedConnection, openConnection, post } from './fixture.ts'
@@ -122,6 +122,18 @@ describe('a connection', () => {
     opened.connection.look(performance.now() + 1_000, 1_000)
     expect(opened.connection.socket.destroyed).toBe(true)
     await until(() => opened.closed === 1)
+  })
+
+  test('is idle from its answer on, however long that took', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    await opened.send(post('1'))
+    vi.advanceTimersByTime(60_000)
+    opened.answer('one')
+    opened.connection.look(performance.now() + 999, 1_000)
+    expect(opened.connection.socket.destroyed).toBe(false)
+    opened.connection.look(performance.now() + 1_000, 1_000)
+    expect(opened.connection.socket.destroyed).toBe(true)
   })
 
   test('takes in no more than a bound while an answer is on its way', async () => {
