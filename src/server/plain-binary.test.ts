@@ -89,6 +89,16 @@ describe('answers in binary', () => {
     }
   })
 
+  test.each([2 ** 31 - 1, 2 ** 31, 2 ** 32, 0.5, Number.NaN, Number.POSITIVE_INFINITY])(
+    'are so, or refused so, with %d in a field of 32 bits',
+    (attempt) => {
+      const { ours, librarys } = writersOf(routeRequest)
+      const message = create(RouteRequestResponseSchema, { servedBy: { attempt: 1 } })
+      Reflect.set(Object(message.servedBy), 'attempt', attempt)
+      expect(ours(message)).toBe(librarys(message))
+    },
+  )
+
   test('of a call are written without it, and without a message', () => {
     const answer: MessageInitShape<typeof RouteRequestResponseSchema> = {
       requestId: '\u00e9"',

@@ -1,5 +1,6 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { AnswerHeaders } from '../answer-headers.ts'
+import { noBytes } from '../exchange.ts'
 import { until } from '../fixture.ts'
 import { type OpenedConnection, openConnection, post } from './fixture.ts'
 import { request } from './unusual-requests.ts'
@@ -34,6 +35,32 @@ describe('an answer', () => {
       const head = `HTTP/1.1 200 OK\r\nvary: origin\r\ncontent-type: text/plain\r\ncontent-length: ${length}\r\n${kept}\r\n`
       expect(await next(chunks)).toBe(head + 'x'.repeat(length))
     }
+  })
+
+  test('that its caller does not read yet stays what it is while others are answered', async () => {
+    const other = await openConnection()
+    onTestFinished(() => other.close())
+    const { socket } = opened.connection
+    await opened.send(post('1'))
+    opened.last().head(200, new AnswerHeaders(), false)
+    let written = 0
+    while (socket.writableLength === 0) {
+      opened.last().write(Buffer.alloc(30_000, 'a'))
+      written += 30_000
+    }
+    const others = other.received()
+    await other.send(post('1'))
+    other.answer('b'.repeat(30_000))
+    const chunks = opened.received()
+    opened.last().end(noBytes)
+    await until(() => chunks.join('').endsWith('\r\n0\r\n\r\n') && others.join('').endsWith('b'.repeat(30_000)))
+    const body = chunks
+      .join('')
+      .split('\r\n\r\n')
+      .slice(1)
+      .join('')
+      .replaceAll(/7530\r\n|\r\n0?/g, '')
+    expect(body === 'a'.repeat(written)).toBe(true)
   })
 
   test('of parts leaves in chunks, the first one with its head, the end with the last one', async () => {

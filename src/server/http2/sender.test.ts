@@ -81,6 +81,22 @@ test('a slow reader holds back its own answer, and no other', async () => {
   await once(slow, 'close')
 })
 
+test('what was taken, or never will be, waits no more', async () => {
+  const peer = new RawPeer(paths.port)
+  peer.send(asked('/bytes/70000', 1), asked('/bytes/30000', 3))
+  await peer.settled()
+  const sender = paths.connections.at(-1)?.sender
+  // All but what there is room for at the begin of a connection.
+  expect(sender?.unsent).toBe(100_000 - 65_535)
+  peer.send(frame(frameTypes.rstStream, 0, 3, Buffer.alloc(4)))
+  await peer.settled()
+  expect(sender?.unsent).toBe(70_000 - 65_535)
+  peer.send(allRoom())
+  await peer.settled()
+  expect(sender?.unsent).toBe(0)
+  peer.close()
+})
+
 test('a small answer does not wait for a large one', async () => {
   const on = paths.session({ settings: { initialWindowSize: 2 ** 31 - 1 } })
   on.once('connect', () => on.setLocalWindowSize(2 ** 31 - 1))
