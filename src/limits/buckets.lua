@@ -373,7 +373,7 @@ local function answer_each(run, first, width)
   return replies
 end
 
--- A reservation is one string. 'o' plan \n event: open. 'a' plan \n event: recorded as abandoned. 's': settled, where it
+-- A reservation is one string. 'o' plan \n event: open (slice-batch.ts writes it, too). 'a' plan \n event: recorded as abandoned. 's': settled, where it
 -- has one with its outcome (see settle.lua).
 local function read_reservation(key)
   local held = redis.call('GET', key)

@@ -25,3 +25,11 @@ it('remembers each id for its time, in whatever order they come, and no other', 
     }),
   )
 })
+
+it('remembers the last ones of more than it may, and forgets the first', () => {
+  const recent = new RecentIds(() => 0, 10, 10_000)
+  const ids = Array.from({ length: 30_000 }, (_, index) => newId(index))
+  for (const id of ids) recent.add(id)
+  expect(ids.slice(-10_000).every((id) => recent.has(id))).toBe(true)
+  expect(ids.slice(0, 10_000).some((id) => recent.has(id))).toBe(false)
+})

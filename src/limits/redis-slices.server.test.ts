@@ -244,25 +244,33 @@ it('a replica gives back what it holds before it refuses a call that there is ro
   expect(await one.admit(rest)).toMatchObject({ outcome: 'admitted' })
 }, 60_000)
 
-it('a call that Redis has already takes nothing again, beside calls of the same run that are new', async () => {
-  const [one, two] = await start(2)
-  if (one === undefined || two === undefined) throw new Error('no process')
-  const load = new Load(1_000_000, 1_000, 100_000)
-  await withSlices(one, load)
-  await eventually(async () => {
-    const calls = Array.from({ length: 9 }, () => callOf(load))
-    await Promise.all(calls.slice(4, 5).map((known) => two.admit(known)))
-    const before = one.sliceSample().admitted
-    await Promise.all(calls.map((call) => one.admit(call)))
-    for (const call of calls) {
-      await one.settle(settlement(call, [1, 1, 1]))
-      load.used += 1
-      load.settled.add(call.ifAbandoned.id)
-    }
-    return one.sliceSample().admitted === before + calls.length
-  })
-  await atRest(load, one)
-}, 60_000)
+it.each([
+  ['that Redis has already', 1],
+  ['that comes twice at once', 0],
+])(
+  'a call %s takes nothing again, beside calls of the same run that are new',
+  async (_, known) => {
+    const [one, two] = await start(2)
+    if (one === undefined || two === undefined) throw new Error('no process')
+    const load = new Load(1_000_000, 1_000, 100_000)
+    await withSlices(one, load)
+    await eventually(async () => {
+      const calls = Array.from({ length: 9 }, () => callOf(load))
+      await Promise.all(calls.slice(0, known).map((call) => two.admit(call)))
+      const before = one.sliceSample().admitted
+      const asked = [...calls, ...calls.slice(7 + 2 * known)]
+      await Promise.all(asked.map((call) => one.admit(call)))
+      for (const call of calls) {
+        await one.settle(settlement(call, [1, 1, 1]))
+        load.used += 1
+        load.settled.add(call.ifAbandoned.id)
+      }
+      return one.sliceSample().admitted === before + asked.length
+    })
+    await atRest(load, one)
+  },
+  60_000,
+)
 
 it('no slice is taken of counters that are used now and then', async () => {
   const [one] = await start(1)

@@ -80,8 +80,12 @@ export function sliceArguments(
 ): ScriptArgument[] {
   const spent = new Map<string, number>()
   const facts: ScriptArgument[] = []
+  const ids = new Set<string>()
   for (const { admission, slices } of calls) {
     const { id, costs, leaseMs, ifAbandoned } = admission
+    // A call that came twice at once takes once.
+    if (ids.has(id)) continue
+    ids.add(id)
     let plan = ''
     slices.forEach(({ text }, index) => {
       const amount = costs[index]?.amount ?? 0

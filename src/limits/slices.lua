@@ -5,7 +5,7 @@
 --         what is left of a limit that all replicas together may hold, 6 prefix of the keys of holdings, which have units by
 --         limit, 7 '1' when the holding begins, else '', 8 number of limits, 9... for each limit five: the limit as a plan
 --         has it, units that the calls take (of a limit once), units to give back, units wanted, and the least of them that is worth anything;
---         then for each call three: id, lease in ms, and its reservation as it is kept while it is open
+--         then for each call three: id, no two alike, lease in ms, and its reservation as it is kept while it is open
 -- Answers { 'generation' }, { 'lost' } when the holding is gone because its replica was silent beyond its end: calls are
 -- held all the same and nothing else was done, or { 'moved', given, remaining, reset, ... } with three for each limit of
 -- which something is wanted; remaining is '' where the period is unknown. May be repeated: calls that are known take nothing.

@@ -21,7 +21,7 @@ export class SharedTimeout<T> {
   readonly #line = new PassingLine<Due<T>>()
   #timer: NodeJS.Timeout | undefined
 
-  /** @param onPassed must not throw. */
+  /** @param onPassed must not throw; it may be told of somebody who was given up by what it did for another one. */
   constructor(ms: number, onPassed: (who: T) => void) {
     this.ms = ms
     this.#onPassed = onPassed
