@@ -11,11 +11,11 @@
  */
 import { hash, timingSafeEqual } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { setTimeout as delay } from 'node:timers/promises'
 import { type Dispatcher, Pool } from 'undici'
 import { newId } from '../src/ids.ts'
 import { openSegmentFile } from '../src/limits/segment-file.ts'
 import { frame } from '../src/limits/segment-frames.ts'
+import { turnsEnd } from '../src/turn.ts'
 
 const [, , target = '', step = '', path = ''] = process.argv
 const steps = ['parse', 'key', 'record'] as const
@@ -46,17 +46,15 @@ function writeAll(): void {
   if (!isSyncing) void sync()
 }
 
-/** One sync for all that wait when it begins; under load no more often than the gate's log has one. */
+/** One sync for all that wait when it begins, at the end of a turn as in the gate's log. */
 async function sync(): Promise<void> {
   isSyncing = true
   while (waiting.length > 0) {
+    await turnsEnd()
     const served = waiting
     waiting = []
-    const beganMs = performance.now()
     await file.datasync()
     for (const leave of served) leave()
-    const leftMs = beganMs + 1 - performance.now()
-    if (served.length >= 4 && leftMs > 0) await delay(leftMs)
   }
   isSyncing = false
 }

@@ -1,6 +1,5 @@
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { turnsEnd } from '../turn.ts'
 import { SegmentEnd } from './segment-end.ts'
@@ -60,13 +59,6 @@ const defaultSegmentBytes = 16 * 1024 * 1024
 /** Records that wait for the disk, and their bytes while they are not written; beyond it the disk is too slow. */
 const maxWaiting = 20_000
 const maxQueuedBytes = 256 * 1024 * 1024
-
-/**
- * A sync costs 80 µs of CPU, for however many records, and a good disk takes 0.1 ms for it. So where one was for several,
- * the next one begins no sooner than this after it began, and is for more.
- */
-const syncEveryMs = 1
-const severalRecords = 4
 
 /**
  * An append-only log in a folder of segment files. What was being written when the process died is cut off when the log
@@ -238,9 +230,9 @@ export class SegmentLog {
   }
 
   async #loop(): Promise<void> {
-    // What other connections bring in this turn of the event loop shares the sync.
-    await turnsEnd()
     while (this.#queue.length + this.#unsynced.length > 0) {
+      // What other connections bring in this turn of the event loop shares the sync.
+      await turnsEnd()
       try {
         await this.#rotating
         if (!this.isReady) await this.#rotateOnce()
@@ -249,20 +241,13 @@ export class SegmentLog {
         this.#fail(this.#queue.clear(), error)
       }
       // Another segment may have begun while this waited; then what is not synced is in it.
-      if (this.#unsynced.length > 0 && this.#rotating === undefined) await this.#syncInTurn()
+      if (this.#unsynced.length === 0 || this.#rotating !== undefined) continue
+      this.#syncing = this.#sync()
+      await this.#syncing
+      this.#syncing = undefined
     }
     // In the same step as the look at the queue: an append that came in between would wait for ever.
     this.#looping = undefined
-  }
-
-  async #syncInTurn(): Promise<void> {
-    const records = this.#unsynced.length
-    const beganMs = performance.now()
-    this.#syncing = this.#sync()
-    await this.#syncing
-    this.#syncing = undefined
-    const leftMs = beganMs + syncEveryMs - performance.now()
-    if (records >= severalRecords && leftMs > 0 && !this.#closed) await delay(leftMs)
   }
 
   /** Brings to the disk what is written, and tells those who wait. Never rejects. */
