@@ -4,18 +4,19 @@ import type { UsageEvent } from '../metering/usage-event.ts'
 import { PassingMap } from '../passing-map.ts'
 import { pause } from '../pause.ts'
 import type { AdmissionMode, LimitsSample } from '../telemetry/metric-sources.ts'
-import type {
-  Admission,
-  AdmissionResult,
-  Correction,
-  Limit,
-  LimitState,
-  Limits,
-  LimitsHealth,
-  PeriodSeed,
-  Settled,
-  Settlement,
-  UsageLog,
+import {
+  type Admission,
+  type AdmissionResult,
+  type Correction,
+  type Limit,
+  type LimitState,
+  type Limits,
+  type LimitsHealth,
+  nothingCrossed,
+  type PeriodSeed,
+  type Settled,
+  type Settlement,
+  type UsageLog,
 } from './limits.ts'
 import { Outage } from './outage.ts'
 import { OwedUsage } from './owed-usage.ts'
@@ -103,7 +104,6 @@ interface TrackedCall {
   readonly forgetAtMs: number
 }
 
-const nothingCrossed: Settled = { crossed: [] }
 const backlogEveryMs = 20
 const forgetEveryMs = 60_000
 /** As long as an abandoned call can be settled. */

@@ -177,6 +177,9 @@ export interface Settled {
   readonly crossed: readonly { readonly limit: PeriodLimit; readonly used: number; readonly threshold: 80 | 100 }[]
 }
 
+/** A settlement that led no counter beyond a threshold. */
+export const nothingCrossed: Settled = { crossed: [] }
+
 export interface Correction {
   readonly events: readonly UsageEvent[]
   /** Keys of period limits, existing or not. */

@@ -4,7 +4,7 @@ import { correctionIds, correctionOf } from '../metering/correction.ts'
 import type { UsageEvent } from '../metering/usage-event.ts'
 import { abandon, settle } from './buckets.ts'
 import { encodeFields } from './event-codec.ts'
-import type { Admission, LimitCost, Settled, Settlement } from './limits.ts'
+import { type Admission, type LimitCost, nothingCrossed, type Settled, type Settlement } from './limits.ts'
 import type { LocalCalls, OpenCall } from './local-calls.ts'
 import type { LocalClaims } from './local-claims.ts'
 import type { LocalCounters } from './local-counters.ts'
@@ -26,7 +26,6 @@ export interface LocalSettlementsParts {
   readonly clock: () => number
 }
 
-const nothingCrossed: Settled = { crossed: [] }
 const settledKeepMs = 600_000
 /** A call is settled twice when somebody tries again at once, if at all. */
 const settledMost = 100_000

@@ -6,7 +6,7 @@ import { CounterNames } from './counter-names.ts'
 import { decodeEvent, encodeEvent } from './event-codec.ts'
 import { GroupCommit } from './group-commit.ts'
 import { periodKeysOf } from './limit-keys.ts'
-import type { Admission, Settled, Settlement } from './limits.ts'
+import { type Admission, nothingCrossed, type Settled, type Settlement } from './limits.ts'
 import { settleAll } from './redis-batches.ts'
 import type { RedisGeneration } from './redis-generation.ts'
 import type { RedisKept } from './redis-kept.ts'
@@ -27,7 +27,6 @@ export interface RedisSettlementsOptions {
   readonly appended: () => void
 }
 
-const nothingCrossed: Settled = { crossed: [] }
 /** Admissions with an unknown outcome that wait for their release; beyond it they are left to their lease. */
 const maxUnreleased = 10_000
 /** A reservation that changes its state again and again while it is settled. */
