@@ -87,8 +87,8 @@ export interface GateRequest {
   /** Id or name. */
   readonly serviceId: string
   readonly payload: Uint8Array
-  /** The payload as JSON, from a wire that had to parse it anyway. */
-  readonly parsed?: JsonObject
+  /** The payload as JSON, from a wire that had to parse all of it. */
+  readonly parsed?: JsonObject | undefined
   readonly metadata: Readonly<Record<string, string>>
   /** Empty for none. */
   readonly idempotencyKey: string

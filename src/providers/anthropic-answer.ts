@@ -9,10 +9,10 @@ import { asArray, asObject, asString, isAbsent, type JsonObject, parseObject } f
 import { parseAnswer } from './openai-answer.ts'
 import { readModel } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
-import { parseForUsage } from './skim.ts'
+import { parseForFacts } from './skim.ts'
 
 export function readAnthropicAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer, request.dialect === 'native' ? parseForUsage : parseObject)
+  const body = parseAnswer(answer, request.dialect === 'native' ? parseForFacts : parseObject)
   if (request.kind === 'chat' && !Array.isArray(body.content)) throw invalidAnswer('has no content')
   const model = readModel(body)
   const usage = asObject(body.usage)

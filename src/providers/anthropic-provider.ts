@@ -4,7 +4,7 @@ import { anthropicChatStream, anthropicStream } from './anthropic-stream.ts'
 import { invalidRequest } from './failures.ts'
 import { toJsonBytes } from './json.ts'
 import { setMember } from './json-edit.ts'
-import { parseRequest, readLimit, readModel, readOpenaiFacts, readStream } from './openai-request.ts'
+import { parseRequest, readLimit, readModel, readOpenaiFacts, readStream, skimRequest } from './openai-request.ts'
 import type { CallerRequest, Provider, ReadRequest } from './provider.ts'
 import { createStreamReader } from './stream-reader.ts'
 import { acceptEvents, acceptJson, bodyFor, operationUrl, requestHeaders } from './target.ts'
@@ -42,7 +42,7 @@ export function createAnthropicProvider(options: AnthropicOptions): Provider {
 
 function readNative(request: CallerRequest): ReadRequest {
   const { payload, mode, dialect, startMs } = request
-  const body = parseRequest(request)
+  const body = skimRequest(request)
   const asksStream = readStream(request, body)
   return {
     kind: 'messages' in body ? 'chat' : 'generic',

@@ -9,10 +9,10 @@ import { asArray, asObject, asString, isAbsent, type JsonObject, parseObject } f
 import { parseAnswer } from './openai-answer.ts'
 import { maxModelLength } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
-import { parseForUsage } from './skim.ts'
+import { parseForFacts } from './skim.ts'
 
 export function readGeminiAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer, request.dialect === 'native' ? parseForUsage : parseObject)
+  const body = parseAnswer(answer, request.dialect === 'native' ? parseForFacts : parseObject)
   const candidates = readCandidates(body)
   if (request.kind === 'chat' && candidates.length === 0) throw invalidAnswer('has no candidates')
   const model = geminiModel(body)

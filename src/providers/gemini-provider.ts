@@ -4,7 +4,7 @@ import { readGeminiAnswer } from './gemini-answer.ts'
 import { toGemini } from './gemini-request.ts'
 import { geminiChatStream, geminiStream } from './gemini-stream.ts'
 import { asObject, isAbsent, toJsonBytes } from './json.ts'
-import { parseRequest, readLimit, readModel, readOpenaiFacts } from './openai-request.ts'
+import { parseRequest, readLimit, readModel, readOpenaiFacts, skimRequest } from './openai-request.ts'
 import type { CallerRequest, Mode, Provider, ReadRequest } from './provider.ts'
 import { createStreamReader } from './stream-reader.ts'
 import { acceptEvents, acceptJson, isHost, requestHeaders, splitUrl } from './target.ts'
@@ -54,7 +54,7 @@ function geminiUrl(url: string, model: string, mode: Mode, isGeneration: boolean
 
 function readNative(request: CallerRequest): ReadRequest {
   const { payload, mode, dialect, startMs } = request
-  const body = parseRequest(request)
+  const body = skimRequest(request)
   const kind = 'contents' in body ? 'chat' : 'generic'
   if (kind === 'generic' && mode === 'stream')
     throw invalidRequest('contents', 'must be there: only they have a stream')

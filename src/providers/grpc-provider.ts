@@ -15,7 +15,7 @@ import { invalidAnswer } from './failures.ts'
 import { frameMessage, MessageFrames } from './grpc-frames.ts'
 import { createGrpcStream } from './grpc-stream.ts'
 import { upstreamModel, upstreamUsage } from './grpc-usage.ts'
-import { parseRequest, readOpenaiFacts } from './openai-request.ts'
+import { readOpenaiFacts, skimRequest } from './openai-request.ts'
 import type { Answer, BackendRequest, BackendTarget, Provider, ReadRequest } from './provider.ts'
 import { requestHeaders } from './target.ts'
 
@@ -27,7 +27,7 @@ export function createGrpcProvider(): Provider {
     protocol: 'grpc',
     framing: 'sse',
     readRequest: (request) => ({
-      ...readOpenaiFacts(request, parseRequest(request)),
+      ...readOpenaiFacts(request, skimRequest(request)),
       body: request.payload,
     }),
     prepare,

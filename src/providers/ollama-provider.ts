@@ -10,9 +10,9 @@ import { invalidAnswer, invalidRequest } from './failures.ts'
 import { asArray, asObject, asString, isAbsent, type JsonObject } from './json.ts'
 import { setMember } from './json-edit.ts'
 import { parseAnswer } from './openai-answer.ts'
-import { parseRequest, readLimit, readModel, readStream } from './openai-request.ts'
+import { readLimit, readModel, readStream, skimRequest } from './openai-request.ts'
 import type { Answer, CallerRequest, Provider, ReadRequest, RequestKind } from './provider.ts'
-import { parseForUsage } from './skim.ts'
+import { parseForFacts } from './skim.ts'
 import { createStreamReader, type Interpreter, over, type Reading } from './stream-reader.ts'
 import type { Tally } from './tally.ts'
 import { acceptJson, acceptLines, bodyFor, operationUrl, requestHeaders } from './target.ts'
@@ -46,7 +46,7 @@ function readOllamaRequest(request: CallerRequest): ReadRequest {
   if (dialect !== 'native') {
     throw invalidRequest('', "must be of Ollama's own API, which this service speaks; it is no OpenAI API")
   }
-  const body = parseRequest(request)
+  const body = skimRequest(request)
   const asksStream = readStream(request, body)
   const kind = kindOf(body)
   const isStream = mode === 'stream'
@@ -83,7 +83,7 @@ function readCeiling(options: JsonObject | undefined): number | undefined {
 }
 
 function readOllamaAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer, parseForUsage)
+  const body = parseAnswer(answer, parseForFacts)
   const { kind } = request
   if (kind === 'embedding' && !Array.isArray(body.embeddings)) throw invalidAnswer('has no embeddings')
   if ((kind === 'chat' || kind === 'completion') && body.done !== true) throw invalidAnswer('is not done')

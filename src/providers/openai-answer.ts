@@ -5,7 +5,7 @@ import { backendError, invalidAnswer, isErrorObject } from './failures.ts'
 import { asArray, asObject, asString, type JsonObject, parseObject } from './json.ts'
 import { readModel } from './openai-request.ts'
 import type { Answer, ReadRequest } from './provider.ts'
-import { parseForUsage } from './skim.ts'
+import { parseForFacts } from './skim.ts'
 
 /**
  * The answer as a JSON object that is no error, by default with all that is in it. Throws what {@link backendError} says, or
@@ -20,7 +20,7 @@ export function parseAnswer(answer: Uint8Array, parse = parseObject): Record<str
 }
 
 export function readOpenaiAnswer(answer: Uint8Array, request: ReadRequest): Answer {
-  const body = parseAnswer(answer, parseForUsage)
+  const body = parseAnswer(answer, parseForFacts)
   checkContent(request, body)
   const usage = asObject(body.usage)
   const model = readModel(body)

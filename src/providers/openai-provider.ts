@@ -1,5 +1,5 @@
 import { readOpenaiAnswer } from './openai-answer.ts'
-import { openaiBody, parseRequest, readOpenaiFacts } from './openai-request.ts'
+import { openaiBody, readOpenaiFacts, skimRequest } from './openai-request.ts'
 import { openaiStream } from './openai-stream.ts'
 import type { Provider, RequestKind } from './provider.ts'
 import { responsesStream } from './responses-stream.ts'
@@ -34,7 +34,7 @@ export function createOpenaiProvider(options: OpenaiOptions): Provider {
     protocol: options.protocol,
     framing: 'sse',
     readRequest(request) {
-      const body = parseRequest(request)
+      const body = skimRequest(request)
       const facts = readOpenaiFacts(request, body)
       return { ...facts, body: openaiBody(request, body, facts, options.asksForUsage) }
     },

@@ -4,13 +4,22 @@ import { invalidRequest } from './failures.ts'
 import { asObject, asString, isAbsent, type JsonObject, parseObject } from './json.ts'
 import { setKnownMember, setMember } from './json-edit.ts'
 import type { CallerRequest, ReadRequest, RequestKind } from './provider.ts'
+import { parseForFacts } from './skim.ts'
 
 /** The facts of a request, before there is a body for the backend. */
 export type RequestFacts = Omit<ReadRequest, 'body'>
 
 /** A request's body, parsed here unless it was before; throws INVALID_ARGUMENT for anything but a JSON object. */
 export function parseRequest({ payload, parsed }: CallerRequest): JsonObject {
-  const body = parsed ?? parseObject(payload)
+  return mustBeObject(parsed ?? parseObject(payload))
+}
+
+/** The same for who reads its facts and sends it as it is: a long body comes without its texts. */
+export function skimRequest({ payload, parsed }: CallerRequest): JsonObject {
+  return mustBeObject(parsed ?? parseForFacts(payload))
+}
+
+function mustBeObject(body: JsonObject | undefined): JsonObject {
   if (body === undefined) throw invalidRequest('', 'must be a JSON object')
   return body
 }

@@ -1,7 +1,7 @@
 /**
- * Parses an answer without the long values that nobody here reads: the texts, vectors and images that make an answer long.
+ * Parses a body without the long values that nobody here reads: the texts, vectors and images that make it long.
  *
- * An answer's bytes are walked from string to string, as far as there is room for a long one. Within a string a quote has a
+ * The bytes are walked from string to string, as far as there is room for a long one. Within a string a quote has a
  * backslash before it, so strings are told apart by the search for quotes alone. A long value under one of the names in
  * {@link unread} is left out, so that `""` or `[]` stands in its place, and what is left goes through JSON.parse. All of
  * its rules hold for that: structure, the last of two equal names, names with escapes, text inside strings that looks like
@@ -9,7 +9,7 @@
  * looked at is whether a text that was left out is spelled well: an escape that does not exist, a control character (a raw
  * line break or tab is found), or in a vector a number that is none.
  *
- * Microseconds of one core for an answer, first when all of it is parsed (`node bench/bodies.ts`; Node 24, AMD EPYC):
+ * Microseconds of one core for a body, first when all of it is parsed (`node bench/bodies.ts`; Node 24, AMD EPYC):
  * | | 0.7 KiB | 4 KiB | 8 KiB | 16 KiB | 256 KiB |
  * |---|---|---|---|---|---|
  * | prose | 1.5, 1.9 | 3.6, 3.4 | 6.1, 3.5 | 11, 3.7 | 440, 16 |
@@ -17,18 +17,33 @@
  * | a vector of numbers | 2.6, 3.5 | 6.6, 2.6 | 13, 2.8 | 23, 2.7 | 570, 12 |
  * | code, full of quotes, which is given up | 1.8, 1.9 | 5.3, 7.0 | 10, 11 | 19, 21 | 590, 640 |
  *
+ * And a text of 256 KiB is an old object to V8 from the beginning: where none is made, it collects the whole heap less often.
+ *
  * Hence {@link skimMinBytes}. A scanner of our own that checks every byte costs 1.2 µs a KiB, as much as JSON.parse or more.
  */
 import { isUtf8 } from 'node:buffer'
 import { parseObject } from './json.ts'
 import { bracket, closingBracket, colon, isEscaped, quote, skipSpace } from './json-scan.ts'
 
-/** Below this, an answer is parsed as a whole. */
+/** Below this, a body is parsed as a whole. */
 export const skimMinBytes = 8192
 
-/** The object that an answer is whose texts nobody reads; undefined for what is no object. */
-export function parseForUsage(answer: Uint8Array): Record<string, unknown> | undefined {
-  return answer.length < skimMinBytes ? parseObject(answer) : skimObject(answer)
+export interface Skimmed {
+  readonly object: Record<string, unknown>
+  /** Whether nothing was left out. */
+  readonly isWhole: boolean
+}
+
+/** The object that a body is whose texts nobody reads; undefined for what is no object. */
+export function skim(body: Uint8Array): Skimmed | undefined {
+  if (body.length >= skimMinBytes) return skimObject(body)
+  const object = parseObject(body)
+  return object === undefined ? undefined : { object, isWhole: true }
+}
+
+/** The same without saying whether it is whole. */
+export function parseForFacts(body: Uint8Array): Record<string, unknown> | undefined {
+  return body.length < skimMinBytes ? parseObject(body) : skimObject(body)?.object
 }
 
 /** Names of values that may be left out wherever they stand, as they are in the bytes. */
@@ -42,9 +57,16 @@ const unread: ReadonlySet<string> = new Set([
   '"response"',
   '"arguments"',
   '"embedding"',
-  // Images and sound, and reasoning that is sealed.
+  '"prompt"',
+  '"input"',
+  '"instructions"',
+  '"system"',
+  // Images, sound and files, and reasoning that is sealed.
   '"result"',
   '"data"',
+  '"url"',
+  '"image_url"',
+  '"file_data"',
   '"encrypted_content"',
   '"signature"',
   '"thoughtSignature"',
@@ -62,10 +84,12 @@ const quotesToJudge = 8
  * The object that the bytes are as UTF-8 JSON, with long values under the names above empty where that is the cheaper
  * way; undefined for anything else. Values of at least `longBytes` are long.
  */
-export function skimObject(bytes: Uint8Array, longBytes = 1024): Record<string, unknown> | undefined {
+export function skimObject(bytes: Uint8Array, longBytes = 1024): Skimmed | undefined {
   if (!isUtf8(bytes)) return undefined
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-  return parseObject(withoutLongValues(buffer, longBytes))
+  const read = withoutLongValues(buffer, longBytes)
+  const object = parseObject(read)
+  return object === undefined ? undefined : { object, isWhole: read === buffer }
 }
 
 function withoutLongValues(bytes: Buffer, longBytes: number): Buffer {

@@ -1,6 +1,7 @@
 import { isJsonType } from '../../content-type.ts'
 import { TollgateError } from '../../errors.ts'
-import { type JsonObject, parseObject } from '../../providers/json.ts'
+import type { JsonObject } from '../../providers/json.ts'
+import { skim } from '../../providers/skim.ts'
 import type { Exchange } from '../exchange.ts'
 import { readUnframed, type WholeLimits } from '../read-whole.ts'
 import type { ServerCall } from '../server-call.ts'
@@ -9,8 +10,8 @@ import type { ServerCall } from '../server-call.ts'
 export interface JsonBody {
   /** As it came. */
   readonly payload: Uint8Array
-  /** The payload as JSON: nobody has to parse it again. */
-  readonly parsed: JsonObject
+  /** The payload as JSON, where all of it was parsed: nobody has to do that again. */
+  readonly parsed: JsonObject | undefined
   readonly model: string
   readonly stream: boolean
 }
@@ -36,12 +37,12 @@ export function readJsonBody(exchange: Exchange, call: ServerCall, options: Whol
 
 function jsonBodyOf(payload: Uint8Array): JsonBody {
   if (payload.length === 0) throw invalid('', 'The body is empty: it must be a JSON object.')
-  const parsed = parseObject(payload)
-  if (parsed === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
-  const { model, stream } = parsed
+  const body = skim(payload)
+  if (body === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
+  const { model, stream } = body.object
   if (typeof model !== 'string' || model === '') throw invalid('model', 'is required: name a service')
   if (model.length > modelMaxLength) throw invalid('model', `must have at most ${modelMaxLength} characters`)
-  return { payload, parsed, model, stream: stream === true }
+  return { payload, parsed: body.isWhole ? body.object : undefined, model, stream: stream === true }
 }
 
 /** `param` is empty for the body as a whole. */

@@ -63,6 +63,20 @@ describe.each(operations)('POST %s', (path) => {
   })
 })
 
+test('what was parsed goes along with the body only where that was all of it', async () => {
+  const long = (text: string) => JSON.stringify({ messages: [{ role: 'user', content: text }], model: 'alpha' })
+  const asked = async (body: string) => {
+    expect((await post('/v1/chat/completions', body)).status).toBe(200)
+    return fixture.asked.requests.at(-1)
+  }
+  const short = long('a few words')
+  expect(await asked(short)).toMatchObject({ serviceId: 'alpha', parsed: JSON.parse(short) })
+  const code = long('if (a["key"] === "x") return b["y"]\n'.repeat(400))
+  expect(await asked(code)).toMatchObject({ serviceId: 'alpha', parsed: JSON.parse(code) })
+  const prose = long('A gate that counts every call.\n'.repeat(400))
+  expect(await asked(prose)).toMatchObject({ serviceId: 'alpha', parsed: undefined })
+})
+
 test('an answer says what it cost, how long it took, whose record it is, and what is left, in OpenAI’s words', async () => {
   const { headers } = await ask('alpha')
   expect(Object.fromEntries(headers)).toMatchObject({
