@@ -29,6 +29,9 @@ interface WorkersOption {
 // Calls that are in flight during a collection make V8 believe that such objects live long: it would make all that follow in the
 // old generation of the heap, where they lead to others that are kept, too (docs/performance.md).
 setFlagsFromString('--no-allocation-site-pretenuring')
+// Bodies are buffers outside of the heap. By themselves they would lead to a collection of all of the heap for each 64 MB that come,
+// however little is in it.
+setFlagsFromString('--external-memory-accounted-in-global-limit')
 
 const program = new Command('tollgate')
   .description('The gate of an internal LLM marketplace.')
