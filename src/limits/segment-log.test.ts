@@ -215,6 +215,27 @@ describe('what was said to be on the disk', () => {
     return segments
   }
 
+  it('shares a sync with all that comes in the turn in which the one before ended', async () => {
+    const synced: string[] = []
+    const later: Promise<number>[] = []
+    const segments = await openSyncing(synced, () => {
+      // While the first is under way, and then when it has ended, behind what the log does at once.
+      if (synced.length === 1) later.push(append(segments, 'during'))
+      return false
+    })
+    synced.length = 0
+    await append(segments, 'first')
+    await new Promise<void>((done) => {
+      process.nextTick(() => {
+        later.push(append(segments, 'after'))
+        done()
+      })
+    })
+    expect(await Promise.all(later)).toEqual([2, 3])
+    expect(synced).toHaveLength(2)
+    await segments.close()
+  })
+
   it('is so where another segment began while it waited', async () => {
     const synced: string[] = []
     const segments = await openSyncing(synced, () => false, 40)

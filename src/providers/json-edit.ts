@@ -7,7 +7,8 @@ import { brace, closingBrace, colon, isSpace, quote, skipSpace, skipString, skip
 /**
  * The object with the member at `path` set to `json`; the same bytes object when it has that very text already. Objects
  * on the way that are missing, or are no objects, are made. Of a name that occurs twice the last one counts, as in
- * JSON.parse. `bytes` must be a JSON object, which the caller has checked by parsing it.
+ * JSON.parse. `bytes` must be a JSON object, which the caller has checked by parsing it, maybe without its long
+ * texts.
  */
 export function setMember(bytes: Uint8Array, path: readonly [string, ...string[]], json: string): Uint8Array {
   return setWithin(bytes, bytes.indexOf(brace), path, json)

@@ -14,7 +14,7 @@ export function parseRequest({ payload, parsed }: CallerRequest): JsonObject {
   return mustBeObject(parsed ?? parseObject(payload))
 }
 
-/** The same for who reads its facts and sends it as it is: a long body comes without its texts. */
+/** The same for who reads its facts and passes its bytes on: a long body comes without its texts. */
 export function skimRequest({ payload, parsed }: CallerRequest): JsonObject {
   return mustBeObject(parsed ?? parseForFacts(payload))
 }

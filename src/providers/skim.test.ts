@@ -276,6 +276,14 @@ describe('a long request', () => {
     expect(Buffer.from(body).toString()).toContain(JSON.stringify(text))
   })
 
+  test('is passed on where nothing is wrong but the spelling of a long text', () => {
+    const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
+    const payload = Buffer.from(JSON.stringify(chat(prose.repeat(400))).replace('A gate', '\\x A gate'))
+    const { body, model } = openai.readRequest({ payload, mode: 'unary', dialect: 'native', startMs: 0 })
+    expect(body).toBe(payload)
+    expect(model).toBe('m')
+  })
+
   test('that is cut, or has a count that is none, is refused', () => {
     const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
     const json = JSON.stringify(chat(prose.repeat(400)))

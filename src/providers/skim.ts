@@ -12,14 +12,14 @@
  * Microseconds of one core for a body, first when all of it is parsed (`node bench/bodies.ts`; Node 24, AMD EPYC):
  * | | 0.7 KiB | 4 KiB | 8 KiB | 16 KiB | 256 KiB |
  * |---|---|---|---|---|---|
- * | prose | 1.5, 1.9 | 3.6, 3.4 | 6.1, 3.5 | 11, 3.7 | 440, 16 |
- * | with typographic quotes | 2.3, 2.6 | 6.3, 3.4 | 11, 3.8 | 22, 4.9 | 980, 29 |
- * | a vector of numbers | 2.6, 3.5 | 6.6, 2.6 | 13, 2.8 | 23, 2.7 | 570, 12 |
- * | code, full of quotes, which is given up | 1.8, 1.9 | 5.3, 7.0 | 10, 11 | 19, 21 | 590, 640 |
+ * | prose | 1.1, 1.2 | 2.2, 2.7 | 3.9, 2.9 | 6.8, 2.9 | 370, 12 |
+ * | with typographic quotes | 1.7, 2.0 | 4.4, 2.4 | 7.8, 2.9 | 14, 3.4 | 680, 18 |
+ * | a vector of numbers | 2.0, 2.9 | 5.9, 2.0 | 18, 2.0 | 35, 2.2 | 375, 8.8 |
+ * | code, full of quotes, which is given up | 1.3, 1.5 | 3.4, 4.9 | 6.8, 7.8 | 12, 20 | 374, 435 |
  *
  * And a text of 256 KiB is an old object to V8 from the beginning: where none is made, it collects the whole heap less often.
  *
- * Hence {@link skimMinBytes}. A scanner of our own that checks every byte costs 1.2 µs a KiB, as much as JSON.parse or more.
+ * Hence {@link skimMinBytes}. A scanner of our own that checks every byte is no faster than JSON.parse.
  */
 import { isUtf8 } from 'node:buffer'
 import { parseObject } from './json.ts'
@@ -28,6 +28,7 @@ import { bracket, closingBracket, colon, isEscaped, quote, skipSpace } from './j
 /** Below this, a body is parsed as a whole. */
 export const skimMinBytes = 8192
 
+/** What was parsed of a body. */
 export interface Skimmed {
   readonly object: Record<string, unknown>
   /** Whether nothing was left out. */
@@ -43,7 +44,7 @@ export function skim(body: Uint8Array): Skimmed | undefined {
 
 /** The same without saying whether it is whole. */
 export function parseForFacts(body: Uint8Array): Record<string, unknown> | undefined {
-  return body.length < skimMinBytes ? parseObject(body) : skimObject(body)?.object
+  return skim(body)?.object
 }
 
 /** Names of values that may be left out wherever they stand, as they are in the bytes. */

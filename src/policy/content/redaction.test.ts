@@ -111,3 +111,17 @@ test('bytes that are no UTF-8 are looked into, and cannot be written', () => {
   expect(content.texts.isWritable).toBe(false)
   expect(emails(content).names).toEqual(['email'])
 })
+
+test.each([
+  ['JSON', (json: string) => json],
+  ['JSON behind a byte order mark', (json: string) => `\uFEFF${json}`],
+  ['JSON with an escape that does not exist in another text', (json: string) => json.replace('prose', '\\x prose')],
+  ['JSON with a control character in another text', (json: string) => json.replace('prose', '\u0001 prose')],
+  ['JSON that is cut', (json: string) => json.slice(0, -1)],
+])('an address in escapes is found and taken out of %s', (_, damage) => {
+  const spelled = [...address].map((char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`).join('')
+  const chat = (said: string) => damage(`{"messages":[{"content":"${said}"},{"content":"${'prose, '.repeat(2000)}"}]}`)
+  const payload = Buffer.from(chat(spelled))
+  expect(textOf(contentOf(payload))).toContain(address)
+  expect(redact(payload)).toBe(chat(mark))
+})

@@ -31,15 +31,24 @@ export interface Replacement {
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Finds the texts of a payload. Data URLs in base64 (images, files) are left out: nothing can be found in them. */
+/**
+ * Finds the texts of a payload. Data URLs in base64 (images, files) are left out: nothing can be found in them. What looks like
+ * JSON and is none to JSON.parse may be some to a backend, with escapes that it decodes: of that the strings are texts, too,
+ * beside the whole.
+ */
 export function textsOf(payload: Uint8Array): Texts {
   const source = decoded(payload)
   if (source === undefined) {
     const guess = Buffer.from(payload).toString('utf8')
     return { source: guess, texts: [whole(guess)], isWritable: false }
   }
-  const texts = isJson(source) ? stringValues(source) : [whole(source)]
-  return { source, texts, isWritable: true }
+  return { source, texts: textsIn(source), isWritable: true }
+}
+
+function textsIn(source: string): Text[] {
+  // A byte order mark is skipped by some who read JSON, and here by the gate.
+  if (isJson(source.replace(/^\uFEFF/, ''))) return stringValues(source)
+  return /^[\s\uFEFF]*[[{]/.test(source) ? [whole(source), ...stringValues(source)] : [whole(source)]
 }
 
 function decoded(payload: Uint8Array): string | undefined {
