@@ -116,13 +116,14 @@ describe('tollgate books, on a real Postgres and a real Redis', () => {
       while (running) await call(`load ${index}`, 'practice:delay=20').catch(() => undefined)
     })
     try {
-      for (let run = 0; run < 3; run += 1) {
+      // Three times, and on until one of them looked while calls were open.
+      let open = 0
+      for (let run = 0; run < 3 || open === 0; run += 1) {
         const { code, text } = await books('--json', '--backend-log', logPath)
         const audit: Audit & { verdict: string } = JSON.parse(text)
         expect(audit.differences).toEqual([])
         expect([code, audit.verdict]).toEqual(audit.moving.length > 0 ? [2, 'moving'] : [0, 'balanced'])
-        // It did look while calls were open.
-        expect(audit.counters[0]?.held).toBeGreaterThan(0)
+        open += audit.counters[0]?.held ?? 0
       }
     } finally {
       running = false
