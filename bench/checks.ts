@@ -4,7 +4,8 @@
  * Admissions and settlements a second on one Redis with `appendfsync always`, through the limits of one process: calls
  * with 1, 4 and 8 limits by 1,000 keys, with 1, 50 and 256 calls in flight; a hot organization, whose 1,000 keys share its
  * limits, beside as many keys that share none; and one key that makes all calls. "slices" is with them, and
- * all else without, where every call asks Redis. Redis has one core, this process the other. "Redis µs" is what a call costs
+ * all else without, where every call asks Redis. "embedded" asks no Redis: its limits are in this process, which holds all
+ * there is of them, and its records in segment files. Redis has one core, this process the other. "Redis µs" is what a call costs
  * Redis of CPU, with reading, writing and the append-only file, so a million divided by it is what one Redis could do for
  * many processes; "own µs" is what it costs this one. On a busy machine these two are steady, and nothing else is.
  *
@@ -12,14 +13,18 @@
  * file beside its work (production must not: an answered call would not be durable), and a bare SET by the same client on
  * either Redis is what the cheapest write takes there.
  *
- * Three rounds in turn, under three minutes; the table shows medians, and the shares of the first row with as many in flight.
+ * Three rounds in turn, about four minutes; the table shows medians, and the shares of the first row with as many in flight.
  */
 import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import pino from 'pino'
 import { newId } from '../src/ids.ts'
 import { limitKey, monthEndMs, monthOf, periodKey } from '../src/limits/limit-keys.ts'
 import type { Admission, Limit, Limits, UsageScope } from '../src/limits/limits.ts'
+import { createLocalLimits } from '../src/limits/local-limits.ts'
 import { createRedisLimits } from '../src/limits/redis-limits.ts'
 import { noTokens } from '../src/metering/usage-event.ts'
 import { connectRedis, type RedisClient } from '../src/storage/redis.ts'
@@ -29,6 +34,8 @@ import { describeMachine, median } from './report.ts'
 
 /** `appendfsync` of a Redis. */
 type Fsync = 'always' | 'everysec'
+/** Where limits are: in one of the Redis, or in this process. */
+type Store = Fsync | 'embedded'
 
 interface Target {
   readonly name: string
@@ -40,7 +47,7 @@ interface Target {
   readonly keys: number
   /** Percent of what is left that may be in slices; 0: every call asks Redis. */
   readonly percent: number
-  readonly fsync: Fsync
+  readonly store: Store
   readonly inFlight: readonly number[]
 }
 
@@ -64,7 +71,7 @@ const rounds = flags.quick ? 1 : 3
 const durationMs = flags.quick ? 200 : 600
 const inFlightCounts = [1, 50, 256]
 const month = monthOf(Date.now())
-const plain = { isHot: false, keys: 1_000, percent: 0, fsync: 'always', inFlight: inFlightCounts } as const
+const plain = { isHot: false, keys: 1_000, percent: 0, store: 'always', inFlight: inFlightCounts } as const
 const single = { ...plain, keys: 1, inFlight: [1] } as const
 const callTargets: readonly Target[] = [
   { ...plain, name: '1 limit', limits: 1 },
@@ -74,13 +81,15 @@ const callTargets: readonly Target[] = [
   { ...plain, name: '4 limits, one key', limits: 4, keys: 1 },
   { ...plain, name: '4 limits, slices', limits: 4, percent: 12 },
   { ...plain, name: '4 limits, one key, slices', limits: 4, keys: 1, percent: 12 },
+  { ...plain, name: '4 limits, embedded', limits: 4, store: 'embedded' },
+  { ...plain, name: '4 limits, one key, embedded', limits: 4, keys: 1, store: 'embedded' },
   { ...single, name: '1 limit, one key', limits: 1 },
-  { ...single, name: '1 limit, one key, everysec', limits: 1, fsync: 'everysec' },
-  { ...single, name: '4 limits, one key, everysec', limits: 4, fsync: 'everysec' },
+  { ...single, name: '1 limit, one key, everysec', limits: 1, store: 'everysec' },
+  { ...single, name: '4 limits, one key, everysec', limits: 4, store: 'everysec' },
 ]
 const floorTargets: readonly Target[] = [
   { ...single, name: 'bare SET', limits: 0 },
-  { ...single, name: 'bare SET, everysec', limits: 0, fsync: 'everysec' },
+  { ...single, name: 'bare SET, everysec', limits: 0, store: 'everysec' },
 ]
 const targets = [...callTargets.filter(({ name }) => name.includes(flags.only)), ...floorTargets]
 const targetsWith = (inFlight: number) => targets.filter((target) => target.inFlight.includes(inFlight))
@@ -110,7 +119,7 @@ async function measure(servers: Readonly<Record<Fsync, RedisClient>>): Promise<v
   for (let round = 0; round <= rounds; round++) {
     for (const inFlight of inFlightCounts) {
       for (const target of targetsWith(inFlight)) {
-        const redis = servers[target.fsync]
+        const redis = servers[target.store === 'embedded' ? 'always' : target.store]
         await redis.call('flushall')
         const sample = target.limits === 0 ? await takeFloor(redis) : await takeSample(redis, target, inFlight)
         const key = `${target.name}/${inFlight}`
@@ -167,16 +176,15 @@ async function takeFloor(redis: RedisClient): Promise<Sample> {
   return { admit }
 }
 
-/** As many admissions as the time allows, then their settlements, in a Redis that was emptied before. */
+/** As many admissions as the time allows, then their settlements, in a Redis that was emptied before or a new folder. */
 async function takeSample(redis: RedisClient, target: Target, inFlight: number): Promise<Sample> {
-  const limits = await createRedisLimits({
-    redis,
-    instanceId: newId(),
-    seed: async () => 0,
-    log,
-    graceMs: 0,
-    slicePercent: target.percent,
-  })
+  const folder = await mkdtemp(join(tmpdir(), 'tollgate-checks-'))
+  const seed = async () => 0
+  const slicePercent = target.percent
+  const limits =
+    target.store === 'embedded'
+      ? await createLocalLimits({ folder, seed, log, maxBacklog: Number.POSITIVE_INFINITY })
+      : await createRedisLimits({ redis, instanceId: newId(), seed, log, graceMs: 0, slicePercent })
   try {
     const hot = newId()
     const callers = Array.from({ length: target.keys }, () => limitsOfKey(target.isHot ? hot : newId(), newId()))
@@ -205,6 +213,7 @@ async function takeSample(redis: RedisClient, target: Target, inFlight: number):
     return { admit, settle }
   } finally {
     await limits.close()
+    await rm(folder, { recursive: true })
   }
 }
 
