@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import { TollgateError } from '../errors.ts'
 import { connectRedis } from '../storage/redis.ts'
-import { admission, settlement } from './conformance-support.ts'
+import { admission, FakeLedger, settlement } from './conformance-support.ts'
 import type { Admission, AdmissionResult, Limit } from './limits.ts'
 import { createRedisLimits } from './redis-limits.ts'
 
@@ -21,7 +21,8 @@ const redis = await connectRedis({ url, log, commandTimeoutMs: 10_000 })
 const limits = await createRedisLimits({
   redis,
   instanceId: 'killed',
-  seed: async () => 0,
+  // Nothing is in the ledger yet: what was used is in the stream.
+  seed: new FakeLedger().seed,
   log,
   graceMs: 0,
   slicePercent: 50,
