@@ -7,7 +7,7 @@ import { figure, percent } from '../table.ts'
 import { grpcTarget, openaiTarget } from '../targets.ts'
 import type { World } from '../world.ts'
 
-/** A million calls, and whether memory or descriptors grow meanwhile. */
+/** Two million calls, and whether memory or descriptors grow meanwhile. */
 export const soak: Part = { name: 'soak', isDefault: false, run }
 
 interface Reading {
@@ -23,8 +23,8 @@ const shownRows = 10
 
 async function run(world: World): Promise<Finding> {
   const gate = await world.startGate({})
-  const wanted = world.isQuick ? 20_000 : 1_000_000
-  const effort = { warmupMs: 100, durationMs: world.isQuick ? 1_000 : 10_000 }
+  const wanted = world.isQuick ? 20_000 : 2_000_000
+  const effort = { warmupMs: 100, durationMs: world.isQuick ? 1_000 : 5_000 }
   const scenes = [
     sceneOf(openaiTarget(gate), services.plain, callers, effort),
     sceneOf(grpcTarget(gate), services.plain, callers, effort),

@@ -5,17 +5,22 @@ import { mostCharacterBytes } from './segment-frames.ts'
 /** Room of a page, and events that it holds at most. A larger event has a page of its own. */
 const pageBytes = 64 * 1024
 const pageEvents = 256
+/** Pages that are kept to be written again: what waits when the ledger keeps up. */
+const sparePages = 32
 
 const [listBegins, comma, listEnds] = Buffer.from('[,]')
 
 /**
  * Events that wait for the ledger, as the texts that the log has of them, in a few pages of bytes. As an object an event is
- * 1.2 KB in two dozen pieces, and all that came since the last batch was what V8's collector had to copy.
+ * 1.2 KB in two dozen pieces, and all that came since the last batch was what V8's collector had to copy. Pages are used
+ * again: they live for so long that V8 counts them as old, and would free them only when it collects the whole heap.
  *
  * Each event has a number, from 0, growing by 1 in the order in which they came.
  */
 export class WaitingEvents {
   #pages: Page[] = []
+  /** Empty ones. */
+  readonly #spare: Page[] = []
   #end = 0
 
   /** Number of the event that comes next. */
@@ -29,7 +34,9 @@ export class WaitingEvents {
     const most = json.length * mostCharacterBytes + 1
     let page = this.#pages.at(-1)
     if (page === undefined || !page.hasRoom(most)) {
-      page = new Page(this.#end, most <= pageBytes ? pageBytes : Math.max(pageBytes, Buffer.byteLength(json) + 1))
+      page = most <= pageBytes ? this.#spare.pop() : new Page(Math.max(pageBytes, Buffer.byteLength(json) + 1))
+      page ??= new Page(pageBytes)
+      page.begin(this.#end)
       this.#pages.push(page)
     }
     page.add(sequence, json)
@@ -64,7 +71,10 @@ export class WaitingEvents {
 
   /** Forgets the events with lower numbers, as far as they fill pages. */
   forgetBefore(number: number): void {
-    while (this.#pages[0] !== undefined && this.#pages[0].end <= number) this.#pages.shift()
+    while (this.#pages[0] !== undefined && this.#pages[0].end <= number) {
+      const page = this.#pages.shift()
+      if (page?.room === pageBytes && this.#spare.length < sparePages) this.#spare.push(page)
+    }
   }
 
   *#pagesOf(from: number, to: number): Generator<Page> {
@@ -77,8 +87,8 @@ export class WaitingEvents {
 
 /** Events with numbers that follow each other. */
 class Page {
-  readonly first: number
-  end: number
+  first = 0
+  end = 0
   /** Each text is followed by a comma. */
   readonly #bytes: Buffer
   /** Where each event ends, comma included, and the number of its record. */
@@ -86,10 +96,19 @@ class Page {
   readonly #sequences = new Float64Array(pageEvents)
   #size = 0
 
-  constructor(first: number, room: number) {
+  constructor(room: number) {
+    this.#bytes = Buffer.allocUnsafeSlow(room)
+  }
+
+  get room(): number {
+    return this.#bytes.length
+  }
+
+  /** Forgets what it had; the first event that comes now has this number. */
+  begin(first: number): void {
     this.first = first
     this.end = first
-    this.#bytes = Buffer.allocUnsafeSlow(room)
+    this.#size = 0
   }
 
   hasRoom(length: number): boolean {
