@@ -5,7 +5,7 @@
 import { parseObject } from '../src/providers/json.ts'
 import { setMember } from '../src/providers/json-edit.ts'
 import { createProvider } from '../src/providers/providers.ts'
-import { skimObject } from '../src/providers/skim.ts'
+import { skim, skimObject } from '../src/providers/skim.ts'
 
 const openai = createProvider({ protocol: 'openai', defaultMaxOutputTokens: 1024 })
 const target = { url: 'http://127.0.0.1:8000/v1', model: 'backend-model', credential: 'k' }
@@ -46,7 +46,7 @@ for (const kib of [1, 4, 8, 16, 256]) {
 function measure(name: string, kind: 'chat' | 'embedding', answer: Buffer, payload: Buffer): void {
   const asked = { payload, mode: 'unary', dialect: 'openai', kind, startMs: 0 } as const
   const request = openai.readRequest(asked)
-  const parsed = parseObject(payload) ?? {}
+  const parsed = skim(payload)
   const figures = [
     costUs(() => parseObject(answer)),
     costUs(() => skimObject(answer)),

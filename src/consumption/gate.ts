@@ -17,8 +17,8 @@ import type { PolicyEngine } from '../policy/policy-engine.ts'
 import type { PolicyTold } from '../policy/told.ts'
 import type { Charge } from '../pricing/price.ts'
 import { type Framing, splitEvents } from '../providers/event-stream.ts'
-import type { JsonObject } from '../providers/json.ts'
 import type { Dialect, RequestKind, StreamPiece } from '../providers/provider.ts'
+import type { Skimmed } from '../providers/skim.ts'
 import type { ServiceRecord, Tier } from '../registry/records.ts'
 import type { SnapshotSource } from '../registry/snapshot.ts'
 import type { BackendStream, Dispatcher, Opened } from '../routing/dispatcher.ts'
@@ -87,8 +87,8 @@ export interface GateRequest {
   /** Id or name. */
   readonly serviceId: string
   readonly payload: Uint8Array
-  /** The payload as JSON, from a wire that had to parse all of it. */
-  readonly parsed?: JsonObject | undefined
+  /** The payload as JSON, from a wire that had to read it anyway. */
+  readonly parsed?: Skimmed
   readonly metadata: Readonly<Record<string, string>>
   /** Empty for none. */
   readonly idempotencyKey: string

@@ -13,7 +13,7 @@ const sent: GateRequest = {
   consumerId: '',
   serviceId: '',
   payload: chat('my card is 4111 1111 1111 1111'),
-  parsed: { messages: [{ role: 'user', content: 'my card is 4111 1111 1111 1111' }] },
+  parsed: { object: { messages: [{ role: 'user', content: 'my card is 4111 1111 1111 1111' }] }, isWhole: true },
   metadata: {},
   idempotencyKey: '',
   dialect: 'native',

@@ -63,9 +63,20 @@ describe('a request', () => {
     'that was parsed before is not parsed again by %s',
     (protocol) => {
       const provider = createProvider({ protocol, defaultMaxOutputTokens: 1024, pointers: { requestModel: '/model' } })
-      const parsed = { messages: [], contents: [], stream: false, model: 'm' }
+      const object = { messages: [], contents: [], stream: false, model: 'm' }
+      const parsed = { object, isWhole: protocol === 'json' }
       const request = { ...caller('no JSON'), dialect: 'native', parsed } as const
       expect(provider.readRequest(request)).toMatchObject({ model: 'm', payloadBytes: 7, body: request.payload })
+    },
+  )
+
+  test.each(['anthropic', 'gemini'] as const)(
+    'that was parsed before without its long texts is parsed again by %s, which translates them',
+    (protocol) => {
+      const provider = createProvider({ protocol, defaultMaxOutputTokens: 1024 })
+      const whole = (content: string) => ({ model: 'm', messages: [{ role: 'user', content }] })
+      const request = { ...caller(whole('hello')), parsed: { object: whole(''), isWhole: false } }
+      expect(Buffer.from(provider.readRequest(request).body).toString()).toContain('hello')
     },
   )
 

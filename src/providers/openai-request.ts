@@ -9,14 +9,14 @@ import { parseForFacts } from './skim.ts'
 /** The facts of a request, before there is a body for the backend. */
 export type RequestFacts = Omit<ReadRequest, 'body'>
 
-/** A request's body, parsed here unless it was before; throws INVALID_ARGUMENT for anything but a JSON object. */
+/** A request's whole body, parsed here unless all of it was before; throws INVALID_ARGUMENT for anything but a JSON object. */
 export function parseRequest({ payload, parsed }: CallerRequest): JsonObject {
-  return mustBeObject(parsed ?? parseObject(payload))
+  return mustBeObject(parsed?.isWhole ? parsed.object : parseObject(payload))
 }
 
 /** The same for who reads its facts and passes its bytes on: a long body comes without its texts. */
 export function skimRequest({ payload, parsed }: CallerRequest): JsonObject {
-  return mustBeObject(parsed ?? parseForFacts(payload))
+  return mustBeObject(parsed?.object ?? parseForFacts(payload))
 }
 
 function mustBeObject(body: JsonObject | undefined): JsonObject {

@@ -11,7 +11,7 @@
 import type { TollgateError } from '../errors.ts'
 import type { TokenParts, UsageSource } from '../metering/usage-event.ts'
 import type { Framing } from './event-stream.ts'
-import type { JsonObject } from './json.ts'
+import type { Skimmed } from './skim.ts'
 import type { AuthForm } from './target.ts'
 
 export type Protocol = 'openai' | 'azure_openai' | 'anthropic' | 'gemini' | 'ollama' | 'json' | 'grpc'
@@ -22,8 +22,8 @@ export type RequestKind = 'chat' | 'completion' | 'embedding' | 'responses' | 'g
 /** What the caller sent. */
 export interface CallerRequest {
   readonly payload: Uint8Array
-  /** The object that the payload is, where it was parsed before; default it is parsed when it is read. */
-  readonly parsed?: JsonObject | undefined
+  /** What was parsed of the payload before; default it is parsed when it is read. */
+  readonly parsed?: Skimmed | undefined
   /** Whether the caller gets one whole answer or a stream. */
   readonly mode: Mode
   readonly dialect: Dialect

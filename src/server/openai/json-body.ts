@@ -1,7 +1,6 @@
 import { isJsonType } from '../../content-type.ts'
 import { TollgateError } from '../../errors.ts'
-import type { JsonObject } from '../../providers/json.ts'
-import { skim } from '../../providers/skim.ts'
+import { type Skimmed, skim } from '../../providers/skim.ts'
 import type { Exchange } from '../exchange.ts'
 import { readUnframed, type WholeLimits } from '../read-whole.ts'
 import type { ServerCall } from '../server-call.ts'
@@ -10,8 +9,8 @@ import type { ServerCall } from '../server-call.ts'
 export interface JsonBody {
   /** As it came. */
   readonly payload: Uint8Array
-  /** The payload as JSON, where all of it was parsed: nobody has to do that again. */
-  readonly parsed: JsonObject | undefined
+  /** The payload as JSON: nobody has to read it again, unless for a text that was left out. */
+  readonly parsed: Skimmed
   readonly model: string
   readonly stream: boolean
 }
@@ -37,12 +36,12 @@ export function readJsonBody(exchange: Exchange, call: ServerCall, options: Whol
 
 function jsonBodyOf(payload: Uint8Array): JsonBody {
   if (payload.length === 0) throw invalid('', 'The body is empty: it must be a JSON object.')
-  const body = skim(payload)
-  if (body === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
-  const { model, stream } = body.object
+  const parsed = skim(payload)
+  if (parsed === undefined) throw invalid('', 'The body must be a JSON object in UTF-8.')
+  const { model, stream } = parsed.object
   if (typeof model !== 'string' || model === '') throw invalid('model', 'is required: name a service')
   if (model.length > modelMaxLength) throw invalid('model', `must have at most ${modelMaxLength} characters`)
-  return { payload, parsed: body.isWhole ? body.object : undefined, model, stream: stream === true }
+  return { payload, parsed, model, stream: stream === true }
 }
 
 /** `param` is empty for the body as a whole. */

@@ -63,18 +63,21 @@ describe.each(operations)('POST %s', (path) => {
   })
 })
 
-test('what was parsed goes along with the body only where that was all of it', async () => {
+test('what was parsed goes along with the body, and whether that was all of it', async () => {
   const long = (text: string) => JSON.stringify({ messages: [{ role: 'user', content: text }], model: 'alpha' })
   const asked = async (body: string) => {
     expect((await post('/v1/chat/completions', body)).status).toBe(200)
     return fixture.asked.requests.at(-1)
   }
   const short = long('a few words')
-  expect(await asked(short)).toMatchObject({ serviceId: 'alpha', parsed: JSON.parse(short) })
+  expect(await asked(short)).toMatchObject({ serviceId: 'alpha', parsed: { object: JSON.parse(short), isWhole: true } })
   const code = long('if (a["key"] === "x") return b["y"]\n'.repeat(400))
-  expect(await asked(code)).toMatchObject({ serviceId: 'alpha', parsed: JSON.parse(code) })
+  expect(await asked(code)).toMatchObject({ serviceId: 'alpha', parsed: { object: JSON.parse(code), isWhole: true } })
   const prose = long('A gate that counts every call.\n'.repeat(400))
-  expect(await asked(prose)).toMatchObject({ serviceId: 'alpha', parsed: undefined })
+  expect(await asked(prose)).toMatchObject({
+    serviceId: 'alpha',
+    parsed: { object: JSON.parse(long('')), isWhole: false },
+  })
 })
 
 test('an answer says what it cost, how long it took, whose record it is, and what is left, in OpenAI’s words', async () => {
