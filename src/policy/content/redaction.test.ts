@@ -125,3 +125,8 @@ test.each([
   expect(textOf(contentOf(payload))).toContain(address)
   expect(redact(payload)).toBe(chat(mark))
 })
+
+test('an address outside of the strings of what only begins like JSON is found and taken out', () => {
+  const payload = Buffer.from(`{"a": "b", ${address}}`)
+  expect(redact(payload)).toBe(`{"a": "b", ${mark}}`)
+})

@@ -46,8 +46,8 @@ export function textsOf(payload: Uint8Array): Texts {
 }
 
 function textsIn(source: string): Text[] {
-  // A byte order mark is skipped by some who read JSON, and here by the gate.
-  if (isJson(source.replace(/^\uFEFF/, ''))) return stringValues(source)
+  if (isJson(source)) return stringValues(source)
+  // Also behind a byte order mark, which some skip who read JSON.
   return /^[\s\uFEFF]*[[{]/.test(source) ? [whole(source), ...stringValues(source)] : [whole(source)]
 }
 
