@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
+import { TollgateError } from '../errors.ts'
 import { noTokens, type UsageEvent } from '../metering/usage-event.ts'
 import { limitKey, monthEndMs, monthOf, periodKey, subjectFields, unitsOf } from './limit-keys.ts'
 import type {
   Admission,
+  AdmissionResult,
   BucketLimit,
   Claim,
   ConcurrencyLimit,
@@ -30,6 +32,16 @@ export interface SeedQuestion {
   readonly key: string
   /** Ids of the waiting events, sorted. */
   readonly waiting: readonly string[]
+}
+
+/** What became of a call; undefined where nobody knows, because limits could not be asked. */
+export async function outcomeOf(limits: Limits, call: Admission): Promise<AdmissionResult['outcome'] | undefined> {
+  try {
+    return (await limits.admit(call)).outcome
+  } catch (error) {
+    if (error instanceof TollgateError && error.reason === 'LIMITS_UNAVAILABLE') return undefined
+    throw error
+  }
 }
 
 /** A ledger that knows the events that it was given, each once, and beside them what tests say was used before. */

@@ -7,10 +7,9 @@ import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
 import { type RedisServer, startRedisServer } from '../../test/support/redis-server.ts'
-import { TollgateError } from '../errors.ts'
 import { connectRedis } from '../storage/redis.ts'
 import { costs } from './conformance-scene.ts'
-import { admission, bucket, concurrency, FakeLedger, period, settlement } from './conformance-support.ts'
+import { admission, bucket, concurrency, FakeLedger, outcomeOf, period, settlement } from './conformance-support.ts'
 import { createFailoverLimits, type FailoverLimits } from './failover-limits.ts'
 import { startDrain } from './failover-support.ts'
 import type { Admission, LimitCost, Limits } from './limits.ts'
@@ -101,16 +100,10 @@ function startLoad(limits: Limits, cost: () => readonly LimitCost[], callers: nu
   async function caller(): Promise<void> {
     while (!stopped) {
       const call = admission(cost())
-      try {
-        const result = await limits.admit(call)
-        if (result.outcome !== 'admitted') {
-          refused += 1
-          await delay(5)
-          continue
-        }
-      } catch (error) {
-        if (!(error instanceof TollgateError) || error.reason !== 'LIMITS_UNAVAILABLE') throw error
-        unavailable += 1
+      const outcome = await outcomeOf(limits, call)
+      if (outcome !== 'admitted') {
+        if (outcome === undefined) unavailable += 1
+        else refused += 1
         await delay(5)
         continue
       }

@@ -7,10 +7,9 @@
 import { openSync, writeSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
-import { TollgateError } from '../errors.ts'
 import { connectRedis } from '../storage/redis.ts'
-import { admission, FakeLedger, settlement } from './conformance-support.ts'
-import type { Admission, AdmissionResult, Limit } from './limits.ts'
+import { admission, FakeLedger, outcomeOf, settlement } from './conformance-support.ts'
+import type { Limit } from './limits.ts'
 import { createRedisLimits } from './redis-limits.ts'
 
 const [url = '', json = '', path = ''] = process.argv.slice(2)
@@ -28,16 +27,6 @@ const limits = await createRedisLimits({
   slicePercent: 50,
   sliceLeaseMs: 2_000,
 })
-/** Undefined where that is not known: a process that was stopped with a run under way may find its holding gone. */
-async function outcomeOf(call: Admission): Promise<AdmissionResult['outcome'] | undefined> {
-  try {
-    return (await limits.admit(call)).outcome
-  } catch (error) {
-    if (error instanceof TollgateError && error.reason === 'LIMITS_UNAVAILABLE') return undefined
-    throw error
-  }
-}
-
 let isRefused = false
 await Promise.all(
   Array.from({ length: 48 }, async (_, worker) => {
@@ -46,7 +35,8 @@ await Promise.all(
         all.map((limit) => ({ limit, amount: 1 })),
         { leaseMs: 1_000 },
       )
-      const outcome = await outcomeOf(call)
+      // Undefined: one that was stopped with a run under way may find its holding gone.
+      const outcome = await outcomeOf(limits, call)
       if (outcome === undefined) continue
       if (outcome === 'refused') {
         isRefused = true
